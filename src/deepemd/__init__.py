@@ -1,0 +1,1 @@
+"""Few-shot image classification by an exact, differentiable Earth Mover's Distance between the parts of images."""
