@@ -1,0 +1,167 @@
+"""Encoders: a batch of normalised images becomes a batch of feature maps.
+
+Both encoders pool before the activation. A rectifier is monotone, so max-pooling commutes with it: values and
+gradients are those of the published order, at a quarter of the activation's work.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepemd.errors import InputError
+
+__all__ = ["Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
+
+
+class Backbone(Protocol):
+    """What a model needs of an encoder: any ``nn.Module`` with these two attributes fits.
+
+    ``channels`` is the C of its feature maps; ``config`` holds a ``name`` and the settings with which
+    :func:`backbone` builds it again.
+    """
+
+    channels: int
+    config: dict[str, Any]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, C, h, w) maps."""
+
+
+class ConvBlock(nn.Sequential):
+    """3 x 3 convolution, batch norm, optional 2 x 2 max-pooling, ReLU: (B, c, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int, *, pool: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)  # the batch norm has the bias
+        self.bn = nn.BatchNorm2d(outputs)
+        if pool:
+            self.pool = nn.MaxPool2d(2)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class Conv4(nn.Module):
+    """See :func:`conv4`."""
+
+    def __init__(self, channels: int = 64, pools: int = 4) -> None:
+        super().__init__()
+        if channels < 1:
+            raise InputError(f"channels is {channels}: conv4 needs at least one")
+        if not 0 <= pools <= 4:
+            raise InputError(f"pools is {pools}: conv4 has four blocks, so 0 to 4 of them can pool")
+        self.channels = channels
+        self.config: dict[str, Any] = {"name": "conv4", "channels": channels, "pools": pools}
+        widths = (3, channels, channels, channels, channels)
+        self.blocks = nn.Sequential(*(ConvBlock(widths[k], widths[k + 1], pool=k < pools) for k in range(4)))
+        initialise(self, slope=0.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, C, H / 2^pools, W / 2^pools) maps."""
+        maps: Tensor = self.blocks(images)
+        return maps
+
+
+class ResidualBlock(nn.Module):
+    """Three 3 x 3 convolutions beside a 1 x 1 shortcut, then 2 x 2 max-pooling: (B, c, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv3 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode one block."""
+        y = F.leaky_relu(self.bn1(self.conv1(x)), 0.1, inplace=True)  # (B, c, H, W) -> (B, C, H, W)
+        y = F.leaky_relu(self.bn2(self.conv2(y)), 0.1, inplace=True)
+        y = self.bn3(self.conv3(y)) + self.downsample(x)
+        return F.leaky_relu(F.max_pool2d(y, 2), 0.1, inplace=True)  # -> (B, C, H/2, W/2)
+
+
+class ResNet12(nn.Module):
+    """See :func:`resnet12`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 640
+        self.config: dict[str, Any] = {"name": "resnet12"}
+        # one-block stages: the parameter names are those of the authors' checkpoints
+        self.layer1 = nn.Sequential(ResidualBlock(3, 64))
+        self.layer2 = nn.Sequential(ResidualBlock(64, 160))
+        self.layer3 = nn.Sequential(ResidualBlock(160, 320))
+        self.layer4 = nn.Sequential(ResidualBlock(320, 640))
+        initialise(self, slope=0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, 640, H // 16, W // 16) maps."""
+        maps: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(images))))
+        return maps
+
+
+def initialise(module: nn.Module, slope: float) -> None:
+    """Kaiming-normal convolutions (fan out) for a leaky rectifier of this slope; batch norms start as the identity."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, a=slope, mode="fan_out", nonlinearity="leaky_relu")
+
+
+def conv4(channels: int = 64, pools: int = 4) -> Conv4:
+    """Four blocks of 3 x 3 convolution, batch norm, ReLU and 2 x 2 max-pooling.
+
+    Small and fast: the encoder for a CPU and for small images.
+
+    Args:
+        channels: width of every block, and the C of the feature maps.
+        pools: how many of the blocks pool, the first ones. 4 takes 84 x 84 to 5 x 5; use fewer for small
+            images, so that several nodes are left (32 x 32 with 3 pools: 4 x 4).
+
+    Raises:
+        InputError: channels or pools out of range.
+
+    >>> import torch
+    >>> conv4(pools=3)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 64, 4, 4])
+
+    Source: Vinyals et al., Matching Networks for One Shot Learning (NeurIPS 2016), section 4.1.
+    """
+    return Conv4(channels, pools)
+
+
+def resnet12() -> ResNet12:
+    """The paper's ResNet-12: widths 64-160-320-640, 12.4 million parameters, 84 x 84 -> 5 x 5.
+
+    >>> sum(parameter.numel() for parameter in resnet12().parameters())
+    12424320
+
+    Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
+    """
+    return ResNet12()
+
+
+BACKBONES: dict[str, Callable[..., Conv4 | ResNet12]] = {"conv4": Conv4, "resnet12": ResNet12}
+
+
+def backbone(name: str, **settings: Any) -> Conv4 | ResNet12:
+    """Build an encoder by name: what a saved model's config.json holds.
+
+    Args:
+        name: ``"conv4"`` or ``"resnet12"``.
+        **settings: the encoder's own settings: see :func:`conv4`.
+
+    Raises:
+        InputError: an unknown name or setting.
+
+    >>> backbone("conv4", pools=3).config
+    {'name': 'conv4', 'channels': 64, 'pools': 3}
+    """
+    if name not in BACKBONES:
+        raise InputError(f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}")
+    try:
+        return BACKBONES[name](**settings)
+    except TypeError as error:
+        raise InputError(f"backbone {name!r} does not take these settings: {settings} ({error})") from error
