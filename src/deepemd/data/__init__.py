@@ -1,0 +1,20 @@
+"""Files become episodes: prepared stores of labelled images, and the seeded sampler."""
+
+from deepemd.data.catalog import BUILT_IN, default_root, load, prepare
+from deepemd.data.episodes import Episode, EpisodeSampler
+from deepemd.data.images import Fingerprint, Images, decode
+from deepemd.data.store import Store, verify
+
+__all__ = [
+    "BUILT_IN",
+    "Episode",
+    "EpisodeSampler",
+    "Fingerprint",
+    "Images",
+    "Store",
+    "decode",
+    "default_root",
+    "load",
+    "prepare",
+    "verify",
+]

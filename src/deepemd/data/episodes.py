@@ -1,0 +1,175 @@
+"""Episodes: which classes and images a few-shot task is made of.
+
+Episode i is a function of (seed, i) alone. It is drawn from the raw 64-bit words of the counter-based generator
+Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the seed and counted by i, with
+integer arithmetic only: the same on every machine and numpy, for any number of processes, and after a resume.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepemd.errors import InputError
+
+__all__ = ["Episode", "EpisodeSampler"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One n-way task, as indices into the images of a split.
+
+    Both index arrays are shot-first: class 0 .. n_way-1 of the first shot, then of the second, and so on, so that the
+    label of an image within its episode is its place modulo ``n_way``.
+
+    Attributes:
+        classes: int64 (n_way,), the labels of the chosen classes in the split.
+        support: int64 (n_shot * n_way,), the labelled images.
+        query: int64 (n_query * n_way,), the images to classify; none is in ``support``.
+    """
+
+    classes: np.ndarray
+    support: np.ndarray
+    query: np.ndarray
+
+    @property
+    def n_way(self) -> int:
+        """Classes in the episode."""
+        return len(self.classes)
+
+    @property
+    def n_shot(self) -> int:
+        """Support images of each class."""
+        return len(self.support) // self.n_way
+
+    @property
+    def n_query(self) -> int:
+        """Query images of each class."""
+        return len(self.query) // self.n_way
+
+    @property
+    def support_labels(self) -> np.ndarray:
+        """int64 (n_shot * n_way,), labels 0 .. n_way-1 within the episode."""
+        return np.arange(len(self.support)) % self.n_way
+
+    @property
+    def query_labels(self) -> np.ndarray:
+        """int64 (n_query * n_way,), labels 0 .. n_way-1 within the episode."""
+        return np.arange(len(self.query)) % self.n_way
+
+
+class EpisodeSampler:
+    """A fixed sequence of episodes: n classes without replacement, n_shot + n_query images of each without replacement.
+
+    Args:
+        labels: int64 (N,), the label of each image; they need not be contiguous.
+        n_way: classes in an episode.
+        n_shot: support images of each class.
+        n_query: query images of each class; 15 is the custom of the published tables.
+        n_episodes: length of the sequence; the first episodes do not depend on it.
+        seed: 0 <= seed < 2**64; another seed gives unrelated episodes.
+        groups: int64 (N,) or None; query images of a class then come from groups that do not occur in its support.
+
+    Raises:
+        InputError: more ways than classes, or a class with too few images or groups (it is named).
+
+    >>> sampler = EpisodeSampler(np.repeat(np.arange(6), 8), n_way=3, n_shot=1, n_query=2, n_episodes=100, seed=7)
+    >>> len(sampler), sampler[41].support.shape, sampler[41].query.shape
+    (100, (3,), (6,))
+    >>> np.array_equal(sampler[41].query, list(sampler)[41].query)
+    True
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        n_way: int = 5,
+        n_shot: int = 1,
+        n_query: int = 15,
+        n_episodes: int = 1000,
+        seed: int = 0,
+        groups: np.ndarray | None = None,
+    ) -> None:
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise InputError(f"labels: expected integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
+        if groups is not None and np.shape(groups) != labels.shape:
+            raise InputError(f"groups: expected one for each of {len(labels)} labels, got shape {np.shape(groups)}")
+        for name, value, least in (("n_way", n_way, 1), ("n_shot", n_shot, 1), ("n_query", n_query, 0)):
+            if value < least:
+                raise InputError(f"{name}: must be at least {least}, but got {value}")
+        if not 0 <= seed < 2**64:
+            raise InputError(f"seed: must be from 0 to 2**64 - 1, but got {seed}")
+        if n_episodes < 0:
+            raise InputError(f"n_episodes: must be at least 0, but got {n_episodes}")
+        self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
+        self.n_episodes, self.seed = n_episodes, seed
+        self.classes = np.unique(labels)
+        if n_way > len(self.classes):
+            raise InputError(f"n_way: {n_way} classes asked for, but there are {len(self.classes)}: lower n_way")
+        order = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[order], self.classes)
+        self._members = [part.tolist() for part in np.split(order, starts[1:])]
+        self._groups = None if groups is None else np.asarray(groups).tolist()
+        for label, members in zip(self.classes, self._members, strict=True):
+            self._check(int(label), members)
+
+    def _check(self, label: int, members: list[int]) -> None:
+        """Refuse a class from which some draw of the support would leave too few queries."""
+        asked = f"{self.n_shot} support + {self.n_query} query images"
+        if len(members) < self.n_shot + self.n_query:
+            raise InputError(
+                f"class {label} has {len(members)} images, but {asked} are asked for: "
+                "lower n_shot or n_query, or leave the class out"
+            )
+        if self._groups is not None:
+            sizes = np.unique([self._groups[i] for i in members], return_counts=True)[1]
+            left = int(np.sort(sizes)[::-1][self.n_shot :].sum())  # the support may take the n_shot largest groups
+            if left < self.n_query:
+                raise InputError(
+                    f"class {label} has {len(sizes)} groups, and {self.n_shot} of them in the support may leave only {left} "
+                    f"images of other groups, but {asked} are asked for: lower n_shot or n_query"
+                )
+
+    def __len__(self) -> int:
+        return self.n_episodes
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[i] for i in range(self.n_episodes))
+
+    def __getitem__(self, i: int) -> Episode:
+        """Episode ``i``, counted from 0; IndexError beyond the last."""
+        if not 0 <= i < self.n_episodes:
+            raise IndexError(f"episode {i} of {self.n_episodes}")
+        # The 256-bit counter steps by one for each four words: i in its second 64-bit limb keeps episodes apart.
+        philox = np.random.Philox(key=self.seed, counter=[0, i, 0, 0])
+        ways = _draw(philox, len(self.classes), self.n_way)
+        chosen = [self._images(philox, self._members[way]) for way in ways]
+        images = np.array(chosen, dtype=np.int64).T  # (n_way, n_shot + n_query) -> (n_shot + n_query, n_way)
+        return Episode(self.classes[ways], images[: self.n_shot].ravel(), images[self.n_shot :].ravel())
+
+    def _images(self, philox: np.random.Philox, members: list[int]) -> list[int]:
+        """The support, then the query images of one class."""
+        if self._groups is None:
+            return [members[k] for k in _draw(philox, len(members), self.n_shot + self.n_query)]
+        groups = self._groups
+        shuffled = [members[k] for k in _draw(philox, len(members), len(members))]
+        support = shuffled[: self.n_shot]
+        seen = {groups[k] for k in support}
+        rest = [k for k in shuffled[self.n_shot :] if groups[k] not in seen]
+        return support + rest[: self.n_query]
+
+
+def _draw(philox: np.random.Philox, size: int, count: int) -> list[int]:
+    """``count`` of ``range(size)`` without replacement, in random order: the head of a Fisher-Yates shuffle.
+
+    The word w picks one of n by floor(w * n / 2**64), whose bias is below n / 2**64. Only the places that were
+    swapped are kept, so the cost does not grow with ``size``.
+    """
+    moved: dict[int, int] = {}
+    drawn = []
+    for k, word in enumerate(philox.random_raw(count).tolist()):
+        j = k + (word * (size - k) >> 64)
+        drawn.append(moved.get(j, j))
+        moved[j] = moved.get(k, k)
+    return drawn

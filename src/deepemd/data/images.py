@@ -1,0 +1,201 @@
+"""One split of a prepared store: encoded images, their classes, and decoded pixels on demand."""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+import numpy as np
+
+from deepemd.data.atomic import replacing
+from deepemd.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Fingerprint", "Images", "decode"]
+
+T = TypeVar("T")
+WORKERS = min(8, os.cpu_count() or 1)
+BLOCK = 512  # images in flight between reading, decoding and writing
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Iterate with a progress bar on a terminal's standard error, silently elsewhere."""
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    console = Console(stderr=True)
+    return iter(rich_track(items, description, total, console=console, transient=True, disable=not console.is_terminal))
+
+
+def decode(source: bytes | Path, name: str) -> "Image":
+    """Decode one image to RGB, turned upright by its EXIF orientation.
+
+    Args:
+        source: the encoded bytes, or the file that holds them.
+        name: what to call the image in a message, usually its file name.
+
+    Raises:
+        InputError: the file is missing, is no image, or is truncated or damaged.
+
+    >>> decode(b"GIF?", "cat.gif")
+    Traceback (most recent call last):
+    deepemd.errors.InputError: cat.gif: not an image that Pillow can read: replace or remove the file
+    """
+    from PIL import Image, ImageOps
+
+    image: Image.Image
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return _rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # Pillow's readers raise every kind of exception for damaged files
+        raise _unreadable(error, name) from error
+
+
+def _rgb(image: "Image") -> "Image":
+    """RGB from any mode: transparency is dropped, 16 bits of grey become 8."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info:  # converting a palette with transparency straight to RGB makes Pillow warn
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _unreadable(error: Exception, name: str) -> InputError:
+    """The one clear message for an image that could not be decoded."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{name}: there is no such file: check the path")
+    if isinstance(error, UnidentifiedImageError):
+        return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
+    return InputError(f"{name}: truncated or damaged image ({error}): replace or remove the file")
+
+
+def measure(encoded: bytes, name: str) -> tuple[int, int]:
+    """Width and height of an image, upright, after decoding all of it, so that truncation is found here."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))  # JPEG: reads every byte, fewer pixels
+            image.load()
+    except Exception as error:
+        raise _unreadable(error, name) from error
+    return (height, width) if turned else (width, height)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What was prepared, for every report: a wrong data set is the most frequent cause of wrong figures.
+
+    ``sha256`` covers the class names and, image by image, the label, the group, the name and the encoded bytes.
+    """
+
+    name: str
+    classes: int
+    images: int
+    per_class_min: int
+    per_class_max: int
+    median_width: int
+    median_height: int
+    order: str
+    sha256: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The labelled images of one split, in sorted order: by class name, then by file name.
+
+    Attributes:
+        name: data set and split, ``"miniimagenet/val"``.
+        classes: the class names, sorted.
+        labels: int64 (N,), index into ``classes``.
+        names: the file that each image came from.
+        groups: int64 (N,) or None; images of a class with the same group (a typeface of glyphs) are near copies,
+            which an episode must not divide between support and query.
+        fingerprint: counts, sizes and hash.
+        path: the file with the encoded bytes.
+        offsets: int64 (N + 1,), where each image begins in it.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: np.ndarray = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    groups: np.ndarray | None = field(repr=False)
+    fingerprint: Fingerprint
+    path: Path
+    offsets: np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes of image ``i`` as they came."""
+        i = range(len(self))[i]
+        with self.path.open("rb") as file:
+            file.seek(int(self.offsets[i]))
+            return file.read(int(self.offsets[i + 1] - self.offsets[i]))
+
+    def image(self, i: int) -> "Image":
+        """Image ``i``, decoded to RGB in its own size."""
+        return decode(self.encoded(i), f"{self.name}: {self.names[range(len(self))[i]]}")
+
+    def pixels(self, size: int) -> np.memmap:
+        """All images as uint8 (N, 3, size, size), a read-only memory map made on first use.
+
+        The shorter side is resized to ``size`` (bilinear, antialiased) and the centre cut out; an image of that very
+        size is not resampled. The file lies beside the store under a name with the size and the hash; it is
+        written under another name first, so one that is interrupted is never taken for whole.
+
+        Raises:
+            InputError: ``size`` is not positive, or the disk is full or not writable.
+        """
+        if size < 1:
+            raise InputError(f"size: an image side of at least 1 pixel is needed, but got {size}")
+        path = self.path.with_name(f"{self.path.stem}.{size}.{self.fingerprint.sha256[:12]}.npy")
+        if not path.is_file():
+            shape = (len(self), 3, size, size)
+            with replacing(path, needed=int(np.prod(shape))) as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                self._write_pixels(file, size)
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+    def _write_pixels(self, file: BinaryIO, size: int) -> None:
+        # Plain writes, not a writable memory map: on a full disk that one dies of SIGBUS instead of raising.
+        with ThreadPoolExecutor(WORKERS) as pool:
+            starts = range(0, len(self), BLOCK)
+            for start in track(starts, f"decoding {self.name} to {size} x {size}", len(starts)):
+                block = range(start, min(start + BLOCK, len(self)))
+                for array in pool.map(lambda i: fit(self.image(i), size), block):
+                    file.write(array.tobytes())
+
+
+def fit(image: "Image", size: int) -> np.ndarray:
+    """Shorter side to ``size``, centre crop: uint8 (3, size, size)."""
+    from PIL import Image
+
+    width, height = image.size
+    if min(width, height) != size:
+        scale = size / min(width, height)
+        width, height = max(size, round(width * scale)), max(size, round(height * scale))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image).transpose(2, 0, 1)  # (size, size, 3) -> (3, size, size)

@@ -1,0 +1,133 @@
+"""Which letters the built-in set ``glyphs`` is made of, and the rule that chose them.
+
+The letters are constants, so that the classes never depend on the installed fonts; :func:`select` is the rule,
+which the tests apply again. Scripts are taken in the order of ``ORDER``: in each, capitals before small letters,
+accented letters left out, and a letter is left out when it looks like an *earlier* one, of whatever script.
+Looking alike is measured, not judged: in three upright faces each letter is scaled to a common longest side, centred,
+slightly blurred and correlated with each earlier one; the largest correlation counts. The thresholds were set on a picture of the pairs
+around them: above 0.86 lie the likes of K and κ, between 0.80 and 0.86 pairs such as n and u, or O and Ω, which are
+different letters but also small copies of capitals (ґ, Ґ), so that the two cases of one letter must differ more.
+"""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+from deepemd.errors import InputError
+
+__all__ = ["FACES", "LETTERS", "NOVEL_FACES", "face_files", "select"]
+
+_STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
+_SERIF_STYLES = ("", "-Bold", "-Italic", "-BoldItalic")
+# The faces that have every script; Armenian and Georgian are in these only.
+NOVEL_FACES: tuple[str, ...] = (
+    *(f"DejaVuSans{style}" for style in _STYLES),
+    *(f"DejaVuSansMono{style}" for style in _STYLES),
+    *(f"DejaVuSerif{style}" for style in _SERIF_STYLES),
+)
+FACES: tuple[str, ...] = (*NOVEL_FACES, "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")
+
+# Novel scripts come before the rarer Latin letters, which are many and so can better spare the look-alikes.
+ORDER = ("latin", "greek", "cyrillic", "armenian", "georgian", "latin-extended")
+LOOK_ALIKE, SAME_LETTER = 0.86, 0.80  # largest correlation with another letter, with the other case of the letter
+_VARYING = "Ϝϝ"  # digamma is an F in some faces, an f in others
+_MEASURED = ("DejaVuSans", "DejaVuSerif", "STIXGeneral")
+
+LETTERS: dict[str, str] = {
+    "latin": "ABCDEHIJKLMNOPQRSTUVWXYZabdfghkmnrty",
+    "greek": "ΞΣΦΨΩϘϚϞϠαβδζηθλμνξςφχωϟϡ",
+    "cyrillic": "ЂЉЊЋЏДЖЗЛЧШЩЪЫЭЮЯѢҐфђѣ",
+    "armenian": "ԱԲԳԴԵԶԷԸԹԺԻԽԾԿՀՁՃՄՅՆՇՉՊՌՎՐՒՔՖդեէըթիլխկձճմնշչպջվփքֆ",
+    "georgian": "აბგდეზთკლჟრსტუფქღყცჭჯჰჱჲჴჵჶჸჹჺ",
+    "latin-extended": "ÆÞŒßæœƈƒƕƪƫƺƾǁɐɕɖɗɚɝɞɠɣɤɮɱɲɸɹɻɿʁʂʃʅʇʍʐʑʒʔʕʝʞʣʤʦʧʨ",
+}
+
+
+def face_files() -> dict[str, Path]:
+    """The font file of each of the 16 faces.
+
+    Raises:
+        InputError: a face is not where matplotlib keeps its fonts.
+    """
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    files = {face: folder / f"{face}.ttf" for face in FACES}
+    missing = [path.name for path in files.values() if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"glyphs needs the fonts that matplotlib brings, but {folder} lacks {', '.join(missing)}: "
+            "install matplotlib by pip (some distributions take its fonts out)"
+        )
+    return files
+
+
+def candidates(script: str) -> list[str]:
+    """The unaccented letters of a script that all its faces have: capitals first, then by code point."""
+    from matplotlib.ft2font import FT2Font
+
+    files = face_files()
+    faces = NOVEL_FACES if script in ("armenian", "georgian") else FACES
+    common = set.intersection(*(set(FT2Font(str(files[face])).get_charmap()) for face in faces))
+    name = script.removesuffix("-extended").upper() + " "
+    letters = [
+        letter
+        for letter in map(chr, common)
+        if unicodedata.category(letter) in ("Lu", "Ll", "Lo")
+        and unicodedata.name(letter, "").startswith(name)
+        and not unicodedata.decomposition(letter)
+        and letter not in _VARYING
+        and (name != "LATIN " or letter.isascii() == (script == "latin"))
+    ]
+    return sorted(letters, key=lambda letter: (unicodedata.category(letter) != "Lu", letter))
+
+
+def likeness(letters: list[str]) -> np.ndarray:
+    """Correlation of each pair of letters, the largest of the measured faces: (n, n) float64."""
+    from matplotlib.ft2font import FT2Font
+    from PIL import ImageFont
+
+    files, alike = face_files(), np.full((len(letters), len(letters)), -1.0)
+    for face in _MEASURED:
+        font = ImageFont.truetype(str(files[face]), 96, layout_engine=ImageFont.Layout.BASIC)
+        drawn = FT2Font(str(files[face])).get_charmap()
+        here = np.array([i for i, letter in enumerate(letters) if ord(letter) in drawn])
+        shapes = np.stack([_shape(font, letters[i]) for i in here])  # (m, pixels) of the m letters the face has
+        alike[np.ix_(here, here)] = np.maximum(alike[np.ix_(here, here)], shapes @ shapes.T)
+    return alike
+
+
+def _shape(font: object, letter: str, side: int = 32, margin: int = 6) -> np.ndarray:
+    """A letter scaled to a longest side of ``side``, centred and blurred, as a zero-mean unit vector."""
+    from PIL import Image, ImageFilter
+
+    mask = font.getmask(letter, mode="L")  # type: ignore[attr-defined]
+    image = Image.frombytes("L", mask.size, bytes(mask))
+    image = image.crop(image.getbbox())
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    canvas = Image.new("L", (side + 2 * margin, side + 2 * margin))
+    canvas.paste(
+        image.resize((width, height), Image.Resampling.BOX),
+        ((canvas.width - width) // 2, (canvas.height - height) // 2),
+    )
+    vector = np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.7)), dtype=np.float64).ravel()
+    vector -= vector.mean()
+    return vector / np.linalg.norm(vector)
+
+
+def select(slack: float = 0.0) -> dict[str, str]:
+    """Apply the rule to the installed fonts: the letters kept of each script, as in ``LETTERS``.
+
+    ``slack`` is added to both thresholds: the tests use it to tell a letter that sits on the edge from a change.
+    """
+    pairs = [(script, letter) for script in ORDER for letter in candidates(script)]
+    letters = [letter for _, letter in pairs]
+    alike = likeness(letters)
+    kept: dict[str, str] = dict.fromkeys(ORDER, "")
+    for i, (script, letter) in enumerate(pairs):
+        limits = [SAME_LETTER if other.lower() == letter.lower() else LOOK_ALIKE for other in letters[:i]]
+        if not np.any(alike[i, :i] > np.array(limits) + slack):
+            kept[script] += letter
+    return kept

@@ -1,0 +1,194 @@
+"""The prepared store: every image of a data set as it came, an index, and a fingerprint of each split.
+
+A store is a folder: ``store.json`` (name, source, fingerprints), and for each split ``<split>.bin`` (the encoded
+images one after another) and ``<split>.npz`` (offsets, labels, groups, names). Pixel caches may lie beside them.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deepemd.data.atomic import replacing_folder
+from deepemd.data.images import BLOCK, WORKERS, Fingerprint, Images, measure, track
+from deepemd.errors import InputError
+
+__all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
+
+FORMAT = 1
+SPLITS = ("base", "val", "novel", "all")  # "all": class folders that were not divided
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One split before it is written: what to read, in sorted order.
+
+    Attributes:
+        classes: class names, sorted and unique.
+        labels: int64 (N,), index into ``classes``, ascending.
+        names: one name for each image, used in messages.
+        read: the encoded bytes of image i; called in order, from one thread.
+        groups: int64 (N,) or None, see :class:`deepemd.data.Images`.
+        size: bytes of all images together, as far as known: for the message when the disk is full.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    names: tuple[str, ...]
+    read: Callable[[int], bytes]
+    groups: np.ndarray | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared data set. ``splits`` are those that exist, in the order base, val, novel (or the one split all).
+
+    ``notes`` says where the data came from and how it was made.
+    """
+
+    name: str
+    path: Path
+    splits: dict[str, Images]
+    notes: dict[str, str]
+
+
+def write_store(path: Path, name: str, drafts: dict[str, Draft], notes: dict[str, str]) -> Store:
+    """Read, check and write every image of every split; the store appears as ``path`` in one step.
+
+    Each image is decoded once, in a pool of threads, so that a truncated file is found now and not in training.
+
+    Raises:
+        InputError: images that cannot be decoded (the first is named, the others counted), or a full disk.
+    """
+    with replacing_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
+        prints = {
+            split: _write_split(folder, name, split, drafts[split]).as_dict() for split in SPLITS if split in drafts
+        }
+        description = {"format": FORMAT, "name": name, "notes": notes, "splits": prints}
+        (folder / "store.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+    return open_store(path)
+
+
+def _write_split(folder: Path, name: str, split: str, draft: Draft) -> Fingerprint:
+    """Write one split's two files and say what is in them."""
+    if not draft.names:
+        raise InputError(f"{name}/{split}: there are no images in it: check the source")
+    lengths, sides, bad = [], [], list[InputError]()
+    digest = hashlib.sha256("\0".join(draft.classes).encode())
+    with (folder / f"{split}.bin").open("wb") as file:
+        for i, encoded, size in _checked(f"{name}/{split}", draft):
+            if isinstance(size, InputError):
+                bad.append(size)
+                continue
+            file.write(encoded)
+            lengths.append(len(encoded))
+            sides.append(size)
+            _update(digest, draft.labels, draft.groups, draft.names, i, encoded)
+    if bad:
+        raise InputError(
+            f"{bad[0]}" if len(bad) == 1 else f"{bad[0]} ({len(bad):,} of {len(draft.names):,} images are bad)"
+        )
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    groups = np.zeros(0, np.int64) if draft.groups is None else draft.groups
+    names, classes = np.array(draft.names), np.array(draft.classes)
+    np.savez(folder / f"{split}.npz", offsets=offsets, labels=draft.labels, groups=groups, names=names, classes=classes)
+    counts = np.bincount(draft.labels, minlength=len(draft.classes))
+    width, height = (int(side) for side in np.median(np.array(sides), axis=0))
+    return Fingerprint(
+        f"{name}/{split}", len(draft.classes), len(draft.names), int(counts.min()), int(counts.max()),
+        width, height, "sorted", digest.hexdigest(),
+    )  # fmt: skip
+
+
+def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, int] | InputError]]:
+    """Each image with its size, or with what is wrong with it; decoded in threads, a block at a time."""
+
+    def check(i: int, encoded: bytes | InputError) -> tuple[int, bytes, tuple[int, int] | InputError]:
+        if isinstance(encoded, InputError):
+            return i, b"", encoded
+        try:
+            return i, encoded, measure(encoded, draft.names[i])
+        except InputError as error:
+            return i, b"", error
+
+    def read(i: int) -> bytes | InputError:
+        try:
+            return draft.read(i)
+        except InputError as error:
+            return error
+
+    starts = range(0, len(draft.names), BLOCK)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for start in track(starts, f"preparing {name}", len(starts)):
+            block = range(start, min(start + BLOCK, len(draft.names)))
+            yield from pool.map(check, block, [read(i) for i in block])
+
+
+def _update(
+    digest: "hashlib._Hash", labels: np.ndarray, groups: np.ndarray | None, names: tuple[str, ...], i: int, data: bytes
+) -> None:
+    """Add image ``i`` to a split's hash."""
+    group = -1 if groups is None else int(groups[i])
+    digest.update(f"\0{int(labels[i])}\0{group}\0{names[i]}\0{len(data)}\0".encode())
+    digest.update(data)
+
+
+def open_store(path: Path) -> Store:
+    """Open a prepared store; only the index is read.
+
+    Raises:
+        InputError: there is no store, or one of its files is missing, of another length or unreadable.
+    """
+    remedy = "prepare it again with force=True"
+    try:
+        description = json.loads((path / "store.json").read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise InputError(f"{path}: a store of format {description['format']}, this is {FORMAT}: {remedy}")
+        splits = {
+            split: _open_split(path, split, Fingerprint(**fields)) for split, fields in description["splits"].items()
+        }
+        return Store(description["name"], path, splits, description["notes"])
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: missing from the prepared store {path}: {remedy}") from error
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the prepared store cannot be read ({error}): {remedy}") from error
+
+
+def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
+    """One split's index, checked against the length of its file of images."""
+    with np.load(path / f"{split}.npz", allow_pickle=False) as index:
+        offsets, labels, groups = index["offsets"], index["labels"], index["groups"]
+        names, classes = tuple(index["names"].tolist()), tuple(index["classes"].tolist())
+    data = path / f"{split}.bin"
+    if data.stat().st_size != offsets[-1]:
+        raise InputError(
+            f"{data}: {data.stat().st_size:,} bytes, but its index says {offsets[-1]:,}: prepare it again with force=True"
+        )
+    return Images(fingerprint.name, classes, labels, names, groups if len(groups) else None, fingerprint, data, offsets)
+
+
+def verify(store: Store) -> list[str]:
+    """Read every byte of a store and compare it with its fingerprints: the defects found, none when it is whole."""
+    defects = []
+    for split, images in store.splits.items():
+        digest = hashlib.sha256("\0".join(images.classes).encode())
+        try:
+            for i in track(range(len(images)), f"verifying {images.name}", len(images)):
+                _update(digest, images.labels, images.groups, images.names, i, images.encoded(i))
+        except OSError as error:
+            defects.append(f"{images.path}: cannot be read ({error.strerror}): prepare it again with force=True")
+            continue
+        if digest.hexdigest() != images.fingerprint.sha256:
+            defects.append(
+                f"{images.path}: hash {digest.hexdigest()[:12]}, its fingerprint says {images.fingerprint.sha256[:12]}: "
+                f"the {split} split has changed since it was prepared: prepare it again with force=True"
+            )
+    return defects
