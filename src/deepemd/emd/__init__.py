@@ -1,0 +1,5 @@
+"""Exact optimal transport between batches of weighted sets, with gradients. Knows tensors, knows nothing of images."""
+
+from deepemd.emd._emd import Transport, emd
+
+__all__ = ["Transport", "emd"]
