@@ -1,0 +1,14 @@
+"""Two node sets become a logit."""
+
+from deepemd.matching.cost import centred_cosine_cost, cross_reference_weights, uniform_weights
+from deepemd.matching.head import Problem, Weights, emd_logits, transport_problem
+
+__all__ = [
+    "Problem",
+    "Weights",
+    "centred_cosine_cost",
+    "cross_reference_weights",
+    "emd_logits",
+    "transport_problem",
+    "uniform_weights",
+]

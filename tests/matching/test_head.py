@@ -1,0 +1,132 @@
+"""The head against the authors' values, a slow twin, and what it promises of memory and gradients."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from deepemd.emd import emd
+from deepemd.matching import centred_cosine_cost, cross_reference_weights, emd_logits, head, transport_problem
+
+
+def _nodes(maps):
+    return torch.from_numpy(maps).flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h w, C)
+
+
+@pytest.mark.parametrize("name", ["head_fcn", "head_pyramid", "head_patches", "head_floor"])
+def test_golden(golden, name):
+    values = np.load(golden / f"{name}.npz")
+    query, support = _nodes(values["query"]), _nodes(values["support"])
+    a, b = cross_reference_weights(query, support)
+    np.testing.assert_allclose(a, values["query_weight"], atol=2e-5, rtol=2e-5)
+    np.testing.assert_allclose(b, values["support_weight"], atol=2e-5, rtol=2e-5)
+    np.testing.assert_allclose(1 - centred_cosine_cost(query, support), values["similarity"], atol=2e-5)
+    # the authors' solver floors a second time there, which moves the logits by up to 1e-3
+    np.testing.assert_allclose(
+        emd_logits(query, support), values["logits"], atol=1e-3 if name == "head_floor" else 2e-5
+    )
+
+
+def _slow_logit(u, v, temperature=12.5, floor=1e-3):
+    """One pair of node sets, straight from the definition, with scipy's linear programming."""
+    n, m = len(u), len(v)
+    cost = np.array([[1 - np.corrcoef(u[i], v[j])[0, 1] for j in range(m)] for i in range(n)])
+    a = np.array([max(u[i] @ v.mean(0), 0) + floor for i in range(n)])
+    b = np.array([max(v[j] @ u.mean(0), 0) + floor for j in range(m)])
+    a, b = a / a.sum(), b / b.sum()
+    sums = np.concatenate([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])
+    return temperature * (
+        1 - scipy.optimize.linprog(cost.ravel(), A_eq=sums[:-1], b_eq=np.concatenate([a, b])[:-1]).fun
+    )
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 6), (1, 5)])
+def test_is_the_slow_twin(n, m):
+    rng = np.random.default_rng(0)
+    query, support = rng.standard_normal((2, 3, n, 8)), rng.standard_normal((2, 2, m, 8))
+    expected = [[[_slow_logit(u, v) for v in s] for u in q] for q, s in zip(query, support, strict=True)]
+    np.testing.assert_allclose(emd_logits(torch.from_numpy(query), torch.from_numpy(support)), expected, atol=1e-9)
+
+
+def test_pieces_change_nothing(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 7, 5, 16, generator=generator, dtype=torch.float64).requires_grad_()
+    support = torch.randn(3, 4, 5, 16, generator=generator, dtype=torch.float64).requires_grad_()
+    whole = emd_logits(query, support)
+    expected = torch.autograd.grad(whole.square().sum(), (query, support))
+    for limit in (1, 250, 1500):  # one query, some queries, two episodes at a time
+        monkeypatch.setattr(head, "_CHUNK", limit)
+        pieces = emd_logits(query, support)
+        torch.testing.assert_close(pieces, whole)
+        for got, want in zip(torch.autograd.grad(pieces.square().sum(), (query, support)), expected, strict=True):
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("weights", ["cross-reference", "uniform"])
+def test_gradcheck(weights):
+    generator = torch.Generator().manual_seed(1)
+    query = torch.rand(2, 3, 4, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    support = torch.rand(2, 2, 5, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda q, s: emd_logits(q, s, weights=weights), (query, support))
+
+
+def test_detached_weights_get_no_gradient():
+    generator = torch.Generator().manual_seed(2)
+    query, support = (torch.rand(3, 4, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    query.requires_grad_()
+    (got,) = torch.autograd.grad(emd_logits(query, support, detach_weights=True).sum(), query)
+    cost, a, b = transport_problem(query, support)
+    (want,) = torch.autograd.grad(12.5 * (1 - emd(cost, a.detach(), b.detach()).value).sum(), query)
+    torch.testing.assert_close(got, want)
+    (full,) = torch.autograd.grad(emd_logits(query, support).sum(), query)
+    assert not torch.allclose(got, full)
+
+
+def test_autocast_does_not_round_the_head():
+    generator = torch.Generator().manual_seed(3)
+    query, support = torch.randn(6, 9, 32, generator=generator), torch.randn(5, 9, 32, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(emd_logits(query, support), emd_logits(query.clone(), support))
+        assert emd_logits(query.bfloat16(), support).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = emd_logits(query, support)
+    assert torch.equal(inside, emd_logits(query, support))
+
+
+def test_any_solver_with_the_signature_will_do():
+    nodes = torch.rand(2, 3, 4)
+    calls = []
+
+    def counted(cost, a, b):
+        calls.append(cost.shape)
+        return emd(cost, a, b)
+
+    emd_logits(nodes, nodes, transport=counted)
+    assert calls == [(1, 2, 2, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("query", "support", "says"),
+    [
+        ((2, 3, 4), (2, 3, 5), "4 channels but support nodes have 5"),
+        ((3, 4), (2, 3, 4), r"got \(3, 4\)"),
+        ((2, 2, 3, 4), (1, 2, 3, 4), r"leading dimensions \(2,\) and \(1,\)"),
+    ],
+)
+def test_bad_shapes(query, support, says):
+    with pytest.raises(ValueError, match=says):
+        emd_logits(torch.rand(query), torch.rand(support))
+
+
+def test_bad_values():
+    nodes = torch.rand(2, 3, 4)
+    with pytest.raises(ValueError, match="weights must be 'cross-reference' or 'uniform', got 'none'"):
+        emd_logits(nodes, nodes, weights="none")
+    broken = nodes.clone()
+    broken[1, 2, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        emd_logits(broken, nodes)
+
+
+def test_no_queries():
+    assert emd_logits(torch.rand(0, 3, 4), torch.rand(2, 3, 4)).shape == (0, 2)
