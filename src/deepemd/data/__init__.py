@@ -1,12 +1,12 @@
 """Files become episodes: prepared stores of labelled images, and the seeded sampler."""
 
-from deepemd.data.catalog import BUILT_IN, default_root, load, prepare
+from deepemd.data.catalog import DATASETS, default_root, load, prepare, prepared
 from deepemd.data.episodes import Episode, EpisodeSampler
 from deepemd.data.images import Fingerprint, Images, decode
 from deepemd.data.store import Store, verify
 
 __all__ = [
-    "BUILT_IN",
+    "DATASETS",
     "Episode",
     "EpisodeSampler",
     "Fingerprint",
@@ -16,5 +16,6 @@ __all__ = [
     "default_root",
     "load",
     "prepare",
+    "prepared",
     "verify",
 ]

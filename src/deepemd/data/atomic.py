@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from deepemd.errors import InputError
 
-__all__ = ["replacing", "replacing_folder"]
+__all__ = ["replacing", "replacing_folder", "writable"]
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def replacing(path: Path, needed: int) -> Iterator[BinaryIO]:
     """Write a file that appears as ``path`` only when the block has ended without an error."""
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     try:
-        with _writable(path.parent, needed):
+        with writable(path.parent, needed):
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -38,12 +38,12 @@ def replacing(path: Path, needed: int) -> Iterator[BinaryIO]:
 def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
     """Fill a folder that appears as ``path`` only when the block has ended without an error.
 
-    An older ``path`` stays until then. Where two processes write the same folder, the one that ends last is kept.
+    An older ``path`` stays until then. Where two processes write the same folder, one of the two is kept.
     """
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     old = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}-old")
     try:
-        with _writable(path.parent, needed):
+        with writable(path.parent, needed):
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.iterdir():
@@ -52,7 +52,11 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
             _sync_folder(temporary)
             if path.exists():
                 path.rename(old)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:  # another process was first: its folder is as good
+                if not path.exists():
+                    raise
             _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -60,7 +64,7 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
 
 
 @contextmanager
-def _writable(folder: Path, needed: int) -> Iterator[None]:
+def writable(folder: Path, needed: int) -> Iterator[None]:
     """Turn the disk's errors into one clear message."""
     try:
         yield

@@ -1,15 +1,25 @@
-"""From a name or a folder to a prepared store."""
+"""From the name of a data set, or a folder, to its prepared store."""
 
+import hashlib
 import os
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from deepemd.data import glyphs
+from deepemd.data.archives import Archive, open_archive
+from deepemd.data.atomic import writable
+from deepemd.data.benchmarks import miniimagenet
+from deepemd.data.folders import class_folders
 from deepemd.data.store import Draft, Store, open_store, write_store
 from deepemd.errors import InputError
 
-__all__ = ["BUILT_IN", "default_root", "load", "prepare"]
+__all__ = ["DATASETS", "default_root", "load", "prepare", "prepared"]
 
-BUILT_IN = ("glyphs", "miniimagenet")
+DATASETS = {
+    "glyphs": "built in: letters of five scripts, rendered in seconds; needs no source",
+    "miniimagenet": "100 classes of ImageNet, 600 images each; source: a folder, tar or zip with images and CSV files",
+}
+PathLike = str | os.PathLike[str]
 
 
 def default_root() -> Path:
@@ -17,21 +27,103 @@ def default_root() -> Path:
     return Path(os.environ.get("DEEPEMD_DATA") or Path.home() / ".cache" / "deepemd" / "data")
 
 
+def load(name: PathLike, root: PathLike | None = None) -> Store:
+    """Open a data set by its name, or a folder of class folders by its path.
+
+    What needs no source is prepared on first use: glyphs, and folders, which are prepared again when their files
+    have changed. The path of a store is opened as it is.
+
+    Args:
+        name: a name of ``DATASETS``, a name given to :func:`prepare`, or a folder.
+        root: where stores are kept; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
+
+    Raises:
+        InputError: an unknown name, a set that has not been prepared, a damaged store, or bad images.
+    """
+    return prepare(name, root=root)
+
+
 def prepare(
-    name: str | os.PathLike[str],
-    source: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    name: PathLike,
+    source: PathLike | None = None,
+    root: PathLike | None = None,
     *,
     force: bool = False,
+    strict: bool = True,
 ) -> Store:
-    path = (Path(root) if root is not None else default_root()) / str(name)
+    """Make the store of a data set, unless it is there: every image is decoded once, then kept as it came.
+
+    Args:
+        name: a name of ``DATASETS``, or any name for class folders at ``source``, or just a folder of class folders:
+            ``<class>/<image>`` or ``{base,val,novel}/<class>/<image>``.
+        source: the folder, zip or tar to read; glyphs needs none.
+        root: where stores are kept; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
+        force: make it again although it is there; the old one stays until the new one is whole.
+        strict: refuse a benchmark whose classes or counts are not the published ones.
+
+    Raises:
+        InputError: nothing at ``source``, a layout that is not understood, bad images (the first is named), other splits
+            than the published ones, a full disk. The message says what to do.
+    """
+    root = Path(root) if root is not None else default_root()
+    folder = Path(name)
+    if str(name) not in DATASETS and source is None and folder.is_dir():
+        if (folder / "store.json").is_file():
+            return open_store(folder)
+        return _prepare_folder(folder, root, force)
+    if len(folder.parts) != 1 or str(name).startswith("."):
+        raise InputError(f"name: there is no folder {name}, and a name has no slashes and no dot first: check it")
+    path = root / str(name)
     if (path / "store.json").is_file() and not force:
         return open_store(path)
     if str(name) == "glyphs":
-        drafts, notes = glyphs.drafts()
-        return write_store(path, "glyphs", drafts, notes)
-    raise InputError(f"name: unknown data set {str(name)!r}: choose one of {', '.join(BUILT_IN)}")
+        return write_store(path, "glyphs", *glyphs.drafts())
+    if source is None:
+        _refuse_without_source(str(name), root)
+    with ExitStack() as opened:
+        drafts = _read(str(name), Path(os.fspath(source or "")), root, opened, strict)
+        notes = {"source": str(Path(os.fspath(source or "")).resolve()), "strict": str(strict)}
+        return write_store(path, str(name), drafts, notes)
 
 
-def load(name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Store:
-    return prepare(name, root=root)
+def prepared(root: PathLike | None = None) -> list[Path]:
+    """The folders of all stores in ``root``, sorted; :func:`load` opens each."""
+    return sorted(file.parent for file in (Path(root) if root is not None else default_root()).glob("[!.]*/store.json"))
+
+
+def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) -> dict[str, Draft]:
+    """The splits at ``source``."""
+    with writable(root, needed=0):
+        root.mkdir(parents=True, exist_ok=True)
+    if name == "miniimagenet":
+        return miniimagenet(source, root, opened, strict=strict)
+    return class_folders(opened.enter_context(closing(open_archive(source, root))))
+
+
+def _prepare_folder(folder: Path, root: Path, force: bool) -> Store:
+    """The store of class folders, under the folder's name and a hash of its path, made again when a file changed."""
+    folder = folder.resolve()
+    path = root / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    with closing(open_archive(folder, root)) as archive:
+        listing = _listing(archive)
+        if (path / "store.json").is_file() and not force:
+            store = open_store(path)
+            if store.notes["listing"] == listing:
+                return store
+        return write_store(path, folder.name, class_folders(archive), {"source": str(folder), "listing": listing})
+
+
+def _listing(archive: Archive) -> str:
+    """A hash of names, sizes and times of change: equal as long as nobody touched the folder."""
+    rows = (f"{name}\0{size}\0{(archive.path / name).stat().st_mtime_ns}\n" for name, size in archive.sizes.items())
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+
+def _refuse_without_source(name: str, root: Path) -> None:
+    if name in DATASETS:
+        command = f"deepemd data prepare {name} --source PATH"
+        raise InputError(f"{name}: not prepared in {root}: run `{command}` ({DATASETS[name]})")
+    known = ", ".join([*DATASETS, *(path.name for path in prepared(root) if path.name not in DATASETS)])
+    raise InputError(
+        f"name: unknown data set {name!r}, and there is no such folder: choose one of {known}, or a folder"
+    )

@@ -1,8 +1,9 @@
 """Episodes: which classes and images a few-shot task is made of.
 
 Episode i is a function of (seed, i) alone. It is drawn from the raw 64-bit words of the counter-based generator
-Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the seed and counted by i, with
-integer arithmetic only: the same on every machine and numpy, for any number of processes, and after a resume.
+Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the seed and counted
+by i, with integer arithmetic only: the same on every machine, with every numpy, for any number of processes, and after
+a resume.
 """
 
 from collections.abc import Iterator
@@ -127,8 +128,8 @@ class EpisodeSampler:
             left = int(np.sort(sizes)[::-1][self.n_shot :].sum())  # the support may take the n_shot largest groups
             if left < self.n_query:
                 raise InputError(
-                    f"class {label} has {len(sizes)} groups, and {self.n_shot} of them in the support may leave only {left} "
-                    f"images of other groups, but {asked} are asked for: lower n_shot or n_query"
+                    f"class {label} has {len(sizes)} groups, and {self.n_shot} of them in the support may leave only "
+                    f"{left} images of other groups, but {asked} are asked for: lower n_shot or n_query"
                 )
 
     def __len__(self) -> int:

@@ -1,9 +1,9 @@
 """The built-in data set ``glyphs``: letters of five scripts, rendered from the fonts inside matplotlib.
 
 A real few-shot problem that needs no download. Base classes are Latin and Cyrillic letters, validation Greek, novel
-Armenian and Georgian. Each 40 x 40 image shows one whole letter, of random size, slant, shear, place and contrast, amid
-fragments of other letters of its split: averaging the image mixes the letter with the clutter, matching its parts does not.
-The typeface is the image's group: an episode's support and query never share one.
+Armenian and Georgian. Each 40 x 40 image shows one whole letter, of random size, slant, turn, place and contrast, amid
+fragments of other letters of its split: averaging the image mixes the letter with the clutter, matching its parts does
+not. The typeface is the image's group: a class's support and query in an episode never share one.
 
 Every image is a function of (seed, letter, face, rendering) alone, drawn from a counter-based generator's raw words.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepemd.data.images import track
 from deepemd.data.letters import FACES, LETTERS, NOVEL_FACES, face_files
 from deepemd.data.store import Draft
 
@@ -28,8 +29,8 @@ __all__ = ["GENERATOR_HASH", "drafts"]
 SIZE = 40  # pixels of an image's side
 SEED = 0
 RENDERINGS = 3  # of each letter in each face
-# Pixels of all three splits as this version renders them with Pillow 12's FreeType. Frozen before any model saw the novel scripts.
-GENERATOR_HASH = "203bc62c99b9c1cae4746d8034efb0b722b2647f52e8fa2104cb2655074a92ac"
+# Of the pixels of all three splits, rendered with FreeType 2.14.3. Frozen before any model saw the novel scripts.
+GENERATOR_HASH = "c6d54d1e8ea58224a1fce8a0ce97220ee77c155ec11ac4fc794212ab9de99ff3"
 
 SCRIPTS = {
     "base": ("latin", "latin-extended", "cyrillic"),
@@ -84,8 +85,8 @@ def drafts() -> tuple[dict[str, Draft], dict[str, str]]:
     found = digest.hexdigest()
     if found != GENERATOR_HASH:
         logging.getLogger(__name__).warning(
-            "glyphs: these fonts and this Pillow render other pixels (%s) than the published set (%s): figures are comparable "
-            "only with sets of the same hash; install the versions in constraints.txt for the published one",
+            "glyphs: these fonts and this Pillow render other pixels (%s) than the published set (%s): figures are "
+            "comparable only between sets of the same hash; install the versions in constraints.txt for the published one",
             found[:12], GENERATOR_HASH[:12],
         )  # fmt: skip
     return splits, {"source": "rendered", "pixels sha256": found, "published pixels sha256": GENERATOR_HASH}
@@ -103,7 +104,7 @@ def _split(scripts: tuple[str, ...], faces: tuple[str, ...]) -> tuple[np.ndarray
         for face in range(len(faces))
         for rendering in range(RENDERINGS)
     ]
-    pixels = np.stack([_render(glyphs, *key) for key in keys])
+    pixels = np.stack([_render(glyphs, *key) for key in track(keys, f"rendering {', '.join(scripts)}", len(keys))])
     draft = Draft(
         classes=tuple(name for name, _ in letters),
         labels=np.array([label for label, _, _ in keys]),
@@ -137,12 +138,12 @@ def _render(glyphs: list[list[_Glyph]], label: int, face: int, rendering: int) -
     target = glyphs[label][face]
     numbers = _Numbers(target.code, face, rendering)
     side = SIZE * _FINE
-    letter = _mapped(target.mask, _matrix(numbers, numbers.uniform(0.50, 0.70) * side / max(target.mask.size), 0.15))
+    letter = _mapped(target.mask, _matrix(numbers, numbers.uniform(0.60, 0.75) * side / max(target.mask.size), 0.15))
     left = round(numbers.uniform(0, side - letter.width))
     top = round(numbers.uniform(0, side - letter.height))
 
     ink = Image.new("L", (side, side))
-    for _ in range(3 + numbers.below(3)):
+    for _ in range(2 + numbers.below(3)):
         other = glyphs[(label + 1 + numbers.below(len(glyphs) - 1)) % len(glyphs)]
         piece = _fragment(numbers, other[numbers.below(len(other))].mask, side)
         x, y = numbers.uniform(0, side), numbers.uniform(0, side)
@@ -159,12 +160,12 @@ def _fragment(numbers: _Numbers, mask: "Image.Image", side: int) -> "Image.Image
     width, height = mask.size
     w, h = max(4, round(width * numbers.uniform(0.4, 0.7))), max(4, round(height * numbers.uniform(0.4, 0.7)))
     left, top = numbers.below(max(1, width - w)), numbers.below(max(1, height - h))
-    scale = numbers.uniform(0.50, 0.70) * side / max(mask.size)
+    scale = numbers.uniform(0.55, 0.75) * side / max(mask.size)
     return _mapped(mask.crop((left, top, left + w, top + h)), _matrix(numbers, scale, math.pi))
 
 
 def _matrix(numbers: _Numbers, scale: float, turn: float) -> tuple[float, float, float, float]:
-    """A random map (a, b, c, d), (x, y) -> (a x + b y, c x + d y): stretch and slant, a turn of up to ``turn``, scale."""
+    """A random map (a, b, c, d), (x, y) -> (a x + b y, c x + d y): stretch, slant, turn of at most ``turn``, scale."""
     angle, slant, stretch = numbers.uniform(-turn, turn), numbers.uniform(-0.2, 0.2), numbers.uniform(0.87, 1.15)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     return cos * stretch, cos * slant - sin / stretch, sin * stretch, sin * slant + cos / stretch
@@ -186,13 +187,13 @@ def _mapped(mask: "Image.Image", matrix: tuple[float, float, float, float]) -> "
 
 
 def _shaded(numbers: _Numbers, ink: np.ndarray) -> np.ndarray:
-    """Ink in [0, 1] to grey levels: dark on light or light on dark, on a slope, with a little noise."""
-    paper = numbers.uniform(0, 255)
-    contrast = numbers.uniform(90, 160)
-    tone = paper - contrast if paper > 127.5 else paper + contrast
+    """Ink in [0, 1] to grey levels: dark on light of any tone, the paper unevenly lit, with a little noise."""
+    tone, contrast = numbers.uniform(0, 90), numbers.uniform(90, 160)
+    paper = tone + contrast
     ground = paper + numbers.uniform(-25, 25) * _SLOPE[:, None] + numbers.uniform(-25, 25) * _SLOPE[None, :]
-    noise = (numbers.noise[0].astype(np.float32) - numbers.noise[1]) / 16  # triangular, deviation about 6.5
-    return np.clip(np.rint(ground + (tone - ground) * ink + noise), 0, 255).astype(np.uint8)
+    noise = (numbers.noise[0].astype(np.float32) - numbers.noise[1]) / 24  # triangular, deviation about 4
+    grey: np.ndarray = np.clip(np.rint(ground + (tone - ground) * ink + noise), 0, 255).astype(np.uint8)
+    return grey
 
 
 def _png(pixels: np.ndarray) -> bytes:

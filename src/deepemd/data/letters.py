@@ -4,9 +4,10 @@ The letters are constants, so that the classes never depend on the installed fon
 which the tests apply again. Scripts are taken in the order of ``ORDER``: in each, capitals before small letters,
 accented letters left out, and a letter is left out when it looks like an *earlier* one, of whatever script.
 Looking alike is measured, not judged: in three upright faces each letter is scaled to a common longest side, centred,
-slightly blurred and correlated with each earlier one; the largest correlation counts. The thresholds were set on a picture of the pairs
-around them: above 0.86 lie the likes of K and κ, between 0.80 and 0.86 pairs such as n and u, or O and Ω, which are
-different letters but also small copies of capitals (ґ, Ґ), so that the two cases of one letter must differ more.
+slightly blurred and correlated with each earlier one; the largest correlation counts. The thresholds were set on a
+picture of the pairs around them: above 0.86 lie the likes of K and κ, between 0.80 and 0.86 pairs such as n and u, or
+O and Ω, which are different letters, but also small copies of capitals (ґ, Ґ): so the two cases of one letter must
+differ more.
 """
 
 import unicodedata

@@ -170,7 +170,8 @@ def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
     data = path / f"{split}.bin"
     if data.stat().st_size != offsets[-1]:
         raise InputError(
-            f"{data}: {data.stat().st_size:,} bytes, but its index says {offsets[-1]:,}: prepare it again with force=True"
+            f"{data}: {data.stat().st_size:,} bytes, but its index says {offsets[-1]:,}: "
+            "prepare it again with force=True"
         )
     return Images(fingerprint.name, classes, labels, names, groups if len(groups) else None, fingerprint, data, offsets)
 
@@ -188,7 +189,7 @@ def verify(store: Store) -> list[str]:
             continue
         if digest.hexdigest() != images.fingerprint.sha256:
             defects.append(
-                f"{images.path}: hash {digest.hexdigest()[:12]}, its fingerprint says {images.fingerprint.sha256[:12]}: "
-                f"the {split} split has changed since it was prepared: prepare it again with force=True"
+                f"{images.path}: hash {digest.hexdigest()[:12]}, but its fingerprint says "
+                f"{images.fingerprint.sha256[:12]}: the {split} split has changed since it was prepared: prepare it again with force=True"
             )
     return defects

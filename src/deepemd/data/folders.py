@@ -1,0 +1,73 @@
+"""Class folders: the everyday layout of a labelled set of images, in a folder, zip or tar."""
+
+from itertools import chain
+
+import numpy as np
+
+from deepemd.data.archives import Archive
+from deepemd.data.store import Draft
+from deepemd.errors import InputError
+
+__all__ = ["class_folders"]
+
+SPLIT_FOLDERS = {"base": "base", "train": "base", "val": "val", "valid": "val", "novel": "novel", "test": "novel"}
+_LAYOUT = "expected <class>/<image>, or {base,val,novel}/<class>/<image> (train, valid and test are understood too)"
+_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def class_folders(archive: Archive) -> dict[str, Draft]:
+    """Read the layout: splits base, val, novel where there are such folders, else the one split ``all``.
+
+    Classes are sorted by name, and images within a class by file name. Every file in a class folder must be an image;
+    other files that lie beside the folders (a licence, a table) are left alone.
+
+    Raises:
+        InputError: no class folders, folders within class folders, an image outside of any class, a split given
+            twice (base and train), or a class that is in two splits.
+    """
+    files = [(name, name.split("/")) for name in archive.sizes]
+    files = _without_wrapper(files)
+    divided = any(len(parts) > 2 and parts[0] in SPLIT_FOLDERS for _, parts in files)
+    depth = 3 if divided else 2
+    splits: dict[str, dict[str, list[str]]] = {}
+    given: dict[str, str] = {}
+    for name, parts in files:
+        if len(parts) < depth and not name.lower().endswith(_IMAGES):
+            continue
+        if len(parts) != depth or (divided and parts[0] not in SPLIT_FOLDERS):
+            raise InputError(f"{archive.path}: {name} does not fit: {_LAYOUT}: move or remove it")
+        split = SPLIT_FOLDERS[parts[0]] if divided else "all"
+        if given.setdefault(split, parts[0]) != parts[0] and divided:
+            raise InputError(f"{archive.path}: has both {given[split]}/ and {parts[0]}/ for one split: remove one")
+        splits.setdefault(split, {}).setdefault(parts[-2], []).append(name)
+    if not splits:
+        raise InputError(f"{archive.path}: no class folders with images in it: {_LAYOUT}")
+    _refuse_shared_classes(archive, splits)
+    return {split: _draft(archive, classes) for split, classes in splits.items()}
+
+
+def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Drop the one top folder that archives are often wrapped in: flowers/rose/1.jpg -> rose/1.jpg."""
+    tops = {parts[0] for _, parts in files}
+    wrapped = len(tops) == 1 and not tops & SPLIT_FOLDERS.keys() and any(len(parts) > 2 for _, parts in files)
+    return [(name, parts[1:]) for name, parts in files] if wrapped else files
+
+
+def _refuse_shared_classes(archive: Archive, splits: dict[str, dict[str, list[str]]]) -> None:
+    seen: dict[str, str] = {}
+    for label, split in chain.from_iterable(((label, split) for label in labels) for split, labels in splits.items()):
+        if label in seen:
+            raise InputError(
+                f"{archive.path}: class {label!r} is in both {seen[label]} and {split}: a few-shot split divides the "
+                "classes, not the images of a class; put each class into one split"
+            )
+        seen[label] = split
+
+
+def _draft(archive: Archive, classes: dict[str, list[str]]) -> Draft:
+    """Sorted classes, sorted images."""
+    ordered = sorted(classes)
+    names = tuple(name for label in ordered for name in sorted(classes[label]))
+    labels = np.repeat(np.arange(len(ordered)), [len(classes[label]) for label in ordered])
+    size = sum(archive.sizes[name] for name in names)
+    return Draft(tuple(ordered), labels, names, lambda i: archive.read(names[i]), size=size)
