@@ -1,5 +1,6 @@
 """Two node sets become a logit."""
 
+from deepemd.matching.baselines import local_knn_logits, protonet_logits
 from deepemd.matching.cost import centred_cosine_cost, cross_reference_weights, uniform_weights
 from deepemd.matching.head import Problem, Weights, emd_logits, transport_problem
 
@@ -9,6 +10,8 @@ __all__ = [
     "centred_cosine_cost",
     "cross_reference_weights",
     "emd_logits",
+    "local_knn_logits",
+    "protonet_logits",
     "transport_problem",
     "uniform_weights",
 ]

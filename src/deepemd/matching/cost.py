@@ -8,7 +8,7 @@ __all__ = ["centred_cosine_cost", "cross_reference_weights", "uniform_weights"]
 
 
 def unit_centred(nodes: Tensor) -> Tensor:
-    """Nodes (..., C) less the mean over their channels, scaled to length 1: their product is the Pearson correlation."""
+    """Nodes (..., C) less the mean over their channels, scaled to length 1: their product is the correlation."""
     return normalize(nodes - nodes.mean(-1, keepdim=True), dim=-1, eps=1e-8)
 
 
