@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
-from deepemd.matching import emd_logits
+from deepemd.matching import Weights, emd_logits
 from deepemd.nodes import FCN, Conv4, ResNet12, backbone
 
 __all__ = ["MEAN", "STD", "DeepEMD"]
@@ -59,7 +59,7 @@ class DeepEMD(nn.Module):
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
         temperature: float = 12.5,
-        weights: str = "cross-reference",
+        weights: Weights = "cross-reference",
     ) -> None:
         super().__init__()
         if resize < image_size:
@@ -69,7 +69,7 @@ class DeepEMD(nn.Module):
         self.image_size = int(image_size)
         self.resize = int(resize)
         self.temperature = float(temperature)
-        self.weights = weights
+        self.weights: Weights = weights
         # in the config, not among the weights
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)

@@ -1,0 +1,114 @@
+"""The batches of a run: step i is a function of (seed, i) alone, so that a resumed run is the run.
+
+Pixels come from a decoded memory map by one indexed read; they stay uint8 until they are on the device.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepemd.data import EpisodeSampler
+
+__all__ = ["Batch", "Batches", "classification_batches", "draw_seed", "episode_batches"]
+
+ORDER, AUGMENTATION = 1, 2  # what random words are for: a limb of the generator's counter keeps the streams apart
+
+
+class Batch(NamedTuple):
+    """One step's input.
+
+    ``step`` counts from 0; ``images`` is uint8 (B, 3, S, S), ``labels`` int64 (B,); ``seed`` is that of the
+    step's augmentation.
+    """
+
+    step: int
+    seed: int
+    images: Tensor
+    labels: Tensor
+
+
+def _words(seed: int, purpose: int, index: int, count: int) -> NDArray[np.uint64]:
+    """Raw words of the counter-based generator Philox: the same with every version of NumPy, on every machine."""
+    return np.random.Philox(key=seed, counter=[0, index, purpose, 0]).random_raw(count)
+
+
+def draw_seed(seed: int, step: int) -> int:
+    """The seed of a step's augmentation, a function of (seed, step)."""
+    return int(_words(seed, AUGMENTATION, step, 1)[0] >> np.uint64(1))
+
+
+def read(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
+    """Images by index, uint8 (B, 3, S, S), read in the order in which they lie on the disk."""
+    unique, places = np.unique(indices, return_inverse=True)
+    return torch.from_numpy(np.asarray(pixels[unique]))[torch.from_numpy(places)]
+
+
+class Batches:
+    """A sized iterable that a Lightning checkpoint can put back to the step where it was.
+
+    Args:
+        make: the batch of a step.
+        total: number of steps of the run.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], total: int) -> None:
+        self.make = make
+        self.total = total
+        self.next = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self.next < self.total:
+            self.next += 1
+            yield self.make(self.next - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the step that comes next."""
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's step."""
+        self.next = int(state["next"])
+
+
+def classification_batches(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], batch_size: int, epochs: int, seed: int
+) -> Batches:
+    """Shuffled passes over all images; the remainder of each pass that fills no batch is left out.
+
+    >>> batches = classification_batches(np.zeros((10, 3, 4, 4), np.uint8), np.arange(10), 3, epochs=2, seed=0)
+    >>> len(batches), [sorted(batch.labels.tolist()) for batch in batches][4]
+    (6, [1, 6, 9])
+    """
+    batch_size = min(batch_size, len(labels))
+    per_epoch = len(labels) // batch_size
+    orders: dict[int, NDArray[np.int64]] = {}  # of the present epoch only
+
+    def make(step: int) -> Batch:
+        epoch, place = divmod(step, per_epoch)
+        if epoch not in orders:
+            orders.clear()
+            orders[epoch] = np.argsort(_words(seed, ORDER, epoch, len(labels)), kind="stable")
+        indices = orders[epoch][place * batch_size : (place + 1) * batch_size]
+        images = read(pixels, indices)  # (B, 3, S, S)
+        return Batch(step, draw_seed(seed, step), images, torch.from_numpy(labels[indices]))
+
+    return Batches(make, per_epoch * epochs)
+
+
+def episode_batches(pixels: NDArray[np.uint8], sampler: EpisodeSampler, per_step: int) -> Batches:
+    """Training episodes, `per_step` at a time: each one's support, then its queries; labels are the queries'."""
+
+    def make(step: int) -> Batch:
+        episodes = [sampler[step * per_step + k] for k in range(per_step)]
+        indices = np.concatenate([part for episode in episodes for part in (episode.support, episode.query)])
+        labels = np.concatenate([episode.query_labels for episode in episodes])  # (per_step * Q,)
+        return Batch(step, draw_seed(sampler.seed, step), read(pixels, indices), torch.from_numpy(labels))
+
+    return Batches(make, len(sampler) // per_step)

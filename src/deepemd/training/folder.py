@@ -1,0 +1,181 @@
+"""A run's folder: what it was started with, where it stands, and what came of it.
+
+out/
+  config.yaml              the resolved recipe, seed, number format and data fingerprints
+  best/                    the saved model with the best validation accuracy: model.safetensors, config.json
+  metrics.csv              a row for each validation
+  tensorboard/             curves
+  last.ckpt                for resuming only
+  result.json              written at the end
+"""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepemd.errors import InputError
+from deepemd.model import write_atomically
+
+__all__ = ["Interrupted", "RunFolder", "TrainingResult"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    ``model`` is the folder of the best model, ``accuracy`` and ``ci95`` (in 0..1) its validation accuracy,
+    ``step`` when it was reached, of ``steps`` in all; ``metrics`` is the CSV file with all validations.
+    """
+
+    model: Path
+    accuracy: float
+    ci95: float
+    step: int
+    steps: int
+    metrics: Path
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came; the step was finished and everything is on the disk.
+
+    Attributes:
+        signal: number of the signal.
+        exit_code: what a shell expects of a process that ends so: 128 + signal.
+        out: the run's folder; call again with ``resume=True`` to go on.
+        step: steps done, of ``steps``.
+    """
+
+    def __init__(self, signal: int, out: Path, step: int, steps: int) -> None:
+        super().__init__(
+            f"interrupted after step {step} of {steps}; everything is kept in {out}: run the same command with --resume"
+            " to go on"
+        )
+        self.signal = int(signal)
+        self.exit_code = 128 + int(signal)
+        self.out = out
+        self.step = step
+        self.steps = steps
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the best model."""
+        return self.path / "best"
+
+    @property
+    def last(self) -> Path:
+        """Lightning checkpoint."""
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """Validations so far."""
+        return self.path / "metrics.csv"
+
+    def open(self, settings: dict[str, Any], *, resume: bool) -> TrainingResult | None:
+        """Begin a run here, or check that the run that is here can be resumed with these settings.
+
+        Returns:
+            The result, if the run has ended already.
+
+        Raises:
+            InputError: a run is here and `resume` is not set, or it was started with other settings or data.
+        """
+        import yaml  # type: ignore[import-untyped]
+
+        settings = json.loads(json.dumps(settings))  # as it will be read back: tuples become lists
+        if not self.config.exists():
+            made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
+            content = yaml.safe_dump({**settings, "made_with": made_with}, sort_keys=False)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.config, content.encode())
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be written ({error.strerror}); choose another out") from error
+            return None
+        if not resume:
+            raise InputError(f"{self.path}: holds a run already: pass --resume to go on with it, or another out")
+        try:
+            earlier = yaml.safe_load(self.config.read_text())
+            before = _flat({key: value for key, value in earlier.items() if key != "made_with"})
+        except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.config}: damaged ({error}); begin again in another out") from error
+        now = _flat(settings)
+        for name in [*now, *before]:
+            old, new = before.get(name, "nothing"), now.get(name, "nothing")
+            if old != new:
+                raise InputError(
+                    f"{name}: the run in {self.path} was started with {old!r}, but {new!r} is asked for now: resume it"
+                    " with the same value, or begin another run in another out"
+                )
+        return self.result()
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The content of last.ckpt, None where the run was ended before the first one.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if not self.last.exists():
+            return None
+        try:
+            content: dict[str, Any] = torch.load(self.last, map_location="cpu", weights_only=True)
+            _ = content["global_step"], content["callbacks"], content["state_dict"]
+        except Exception as error:  # torch raises all kinds for a truncated archive
+            raise InputError(f"{self.last}: damaged or truncated ({error}); begin again in another out") from error
+        return content
+
+    def finish(self, best: dict[str, float], steps: int) -> TrainingResult:
+        """Write result.json: the run has ended."""
+        accuracy, ci95, step = best["accuracy"], best["ci95"], int(best["step"])
+        result = TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
+        content = {**asdict(result), "model": self.best.name, "metrics": self.metrics.name}
+        write_atomically(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
+        return result
+
+    def result(self) -> TrainingResult | None:
+        """The result of a run that has ended."""
+        path = self.path / "result.json"
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text())
+            return TrainingResult(**{**content, "model": self.best, "metrics": self.metrics})
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: damaged ({error}); remove it and resume the run") from error
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: leaf
+        for key, value in tree.items()
+        for name, leaf in _flat(value, f"{prefix}{'.' * bool(prefix)}{key}").items()
+    }

@@ -1,0 +1,178 @@
+"""Keeps a run: the best model, a checkpoint to resume from, the metrics, and a clean stop on SIGTERM or Ctrl-C."""
+
+import csv
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from deepemd.errors import InputError
+from deepemd.model import write_atomically
+from deepemd.training.folder import Interrupted, RunFolder, fsync
+from deepemd.training.progress import ProgressDisplay
+
+__all__ = ["Keeper"]
+
+SAVE_EVERY = 120.0  # seconds between checkpoints, besides one after each validation
+STATE = "deepemd"  # our entry among the callbacks' states of a checkpoint
+
+
+class Keeper(pl.Callback):
+    """Saves and stops, always between two steps, so that a resumed run is the run.
+
+    The module offers ``model``, ``meter``, ``accuracy`` (of the validation that has just ended) and ``rate(step)``.
+
+    Args:
+        folder: where to save.
+        steps: length of the run.
+        steps_per_epoch: to name the epoch.
+        every: steps between validations.
+        display: to tell the user.
+    """
+
+    def __init__(
+        self, folder: RunFolder, *, steps: int, steps_per_epoch: int, every: int, display: ProgressDisplay
+    ) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.steps_per_epoch = steps_per_epoch
+        self.every = every
+        self.display = display
+        self.best: dict[str, float] = {}
+        self.rows: list[dict[str, float]] = []
+        self.received: int | None = None  # the signal that asks to stop
+        self._before = 0.0  # seconds of the run's earlier processes
+        self._began = self._saved = time.monotonic()
+
+    @property
+    def state_key(self) -> str:
+        """Our name in a checkpoint."""
+        return STATE
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of us."""
+        return {"best": dict(self.best), "rows": list(self.rows), "seconds": self.seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.rows = dict(state_dict["best"]), list(state_dict["rows"])
+        self._before, self._began = float(state_dict["seconds"]), time.monotonic()
+
+    def seconds(self) -> float:
+        """Time that the run has taken, over all its processes."""
+        return self._before + time.monotonic() - self._began
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take SIGTERM and Ctrl-C as a wish to stop after the present step."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._listen()
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._receive)
+            signal.signal(signal.SIGTERM, self._receive)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C: now
+        self.received = number
+        self.display.say("stopping after this step; press Ctrl-C again to stop at once, back to the last checkpoint")
+
+    def on_train_start(self, *_: Any) -> None:
+        """Lightning has put its own handlers before ours: ours alone save between steps."""
+        self._listen()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """After a step: save if it is time, stop if asked to."""
+        step = trainer.global_step
+        if step % self.every == 0:
+            return  # a validation follows, and saves
+        if self.received is not None:
+            self.save(trainer, pl_module)
+            raise Interrupted(self.received, self.folder.path, step, self.steps)
+        if time.monotonic() - self._saved > SAVE_EVERY:
+            self.save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """After a validation: note it, keep the model if it is the best so far, save, stop if asked to."""
+        step, accuracy = trainer.global_step, pl_module.accuracy
+        loss, train_accuracy = pl_module.meter.read()
+        pl_module.meter.reset()
+        better = not self.best or accuracy.mean > self.best["accuracy"]
+        self.rows.append(
+            {
+                "step": step,
+                "epoch": step / self.steps_per_epoch,
+                "loss": loss,
+                "accuracy": train_accuracy,
+                "val_accuracy": accuracy.mean,
+                "val_ci95": accuracy.ci95,
+                "lr": pl_module.rate(max(step - 1, 0)),
+                "seconds": round(self.seconds(), 1),
+            }
+        )
+        if better:
+            self._check_finite(pl_module, step)
+            pl_module.model.save(self.folder.best)
+            self.best = {"accuracy": accuracy.mean, "ci95": accuracy.ci95, "step": step}
+        self._write_rows()
+        trained = f"loss {loss:.3f}  accuracy {100 * train_accuracy:.1f} %  " if step else ""
+        epoch = f"epoch {step / self.steps_per_epoch:g}" if step else "at the start"
+        self.display.say(f"{epoch}  {trained}validation {accuracy}{'  (best so far)' if better else ''}")
+        if step:  # before the first step there is no optimizer to save
+            self.save(trainer, pl_module)
+        if self.received is not None and step < self.steps:
+            raise Interrupted(self.received, self.folder.path, step, self.steps)
+
+    def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Put last.ckpt in its place, whole or not at all."""
+        self._check_finite(pl_module, trainer.global_step)
+        temporary = self.folder.last.with_name(f".{self.folder.last.name}.{os.getpid()}")
+        try:
+            trainer.save_checkpoint(temporary)
+            fsync(temporary)
+            os.replace(temporary, self.folder.last)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise InputError(f"{self.folder.last}: cannot be written ({error}); free space and --resume") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    def _check_finite(self, pl_module: Any, step: int) -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in pl_module.parameters()):
+            raise diverged("the weights are", step)
+
+    def _write_rows(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        try:
+            write_atomically(self.folder.metrics, text.getvalue().encode())
+        except OSError as error:
+            raise InputError(f"{self.folder.metrics}: cannot be written ({error.strerror})") from error
+
+
+def diverged(what: str, step: int) -> InputError:
+    """The error for a run whose numbers have left the finite."""
+    return InputError(
+        f"{what} not finite at step {step}: the run has diverged; begin again in another out with a lower lr or"
+        " a longer warm-up (the best model so far and the last checkpoint are kept)"
+    )

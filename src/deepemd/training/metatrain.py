@@ -1,0 +1,155 @@
+"""Meta-training: whole episodes through the encoder and the transport, with the full gradient.
+
+Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
+"""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepemd.data import EpisodeSampler, Images
+from deepemd.data.augment import Augment
+from deepemd.model import WEIGHTS_FILE, DeepEMD
+from deepemd.training.batches import Batch, episode_batches
+from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.fit import Meter, fit, sgd
+from deepemd.training.folder import RunFolder, TrainingResult
+from deepemd.training.keeper import diverged
+from deepemd.training.recipes import MetatrainRecipe
+from deepemd.training.validation import Accuracy, Validator
+
+__all__ = ["MetatrainModule", "metatrain"]
+
+
+class MetatrainModule(pl.LightningModule):
+    """Classifies the queries of training episodes; validates by episodes.
+
+    Args:
+        model: what is trained.
+        recipe: the settings.
+        validator: the fixed episodes.
+    """
+
+    def __init__(self, model: DeepEMD, recipe: MetatrainRecipe, validator: Validator) -> None:
+        super().__init__()
+        self.model = model
+        self.meter = Meter()
+        self.augment = Augment(model.image_size, **asdict(recipe.augmentation))
+        self.recipe = recipe
+        self.validator = validator
+        self.steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
+        self.accuracy: Accuracy | None = None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.recipe.lr * self.recipe.schedule.factor(step / self.steps_per_epoch, self.recipe.epochs)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD; :meth:`rate` sets its learning rate each step."""
+        return sgd(self, self.recipe.lr, self.recipe.weight_decay)
+
+    def on_after_batch_transfer(self, batch: Any, *_: Any) -> Any:
+        """Augment on the device, outside of autocast."""
+        return batch._replace(images=self.augment(batch.images, batch.seed)) if isinstance(batch, Batch) else batch
+
+    def on_train_batch_start(self, batch: Batch, *_: Any) -> None:
+        """Set the learning rate, a function of the step."""
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.rate(batch.step)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the queries, over all episodes of the step; batch norm sees them all together."""
+        recipe = self.recipe
+        nodes = self.model.embed(batch.images)  # (E * (n_way * n_shot + Q), 3, S, S) -> (..., N, C)
+        if nodes.device.type == "cpu" and not torch.isfinite(nodes).all():
+            raise diverged("the embeddings are", batch.step)
+        nodes = nodes.unflatten(0, (recipe.episodes_per_step, -1))  # -> (E, n_way * n_shot + Q, N, C)
+        support, query = nodes.split((recipe.n_way * recipe.n_shot, recipe.n_way * recipe.n_query), dim=1)
+        logits = self.model.match(support, query, recipe.n_way).flatten(0, 1)  # (E, Q, n_way) -> (E * Q, n_way)
+        loss = F.cross_entropy(logits, batch.labels)
+        self.meter.check(loss, batch.step)
+        self.meter.add(loss, logits, batch.labels)
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, indices: np.ndarray) -> None:
+        """Embed some of the images of the episodes."""
+        self.validator.embed(self.model, indices)
+
+    def on_validation_epoch_end(self) -> None:
+        """Match the episodes."""
+        self.accuracy = self.validator.measure(self.model)
+        self.log("val_accuracy", self.accuracy.mean)
+
+
+def metatrain(
+    recipe: MetatrainRecipe,
+    model: str | Path,
+    base: Images,
+    val: Images,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    precision: Precision = "auto",
+    device: Device = "auto",
+) -> TrainingResult:
+    """Train a saved model on episodes and keep the best by validation accuracy, never one worse than it was.
+
+    Args:
+        recipe: the settings; see :data:`deepemd.training.recipes.METATRAIN` for complete ones.
+        model: folder of the model to start from, usually ``best`` of a pre-training run.
+        base, val, out, seed, resume, precision, device: as for :func:`deepemd.training.pretrain.pretrain`.
+
+    Raises:
+        InputError: as for pre-training; or `model` is no saved model.
+        Interrupted: SIGTERM or Ctrl-C came; everything is on the disk.
+    """
+    folder = RunFolder(Path(out))
+    start = DeepEMD.load(model).train()
+    accelerator = choose_device(device)
+    number_format = choose_precision(precision, accelerator)
+    settings = {
+        "command": "metatrain",
+        "recipe": asdict(recipe),
+        "model": {
+            "config": start.config,
+            "sha256": hashlib.sha256((Path(model) / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        },
+        "seed": seed,
+        "precision": number_format,
+        "data": {"base": base.fingerprint.as_dict(), "val": val.fingerprint.as_dict()},
+    }
+    result = folder.open(settings, resume=resume)
+    if result is not None:
+        return result
+    validator = Validator(val, recipe.validation, start.resize)
+    episodes = EpisodeSampler(
+        base.labels,
+        recipe.n_way,
+        recipe.n_shot,
+        recipe.n_query,
+        n_episodes=recipe.epochs * recipe.episodes_per_epoch,
+        seed=seed,
+        groups=base.groups,
+    )
+    batches = episode_batches(base.pixels(start.resize), episodes, recipe.episodes_per_step)
+    module = MetatrainModule(start, recipe, validator)
+    return fit(
+        module,
+        batches,
+        folder,
+        title="meta-training",
+        steps_per_epoch=module.steps_per_epoch,
+        validate_every=recipe.validation.every * module.steps_per_epoch,
+        precision=number_format,
+        accelerator=accelerator,
+        validate_first=True,
+    )

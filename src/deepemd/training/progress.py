@@ -1,0 +1,107 @@
+"""What a user sees of a run: a bar with loss, accuracy and time left on a terminal, plain lines elsewhere."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["ProgressDisplay"]
+
+REFRESH = 0.5  # seconds between updates of the bar
+PLAIN = 30.0  # seconds between lines where there is no terminal
+
+
+class ProgressDisplay(pl.Callback):
+    """Shows the run on standard error.
+
+    The module offers ``meter``, with the running means of its loss and accuracy.
+
+    Args:
+        title: what runs, such as "pre-training".
+        steps_per_epoch: to name the epoch.
+        console: where to print.
+    """
+
+    def __init__(self, title: str, steps_per_epoch: int, console: Console | None = None) -> None:
+        self.title = title
+        self.steps_per_epoch = steps_per_epoch
+        self.console = console or Console(stderr=True)
+        self.bar: Progress | None = None
+        self._shown = self._began = time.monotonic()
+        self._first = 0  # the step at which this process began
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar if there is one."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Begin where the run stands."""
+        self._shown = self._began = time.monotonic()
+        self._first = trainer.global_step
+        if not self.console.is_terminal:
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            speed_estimate_period=300,
+        )
+        self.bar.start()
+        total = int(trainer.num_training_batches)
+        self.train = self.bar.add_task(self.title, total=total, completed=trainer.global_step, figures="")
+        self.check = self.bar.add_task("validating", visible=False, figures="")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Show the figures now and then: reading them from a GPU each step would hold it up."""
+        now = time.monotonic()
+        if now - self._shown < (REFRESH if self.bar else PLAIN):
+            return
+        self._shown = now
+        step, total = trainer.global_step, int(trainer.num_training_batches)
+        loss, accuracy = pl_module.meter.read()
+        figures = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %"
+        if self.bar:
+            self.bar.update(self.train, completed=step, description=self._epoch(step), figures=figures)
+        else:
+            left = (now - self._began) / max(1, step - self._first) * (total - step)
+            self.say(f"{self._epoch(step)}  step {step}/{total}  {figures}  {left / 60:.1f} min left")
+
+    def on_validation_start(self, _trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show the validation's own bar."""
+        if self.bar:
+            self.bar.reset(self.check, total=len(pl_module.validator), visible=True)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Another batch of images embedded."""
+        if self.bar:
+            self.bar.advance(self.check)
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Hide the validation's bar."""
+        if self.bar:
+            self.bar.update(self.train, completed=trainer.global_step)
+            self.bar.update(self.check, visible=False)
+
+    def on_train_end(self, *_: Any) -> None:
+        """Leave the terminal as it was."""
+        self.close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Leave the terminal as it was."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the bar."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def _epoch(self, step: int) -> str:
+        return f"{self.title}, epoch {(max(step, 1) - 1) // self.steps_per_epoch + 1}"
