@@ -15,7 +15,7 @@ from deepemd.errors import InputError
 __all__ = ["miniimagenet"]
 
 # File name, classes, and the head of the sha256 of the sorted class names (WordNet ids) joined by blanks: the split of
-# Ravi & Larochelle, "Optimization as a model for few-shot learning" (ICLR 2017), on which published figures are measured.
+# Ravi & Larochelle, "Optimization as a model for few-shot learning" (ICLR 2017), which published figures are about.
 _MINIIMAGENET = {
     "base": ("train", 64, "be048a0de45b4bc4"),
     "val": ("val", 16, "5124b4fddbb708d8"),

@@ -62,8 +62,8 @@ def prepare(
         strict: refuse a benchmark whose classes or counts are not the published ones.
 
     Raises:
-        InputError: nothing at ``source``, a layout that is not understood, bad images (the first is named), other splits
-            than the published ones, a full disk. The message says what to do.
+        InputError: nothing at ``source``, a layout that is not understood, bad images (the first is named), splits
+            other than the published ones, a full disk. The message says what to do.
     """
     root = Path(root) if root is not None else default_root()
     folder = Path(name)

@@ -1,11 +1,9 @@
 """Class folders: the everyday layout of a labelled set of images, in a folder, zip or tar."""
 
-from itertools import chain
-
 import numpy as np
 
 from deepemd.data.archives import Archive
-from deepemd.data.store import Draft
+from deepemd.data.store import SPLITS, Draft
 from deepemd.errors import InputError
 
 __all__ = ["class_folders"]
@@ -42,6 +40,7 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
         splits.setdefault(split, {}).setdefault(parts[-2], []).append(name)
     if not splits:
         raise InputError(f"{archive.path}: no class folders with images in it: {_LAYOUT}")
+    splits = {split: splits[split] for split in SPLITS if split in splits}
     _refuse_shared_classes(archive, splits)
     return {split: _draft(archive, classes) for split, classes in splits.items()}
 
@@ -55,7 +54,7 @@ def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list
 
 def _refuse_shared_classes(archive: Archive, splits: dict[str, dict[str, list[str]]]) -> None:
     seen: dict[str, str] = {}
-    for label, split in chain.from_iterable(((label, split) for label in labels) for split, labels in splits.items()):
+    for split, label in ((split, label) for split, labels in splits.items() for label in labels):
         if label in seen:
             raise InputError(
                 f"{archive.path}: class {label!r} is in both {seen[label]} and {split}: a few-shot split divides the "

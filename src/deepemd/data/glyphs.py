@@ -86,7 +86,7 @@ def drafts() -> tuple[dict[str, Draft], dict[str, str]]:
     if found != GENERATOR_HASH:
         logging.getLogger(__name__).warning(
             "glyphs: these fonts and this Pillow render other pixels (%s) than the published set (%s): figures are "
-            "comparable only between sets of the same hash; install the versions in constraints.txt for the published one",
+            "comparable only between sets of the same hash; constraints.txt has the versions of the published one",
             found[:12], GENERATOR_HASH[:12],
         )  # fmt: skip
     return splits, {"source": "rendered", "pixels sha256": found, "published pixels sha256": GENERATOR_HASH}

@@ -45,15 +45,15 @@ LETTERS: dict[str, str] = {
 }
 
 
-def face_files() -> dict[str, Path]:
-    """The font file of each of the 16 faces.
+def face_files(folder: Path | None = None) -> dict[str, Path]:
+    """The font file of each of the 16 faces, in ``folder`` or where matplotlib keeps its fonts.
 
     Raises:
-        InputError: a face is not where matplotlib keeps its fonts.
+        InputError: a face is not there.
     """
     import matplotlib
 
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    folder = folder or Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     files = {face: folder / f"{face}.ttf" for face in FACES}
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:

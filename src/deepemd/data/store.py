@@ -164,7 +164,7 @@ def open_store(path: Path) -> Store:
 
 def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
     """One split's index, checked against the length of its file of images."""
-    with np.load(path / f"{split}.npz", allow_pickle=False) as index:
+    with (path / f"{split}.npz").open("rb") as file, np.load(file, allow_pickle=False) as index:
         offsets, labels, groups = index["offsets"], index["labels"], index["groups"]
         names, classes = tuple(index["names"].tolist()), tuple(index["classes"].tolist())
     data = path / f"{split}.bin"
@@ -189,7 +189,7 @@ def verify(store: Store) -> list[str]:
             continue
         if digest.hexdigest() != images.fingerprint.sha256:
             defects.append(
-                f"{images.path}: hash {digest.hexdigest()[:12]}, but its fingerprint says "
-                f"{images.fingerprint.sha256[:12]}: the {split} split has changed since it was prepared: prepare it again with force=True"
+                f"{images.path}: the {split} split has changed since it was prepared (hash {digest.hexdigest()[:12]}, "
+                f"its fingerprint says {images.fingerprint.sha256[:12]}): prepare it again with force=True"
             )
     return defects

@@ -1,0 +1,122 @@
+"""Decoding and pixels: equal to Pillow's own, and every damaged file named."""
+
+import io
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepemd.data import Images, decode, load
+from deepemd.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """A smooth random image, as a photograph is."""
+    coarse = RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """Three classes of images of many shapes, one of them exactly 32 x 32."""
+    folder = tmp_path_factory.mktemp("shapes")
+    for label in ("c", "a", "b"):
+        (folder / label).mkdir()
+        for name, size in {"2.png": (32, 32), "10.jpg": (50, 33), "1.jpg": (31, 64)}.items():
+            (folder / label / name).write_bytes(encoded(photo(*size), "PNG" if name.endswith("png") else "JPEG"))
+    return load(folder, root=folder.parent / "root").splits["all"]
+
+
+def test_decode_turns_upright_by_exif():
+    image = photo(20, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    upright = decode(encoded(image, "PNG", exif=exif), "turned.png")
+    assert np.array_equal(np.asarray(upright), np.rot90(np.asarray(image), -1))
+
+
+def test_decode_any_mode_to_rgb():
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    deep = decode(encoded(Image.fromarray(grey), "PNG"), "deep.png")
+    assert deep.mode == "RGB"
+    assert np.array_equal(np.asarray(deep)[..., 0], grey >> 8)
+    palette = photo(16, 16).quantize(16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for options in ({}, {"transparency": 3}, {"transparency": bytes(range(16))}):
+            assert decode(encoded(palette, "PNG", **options), "palette.png").mode == "RGB"
+    for mode in ("L", "LA", "RGBA", "1"):
+        assert decode(encoded(photo(16, 16).convert(mode), "PNG"), mode).mode == "RGB"
+    assert decode(encoded(photo(16, 16).convert("CMYK")), "cmyk.jpg").mode == "RGB"
+
+
+def test_decode_refuses_and_names_the_file(tmp_path):
+    whole = encoded(photo(80, 60))
+    for part in (whole[: len(whole) // 2], encoded(photo(80, 60), "PNG")[:-60]):
+        with pytest.raises(InputError, match=r"cut\.jpg: truncated or damaged image .*replace or remove the file"):
+            decode(part, "cut.jpg")
+    with pytest.raises(InputError, match=r"notes\.txt: not an image that Pillow can read"):
+        decode(b"no image at all", "notes.txt")
+    with pytest.raises(InputError, match=r"empty\.png: not an image"):
+        decode(b"", "empty.png")
+    with pytest.raises(InputError, match=r"gone\.jpg: there is no such file"):
+        decode(tmp_path / "gone.jpg", "gone.jpg")
+    (tmp_path / "there.jpg").write_bytes(whole)
+    assert decode(tmp_path / "there.jpg", "there.jpg").size == (80, 60)
+
+
+def test_order_and_record(images):
+    assert images.classes == ("a", "b", "c")
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert images.labels.dtype == np.int64
+    assert images.names[:3] == ("a/1.jpg", "a/10.jpg", "a/2.png")  # sorted as text
+    assert (len(images), images.groups) == (9, None)
+    fingerprint = images.fingerprint.as_dict()
+    assert fingerprint.pop("sha256") != ""
+    assert fingerprint == {
+        "name": images.name, "classes": 3, "images": 9, "per_class_min": 3, "per_class_max": 3,
+        "median_width": 32, "median_height": 33, "order": "sorted",
+    }  # fmt: skip
+    with pytest.raises(IndexError):
+        images.encoded(9)
+    assert images.encoded(-1) == images.encoded(8)
+
+
+def test_pixels_equal_pillow(images):
+    pixels = images.pixels(32)
+    assert (pixels.dtype, pixels.shape, pixels.flags.writeable) == (np.uint8, (9, 3, 32, 32), False)
+    for i in range(9):
+        image = images.image(i)
+        if image.size != (32, 32):  # the shorter side to 32, then the centre
+            short = min(image.size)
+            size = (round(image.width * 32 / short), round(image.height * 32 / short))
+            image = image.resize(size, Image.Resampling.BILINEAR)
+            left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
+            image = image.crop((left, top, left + 32, top + 32))
+        assert np.array_equal(pixels[i].transpose(1, 2, 0), np.asarray(image))
+
+
+def test_pixels_are_cached_and_leave_nothing_else(images):
+    first = Path(images.pixels(24).filename)
+    made = first.stat().st_mtime_ns
+    assert Path(images.pixels(24).filename).stat().st_mtime_ns == made
+    assert not list(first.parent.glob(".tmp-*"))
+    with pytest.raises(InputError, match="size: an image side of at least 1 pixel is needed, but got 0"):
+        images.pixels(0)
+
+
+def test_images_travel_to_another_process(images):
+    copy = pickle.loads(pickle.dumps(images))
+    assert copy.encoded(4) == images.encoded(4)
+    assert copy.fingerprint == images.fingerprint
