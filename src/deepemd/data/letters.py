@@ -6,8 +6,8 @@ accented letters left out, and a letter is left out when it looks like an *earli
 Looking alike is measured, not judged: in three upright faces each letter is scaled to a common longest side, centred,
 slightly blurred and correlated with each earlier one; the largest correlation counts. The thresholds were set on a
 picture of the pairs around them: above 0.86 lie the likes of K and κ, between 0.80 and 0.86 pairs such as n and u, or
-O and Ω, which are different letters, but also small copies of capitals (ґ, Ґ): so the two cases of one letter must
-differ more.
+O and Ω, which are different letters, but also small copies of capitals (ґ, Ґ) and borrowed shapes (Չ, Q): so the two
+cases of one letter, and letters of different splits, must differ more.
 """
 
 import unicodedata
@@ -17,7 +17,7 @@ import numpy as np
 
 from deepemd.errors import InputError
 
-__all__ = ["FACES", "LETTERS", "NOVEL_FACES", "face_files", "select"]
+__all__ = ["FACES", "LETTERS", "NOVEL_FACES", "SCRIPTS", "face_files", "select"]
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
 _SERIF_STYLES = ("", "-Bold", "-Italic", "-BoldItalic")
@@ -29,19 +29,25 @@ NOVEL_FACES: tuple[str, ...] = (
 )
 FACES: tuple[str, ...] = (*NOVEL_FACES, "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta")
 
+SCRIPTS = {
+    "base": ("latin", "latin-extended", "cyrillic"),
+    "val": ("greek",),
+    "novel": ("armenian", "georgian"),
+}
 # Novel scripts come before the rarer Latin letters, which are many and so can better spare the look-alikes.
 ORDER = ("latin", "greek", "cyrillic", "armenian", "georgian", "latin-extended")
-LOOK_ALIKE, SAME_LETTER = 0.86, 0.80  # largest correlation with another letter, with the other case of the letter
+# Largest correlation with an earlier letter; with the other case of the letter or a letter kept for another split.
+LOOK_ALIKE, STRICT = 0.86, 0.80
 _VARYING = "Ϝϝ"  # digamma is an F in some faces, an f in others
 _MEASURED = ("DejaVuSans", "DejaVuSerif", "STIXGeneral")
 
 LETTERS: dict[str, str] = {
     "latin": "ABCDEHIJKLMNOPQRSTUVWXYZabdfghkmnrty",
-    "greek": "ΞΣΦΨΩϘϚϞϠαβδζηθλμνξςφχωϟϡ",
+    "greek": "ΞΣΦΨϚϞϠαβδζηθλμνξςφχωϟϡ",
     "cyrillic": "ЂЉЊЋЏДЖЗЛЧШЩЪЫЭЮЯѢҐфђѣ",
-    "armenian": "ԱԲԳԴԵԶԷԸԹԺԻԽԾԿՀՁՃՄՅՆՇՉՊՌՎՐՒՔՖդեէըթիլխկձճմնշչպջվփքֆ",
-    "georgian": "აბგდეზთკლჟრსტუფქღყცჭჯჰჱჲჴჵჶჸჹჺ",
-    "latin-extended": "ÆÞŒßæœƈƒƕƪƫƺƾǁɐɕɖɗɚɝɞɠɣɤɮɱɲɸɹɻɿʁʂʃʅʇʍʐʑʒʔʕʝʞʣʤʦʧʨ",
+    "armenian": "ԲԳԴԵԶԷԸԹԺԻԽԾԿՀՁՃՄՆՇՊՌՎՐՒՔՖդէթիխկձճմնշչպջվք",
+    "georgian": "აბდეზკლჟრსტუფქღყჭჯჰჱჲჴჵჶჸჹჺ",
+    "latin-extended": "ÆÞŒßæœƈƒƪƫƺƾǁɐɕɚɝɞɠɣɤɮɱɲɸɹɻɿʁʂʃʅʇʍʐʑʒʔʕʝʞʣʤʦʧʨ",
 }
 
 
@@ -126,9 +132,12 @@ def select(slack: float = 0.0) -> dict[str, str]:
     pairs = [(script, letter) for script in ORDER for letter in candidates(script)]
     letters = [letter for _, letter in pairs]
     alike = likeness(letters)
-    kept: dict[str, str] = dict.fromkeys(ORDER, "")
-    for i, (script, letter) in enumerate(pairs):
-        limits = [SAME_LETTER if other.lower() == letter.lower() else LOOK_ALIKE for other in letters[:i]]
-        if not np.any(alike[i, :i] > np.array(limits) + slack):
-            kept[script] += letter
-    return kept
+    split = [next(name for name, scripts in SCRIPTS.items() if script in scripts) for script, _ in pairs]
+    kept: list[int] = []
+    for i, letter in enumerate(letters):
+        strict = {j for j in range(i) if letters[j].lower() == letter.lower()} | {
+            j for j in kept if split[j] != split[i]
+        }
+        if all(alike[i, j] <= (STRICT if j in strict else LOOK_ALIKE) + slack for j in range(i)):
+            kept.append(i)
+    return {script: "".join(letters[i] for i in kept if pairs[i][0] == script) for script in ORDER}
