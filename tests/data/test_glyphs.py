@@ -2,9 +2,11 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,13 +24,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_letters_are_those_that_the_rule_keeps():
     kept = select()
-    doubtful = {
-        s: set(select(-0.01)[s]) ^ set(select(0.01)[s]) for s in kept
-    }  # on the edge, another FreeType may differ
-    for script, letters in LETTERS.items():
-        assert set(letters) ^ set(kept[script]) <= doubtful[script]
-        if features.version("freetype2") == "2.14.3":
-            assert letters == kept[script]
+    if features.version("freetype2") == "2.14.3":
+        assert kept == LETTERS
+    else:  # it may draw a little differently: letters on the edge of a threshold are excused
+        fewer, more = select(-0.01), select(0.01)
+        assert all(set(LETTERS[s]) ^ set(kept[s]) <= set(fewer[s]) ^ set(more[s]) for s in kept)
 
 
 def test_no_letter_twice():
@@ -114,8 +114,7 @@ def test_other_pixels_are_reported_not_refused(caplog, monkeypatch):
     assert notes["pixels sha256"] != notes["published pixels sha256"]
 
 
-def test_an_older_version_is_rendered_again(tmp_path):
-    store = prepare("glyphs", root=tmp_path)
-    text = (store.path / "store.json").read_text(encoding="utf-8")
-    (store.path / "store.json").write_text(text.replace(glyphs.GENERATOR_HASH, "0" * 64), encoding="utf-8")
+def test_an_older_version_is_rendered_again(store, tmp_path):
+    copy = Path(shutil.copytree(store.path, tmp_path / "glyphs")) / "store.json"
+    copy.write_text(copy.read_text(encoding="utf-8").replace(glyphs.GENERATOR_HASH, "0" * 64), encoding="utf-8")
     assert load("glyphs", root=tmp_path).notes["published pixels sha256"] == glyphs.GENERATOR_HASH
