@@ -31,8 +31,8 @@ class DeepEMD(nn.Module):
         backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`.
         regions: how an image becomes nodes.
         image_size: side of the square that the encoder sees, in pixels.
-        resize: to what the shorter side of an image is scaled before its central `image_size` square is cut; the
-            paper's 92 to 84. Use the same number for images that fill their frame, such as glyphs.
+        resize: side of the square to which a whole image is scaled before its central `image_size` square is cut;
+            the paper's 92 to 84. Use the same number for images that fill their frame, such as glyphs.
         mean, std: per channel, for values in 0..1.
         temperature: T of the logits, T * (1 - EMD); tuned in the paper.
         weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.

@@ -159,8 +159,8 @@ class Images:
     def pixels(self, size: int) -> np.memmap:
         """All images as uint8 (N, 3, size, size), a read-only memory map made on first use.
 
-        The shorter side is resized to ``size`` (bilinear, antialiased) and the centre cut out; an image of that very
-        size is not resampled. The file lies beside the store under a name with the size and the hash; it is
+        An image is resized to the square (bilinear, antialiased, its aspect ignored, as the paper's evaluation does);
+        one of that very size is not resampled. The file lies beside the store under a name with the size and the hash; it is
         written under another name first, so one that is interrupted is never taken for whole.
 
         Raises:
@@ -188,14 +188,9 @@ class Images:
 
 
 def fit(image: "Image", size: int) -> np.ndarray:
-    """Shorter side to ``size``, centre crop: uint8 (3, size, size)."""
+    """The whole image as size x size, whatever its aspect, as the paper's evaluation does: uint8 (3, size, size)."""
     from PIL import Image
 
-    width, height = image.size
-    if min(width, height) != size:
-        scale = size / min(width, height)
-        width, height = max(size, round(width * scale)), max(size, round(height * scale))
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    image = image.crop((left, top, left + size, top + size))
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)  # (size, size, 3) -> (3, size, size)

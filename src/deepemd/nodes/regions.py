@@ -108,9 +108,9 @@ def to_original(
 ) -> NDArray[np.float64]:
     """Map boxes from the encoder's input to pixels of the original image, under the evaluation transform.
 
-    That transform scales the image until its shorter side is `resize` and cuts the central `size` x `size`
-    square; what lies outside of the square was never seen. Both steps keep the centre in place, so a coordinate p
-    becomes (p - size / 2) * min(width, height) / resize + width / 2 (or height / 2).
+    That transform scales the image to `resize` x `resize`, its aspect ignored, and cuts the central `size` x `size`
+    square; what lies outside of the square was never seen. So a coordinate p becomes (p + (resize - size) / 2) *
+    width / resize (or height / resize).
 
     Args:
         boxes: (N, 4) x0, y0, x1, y1 as from :meth:`FCN.boxes`.
@@ -121,11 +121,10 @@ def to_original(
         (N, 4) x0, y0, x1, y1; fractions of a pixel are kept.
 
     >>> to_original(np.array([[0.0, 0.0, 84.0, 84.0]]), 184, 92).tolist()
-    [[50.0, 4.0, 134.0, 88.0]]
+    [[8.0, 4.0, 176.0, 88.0]]
     """
-    scale = min(width, height) / resize
-    centre = np.array([width, height, width, height], dtype=np.float64) / 2
-    return (np.asarray(boxes, dtype=np.float64) - size / 2) * scale + centre
+    scale = np.array([width, height, width, height], dtype=np.float64) / resize
+    return (np.asarray(boxes, dtype=np.float64) + (resize - size) / 2) * scale
 
 
 def patch_nodes(backbone: Backbone, patches: Tensor) -> Tensor:
