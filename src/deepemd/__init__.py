@@ -1,9 +1,53 @@
-"""Few-shot image classification by an exact, differentiable Earth Mover's Distance between the parts of images."""
+"""Few-shot image classification by an exact, differentiable Earth Mover's Distance between the parts of images.
 
-from deepemd.emd import Transport, emd
-from deepemd.matching import emd_logits
-from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, conv4, resnet12
+The public names are imported when they are first used, so that the command line answers ``--help`` without loading
+PyTorch.
+"""
 
-__all__ = ["FCN", "DeepEMD", "Transport", "conv4", "emd", "emd_logits", "resnet12"]
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepemd.emd import Transport, emd
+    from deepemd.errors import InputError
+    from deepemd.matching import emd_logits
+    from deepemd.model import DeepEMD
+    from deepemd.nodes import FCN, conv4, resnet12
+
+__all__ = ["FCN", "DeepEMD", "InputError", "Transport", "conv4", "emd", "emd_logits", "resnet12"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "DeepEMD": "deepemd.model",
+    "FCN": "deepemd.nodes",
+    "InputError": "deepemd.errors",
+    "Transport": "deepemd.emd",
+    "conv4": "deepemd.nodes",
+    "emd": "deepemd.emd",
+    "emd_logits": "deepemd.matching",
+    "resnet12": "deepemd.nodes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'deepemd' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+class _Package(ModuleType):
+    """Keeps ``deepemd.emd`` the function: importing the subpackage of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.emd if name == "emd" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -159,7 +159,7 @@ class Images:
     def pixels(self, size: int) -> np.memmap:
         """All images as uint8 (N, 3, size, size), a read-only memory map made on first use.
 
-        An image is resized to the square (bilinear, antialiased, its aspect ignored: the paper's evaluation); one of that
+        An image is resized to the square (bilinear, antialiased, aspect ignored: the paper's evaluation); one of that
         very size is not resampled. The file lies beside the store under a name with the size and the hash; it is
         written under another name first, so one that is interrupted is never taken for whole.
 

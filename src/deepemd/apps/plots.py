@@ -1,0 +1,183 @@
+"""Pictures: which part of one image was matched with which part of another, and how training went."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepemd.data import Images
+from deepemd.data.images import fit
+from deepemd.emd import emd
+from deepemd.errors import InputError
+from deepemd.matching import transport_problem
+from deepemd.model import DeepEMD
+from deepemd.nodes import to_original
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+__all__ = ["Match", "learning_curve", "match", "matches_picture"]
+
+_QUERY, _SUPPORT = "#d1495b", "#00798c"
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the parts of a query image were matched with those of a support image.
+
+    Attributes:
+        query, support: the images, in their own size.
+        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in pixels of each image.
+        a, b: (N,) weights of the nodes, of sum 1.
+        plan: (N, N) the optimal transport plan, of sum 1.
+        similarity: 1 - EMD, at most 1.
+        title: what to write above.
+    """
+
+    query: "Image"
+    support: "Image"
+    query_boxes: NDArray[np.float64]
+    support_boxes: NDArray[np.float64]
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    plan: NDArray[np.float64]
+    similarity: float
+    title: str = ""
+
+
+def match(model: DeepEMD, images: Images, query: int, support: int, title: str = "") -> Match:
+    """Match image `query` of a split with image `support`."""
+    pictures = [images.image(query), images.image(support)]
+    pixels = torch.from_numpy(np.stack([fit(picture, model.resize) for picture in pictures]))  # (2, 3, S, S)
+    with torch.inference_mode():
+        nodes = model.eval().embed(pixels)  # (2, N, C)
+        problem = transport_problem(nodes[:1], nodes[1:], weights=model.weights)
+        solution = emd(*problem)
+        side = model.backbone(torch.zeros(1, 3, model.image_size, model.image_size)).shape[-2:]
+    boxes = model.regions.boxes(model.image_size, model.image_size, *side)
+    own = [to_original(boxes, *picture.size, resize=model.resize, size=model.image_size) for picture in pictures]
+    a, b, plan = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan))
+    return Match(pictures[0], pictures[1], own[0], own[1], a, b, plan, 1 - float(solution.value), title)
+
+
+def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
+    """Draw matches: query and support side by side, the strongest flows as lines between them.
+
+    The width of a line is its share of the mass; colour over an image is the weight of the nodes there.
+
+    Args:
+        matches: at least one.
+        path: PNG file to write.
+        flows: strongest flows drawn for each match.
+        columns: matches beside each other.
+    """
+    if not matches:
+        raise InputError("matches: at least one match is needed to draw a picture")
+    columns = min(columns, len(matches))
+    rows = -(-len(matches) // columns)
+    figure = _figure(4.9 * columns, 2.75 * rows)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for k, one in enumerate(matches):
+        left, right = grid[k // columns, 2 * (k % columns) : 2 * (k % columns) + 2]
+        _image(left, one.query, one.query_boxes, one.a)
+        _image(right, one.support, one.support_boxes, one.b)
+        left.set_title("query", fontsize=8, color=_QUERY, pad=3)
+        right.set_title("support", fontsize=8, color=_SUPPORT, pad=3)
+        _flows(left, right, one, flows)
+        middle = (left.get_position().x0 + right.get_position().x1) / 2
+        figure.text(middle, left.get_position().y1 + 0.11 / rows, one.title, ha="center", va="bottom", fontsize=9)
+    return _save(figure, path)
+
+
+def _image(axes: "Axes", image: "Image", boxes: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
+    """An image under a heat map of its nodes' weights."""
+    width, height = image.size
+    heat = np.zeros((height, width))
+    for (x0, y0, x1, y1), weight in zip(boxes.round().astype(int), weights, strict=True):
+        x0, x1, y0, y1 = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)
+        heat[y0:y1, x0:x1] += weight / max(1, (x1 - x0) * (y1 - y0))
+    axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axes.imshow(heat, cmap="magma", alpha=0.45, interpolation="bilinear", extent=(0, width, height, 0))
+
+
+def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
+    from matplotlib.patches import ConnectionPatch
+
+    strongest = np.argsort(one.plan, axis=None)[::-1][:count]
+    widest = one.plan.max()
+    for k in strongest[::-1]:
+        i, j = np.unravel_index(k, one.plan.shape)
+        if one.plan[i, j] <= 0:
+            continue
+        ends = [boxes[n].reshape(2, 2).mean(0) for boxes, n in ((one.query_boxes, i), (one.support_boxes, j))]
+        share = one.plan[i, j] / widest
+        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "capstyle": "round"}
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=3.5 * share + 1, color="black", alpha=0.3, **line))
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=3.5 * share + 0.2, color="#7fe0c8", alpha=0.85, **line))
+    for axes, boxes, colour in ((left, one.query_boxes, _QUERY), (right, one.support_boxes, _SUPPORT)):
+        centres = boxes.reshape(-1, 2, 2).mean(1)
+        axes.plot(*centres.T, ".", color=colour, markersize=3)
+
+
+def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
+    """Draw the validation accuracy and the training loss of runs, one after the other.
+
+    Args:
+        runs: (label, folder of the run); each folder holds the metrics.csv that training wrote.
+        path: PNG file to write.
+    """
+    figure = _figure(4.2 * len(runs), 3.2)
+    for axes, (label, folder) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
+        rows = _metrics(folder / "metrics.csv")
+        loss, accuracy = (_series(rows, name) for name in ("loss", "val_accuracy"))
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.plot(*loss, "o-", color="0.6", markersize=3)
+        axes.set_ylabel("training loss", color="0.45")
+        axes.set_ylim(bottom=0)
+        right = axes.twinx()
+        right.plot(accuracy[0], [100 * a for a in accuracy[1]], "o-", color=_SUPPORT, markersize=4)
+        right.set_ylabel("validation accuracy, 5-way 1-shot (%)", color=_SUPPORT, fontsize=9)
+    figure.tight_layout()
+    return _save(figure, path)
+
+
+def _metrics(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); pass the folder of a training run") from error
+
+
+def _series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
+    """One column against the epoch, without the rows that have no number there."""
+    kept = [(float(row["epoch"]), float(row[name])) for row in rows if row[name] not in ("", "nan")]
+    return [epoch for epoch, _ in kept], [value for _, value in kept]
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write the picture ({error.strerror}); choose another folder") from error
+    return path

@@ -1,0 +1,138 @@
+"""Reports: a table on the terminal, JSON for programs, one HTML page with pictures for people."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepemd.data.atomic import replacing
+from deepemd.errors import InputError
+from deepemd.training.evaluate import Evaluation, Figure
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Grid", "Page", "accuracy_grid", "write_json", "write_page"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A small table: a title, a heading for each column, rows of text."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def rich(self) -> "Table":
+        """For the terminal."""
+        from rich.table import Table
+
+        table = Table(title=self.title, title_justify="left", title_style="bold")
+        for k, head in enumerate(self.heads):
+            table.add_column(head, justify="right" if k else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def html(self) -> str:
+        """For a page."""
+        heads = "".join(f"<th>{html.escape(head)}</th>" for head in self.heads)
+        rows = ("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f"<h2>{html.escape(self.title)}</h2>\n<table>\n<tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>"
+
+
+def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Grid:
+    """A row for every method, two columns for every model: accuracy, and DeepEMD minus the method, paired.
+
+    Args:
+        evaluations: model -> its evaluation; all of the same methods.
+        title: what to write above; the episodes unless given.
+    """
+    first = next(iter(evaluations.values()))
+    e = first.episodes
+    title = title or f"{e.n_way}-way {e.n_shot}-shot accuracy in %, {e.n_episodes:,} episodes, 95 % intervals"
+    methods = ["DeepEMD", *(name for name in first.accuracies if name != "DeepEMD")]
+    heads = ["method", *(head for model in evaluations for head in (model or "accuracy", "DeepEMD minus it"))]
+    rows = []
+    for method in methods:
+        row = [method]
+        for evaluation in evaluations.values():
+            difference = "" if method == "DeepEMD" else signed(evaluation.difference("DeepEMD", method))
+            row += [str(evaluation.figure(method)), difference]
+        rows.append(row)
+    return Grid(title, heads, rows)
+
+
+def signed(figure: Figure) -> str:
+    """A difference with its sign."""
+    return f"{figure.mean:+.2f} ± {figure.ci95:.2f}"
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> Path:
+    """Write a report for programs; what is there under the name is always whole."""
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    _make(path.parent)
+    with replacing(path, needed=len(text)) as file:
+        file.write(text.encode())
+    return path
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a report shows, from top to bottom.
+
+    Attributes:
+        title: heading of the page.
+        lead: sentences under the heading.
+        grids: tables.
+        pictures: caption -> file beside the page.
+        notes: facts in small print: data, seed, versions, time.
+    """
+
+    title: str
+    lead: Sequence[str] = ()
+    grids: Sequence[Grid] = ()
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+tr:nth-child(2) { font-weight: 600; }
+img { max-width: 100%; }
+figure { margin: 1.5rem 0; }
+figcaption, dl { color: #555; font-size: .9rem; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem; overflow-wrap: anywhere; }
+"""
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write one HTML page that needs nothing but the pictures beside it."""
+    body = [f"<h1>{html.escape(page.title)}</h1>"]
+    body += [f"<p>{html.escape(text)}</p>" for text in page.lead]
+    body += [grid.html() for grid in page.grids]
+    for caption, picture in page.pictures.items():
+        name, text = html.escape(picture.name), html.escape(caption)
+        body.append(f'<figure><img src="{name}" alt="{text}"><figcaption>{text}</figcaption></figure>')
+    facts = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in page.notes.items())
+    body.append(f"<dl>{facts}</dl>")
+    text = (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(page.title)}</title>\n'
+        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+    )
+    _make(path.parent)
+    with replacing(path, needed=len(text)) as file:
+        file.write(text.encode())
+    return path
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error

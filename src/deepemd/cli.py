@@ -1,0 +1,120 @@
+"""The command line: a table of commands, each a typed function imported only when it is called."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+__all__ = ["COMMANDS", "main"]
+
+
+class Command(NamedTuple):
+    """Where a command's function is, and what it does in one line."""
+
+    function: str  # "module:function"
+    summary: str
+
+
+COMMANDS = {
+    "demo": Command("deepemd.commands.train:demo", "train, evaluate and explain on the built-in letters, in minutes"),
+    "data list": Command("deepemd.commands.data:data_list", "the data sets there are, and which are prepared"),
+    "data prepare": Command("deepemd.commands.data:data_prepare", "check a data set's images and keep them in a store"),
+    "data verify": Command("deepemd.commands.data:data_verify", "check that a prepared store is whole and unchanged"),
+    "pretrain": Command("deepemd.commands.train:pretrain", "train an encoder as a classifier of the base classes"),
+    "metatrain": Command(
+        "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
+    ),
+    "evaluate": Command("deepemd.commands.train:evaluate", "accuracy on episodes of new classes, beside the baselines"),
+}
+
+_OVERVIEW = """usage: deepemd COMMAND [options]
+
+Few-shot image classification by matching the parts of images with an exact Earth Mover's Distance.
+
+commands:
+{commands}
+
+  deepemd COMMAND --help          every option of a command, with its default
+  deepemd COMMAND --print_config  the same as YAML, to edit and to pass by --config FILE
+  deepemd --version
+
+A first try, on any machine, without a download: deepemd demo
+"""
+
+
+def overview() -> str:
+    """What ``deepemd --help`` prints; made without importing anything heavy."""
+    return _OVERVIEW.format(commands="\n".join(f"  {name:<14} {c.summary}" for name, c in COMMANDS.items()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 2 for input the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview(), end="")
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"deepemd {version('deepemd')}")
+        return 0
+    name, rest = _split(words)
+    if name not in COMMANDS:
+        return _fail(*_unknown(name))
+    try:
+        return _run(name, rest)
+    except KeyboardInterrupt:
+        print("deepemd: interrupted", file=sys.stderr)
+        return 130
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The command, of one or two words, and its options."""
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    length = 2 if words[0] in groups and len(words) > 1 and not words[1].startswith("-") else 1
+    return " ".join(words[:length]), words[length:]
+
+
+def _unknown(name: str) -> tuple[str, str]:
+    within = [command for command in COMMANDS if command.startswith(f"{name.split()[0]} ")]
+    if within:
+        listed = "\n".join(f"  deepemd {command:<14} {COMMANDS[command].summary}" for command in within)
+        return f"'{name}' is not a whole command; choose one of", listed
+    return f"there is no command '{name}'; choose one of", ", ".join(COMMANDS)
+
+
+def _fail(message: str, more: str = "") -> int:
+    print(f"deepemd: error: {message}" + (f"\n{more}" if more else ""), file=sys.stderr)
+    return 2
+
+
+def _run(name: str, words: list[str]) -> int:
+    from deepemd.errors import InputError, Interrupted
+
+    module, _, attribute = COMMANDS[name].function.partition(":")
+    function: Callable[..., None] = getattr(import_module(module), attribute)
+    options = _parse(name, function, words)
+    try:
+        function(**options)
+    except InputError as error:
+        return _fail(str(error))
+    except Interrupted as stop:
+        print(f"deepemd: {stop}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[str, object]:
+    """Options from a function's signature and docstring, from YAML files (--config) and from the command line."""
+    from jsonargparse import ArgumentParser
+
+    text = (function.__doc__ or "").split("\n\n    Args:")[0]
+    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
+    parser.add_function_arguments(function, as_positional=True, sub_configs=True)
+    options = parser.instantiate_classes(parser.parse_args(words))
+    return {key: value for key, value in vars(options).items() if key != "config"}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

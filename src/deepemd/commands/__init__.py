@@ -1,0 +1,1 @@
+"""What the command line calls: one typed function a command, whose docstring is its help."""

@@ -1,0 +1,74 @@
+"""``deepemd data``: list, prepare and verify data sets."""
+
+from pathlib import Path
+
+from deepemd.errors import InputError
+
+__all__ = ["data_list", "data_prepare", "data_verify"]
+
+
+def data_list(root: Path | None = None) -> None:
+    """List the data sets there are and those that are prepared, with their fingerprints.
+
+    Args:
+        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from deepemd.data import DATASETS, default_root, load, prepared
+
+    table = Table(title=f"prepared in {root or default_root()}", title_justify="left")
+    for head in ("data set", "split", "classes", "images", "a class", "median size", "sha256"):
+        table.add_column(head, justify="left" if head in ("data set", "split", "sha256") else "right")
+    for folder in prepared(root):
+        for split, images in load(folder).splits.items():
+            f = images.fingerprint
+            each = (
+                f"{f.per_class_min}" if f.per_class_min == f.per_class_max else f"{f.per_class_min}-{f.per_class_max}"
+            )
+            size = f"{f.median_width} x {f.median_height}"
+            table.add_row(folder.name, split, f"{f.classes}", f"{f.images:,}", each, size, f.sha256[:12])
+    console = Console()
+    for name, about in DATASETS.items():
+        console.print(f"[bold]{name}[/bold]  {about}")
+    console.print(table if table.row_count else f"nothing is prepared yet in {root or default_root()}")
+
+
+def data_prepare(name: str, source: Path | None = None, root: Path | None = None, force: bool = False) -> None:
+    """Check every image of a data set and keep them, as they came, in a store with a fingerprint.
+
+    glyphs needs no source. miniimagenet is read from a folder, a tar or a zip that holds the images and the CSV files
+    of its splits (train.csv, val.csv, test.csv). A folder of your own needs no preparing: its path is a data set; it
+    holds <class>/<image> or {base,val,novel}/<class>/<image>.
+
+    Args:
+        name: a data set of `deepemd data list`, or a folder of class folders.
+        source: where the files are.
+        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+        force: prepare it again although it is there.
+    """
+    from deepemd.data import prepare
+
+    store = prepare(name, source, root, force=force)
+    for split, images in store.splits.items():
+        f = images.fingerprint
+        print(f"{store.name}/{split}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256}")
+    print(f"in {store.path}")
+
+
+def data_verify(name: str, root: Path | None = None) -> None:
+    """Read a prepared store and compare it with its fingerprint.
+
+    Args:
+        name: a prepared data set, or a folder.
+        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+    """
+    from deepemd.data import load, verify
+
+    store = load(name, root)
+    defects = verify(store)
+    if defects:
+        raise InputError(f"{store.path} is not whole: {'; '.join(defects)}. Prepare it again with --force true")
+    images = sum(len(split) for split in store.splits.values())
+    print(f"{store.path}: {images:,} images in {len(store.splits)} splits, all as they were prepared")
