@@ -83,8 +83,8 @@ def classification_batches(
     """Shuffled passes over all images; the remainder of each pass that fills no batch is left out.
 
     >>> batches = classification_batches(np.zeros((10, 3, 4, 4), np.uint8), np.arange(10), 3, epochs=2, seed=0)
-    >>> len(batches), [sorted(batch.labels.tolist()) for batch in batches][4]
-    (6, [1, 6, 9])
+    >>> len(batches), next(iter(batches)).images.shape
+    (6, torch.Size([3, 3, 4, 4]))
     """
     batch_size = min(batch_size, len(labels))
     per_epoch = len(labels) // batch_size

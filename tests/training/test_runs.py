@@ -1,0 +1,282 @@
+"""Whole runs, small: an interrupted and resumed run is the run, whatever interrupts it, whenever."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepemd.data import EpisodeSampler, Store
+from deepemd.errors import InputError
+from deepemd.model import DeepEMD
+from deepemd.training import fit as fitting
+from deepemd.training.batches import Batch, Batches, classification_batches
+from deepemd.training.folder import Interrupted, RunFolder, TrainingResult
+from deepemd.training.metatrain import metatrain
+from deepemd.training.pretrain import PretrainModule, pretrain
+from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig, PretrainRecipe, Schedule, Validation
+from deepemd.training.validation import Validator
+
+RECIPE = PretrainRecipe(
+    ModelConfig("conv4", channels=16, pools=3, image_size=20, resize=24),
+    epochs=3,
+    batch_size=48,
+    schedule=Schedule("cosine", warmup=0.5),
+    augmentation=Augmentation(flip=False, crop_scale=(0.6, 1.0)),
+    validation=Validation(n_episodes=20, n_way=3, n_query=5),
+)
+META = MetatrainRecipe(
+    epochs=2,
+    episodes_per_epoch=4,
+    episodes_per_step=2,
+    n_way=3,
+    n_query=4,
+    lr=0.01,
+    augmentation=RECIPE.augmentation,
+    validation=RECIPE.validation,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Results are the same for the same number of threads, also in the processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out)
+
+
+def rows(result: TrainingResult) -> list[dict[str, str]]:
+    """The validations, without what the clock says."""
+    with result.metrics.open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def weights(result: TrainingResult) -> bytes:
+    return (result.model / "model.safetensors").read_bytes()
+
+
+def assert_same(one: TrainingResult, other: TrainingResult) -> None:
+    assert rows(one) == rows(other)
+    assert weights(one) == weights(other)
+    assert (one.accuracy, one.ci95, one.step, one.steps) == (other.accuracy, other.ci95, other.step, other.steps)
+
+
+def test_a_run_learns_and_keeps_its_best_model(whole: TrainingResult, patterns: Store) -> None:
+    table = rows(whole)
+    assert [float(row["epoch"]) for row in table] == [1, 2, 3]
+    assert float(table[-1]["loss"]) < float(table[0]["loss"])
+    assert float(table[-1]["accuracy"]) > 0.2  # of 8 classes
+    best = max(float(row["val_accuracy"]) for row in table)
+    assert whole.accuracy == best > 0.5  # of 3 classes
+    model = DeepEMD.load(whole.model)
+    validator = Validator(patterns.splits["val"], RECIPE.validation, RECIPE.model.resize)
+    with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in (whole.metrics.parent / "config.yaml").read_text()):
+        assert validator.run(model).mean == best
+
+
+def test_validation_is_the_mean_over_single_episodes(whole: TrainingResult, patterns: Store) -> None:
+    """Against the slow twin: each episode through the model on its own."""
+    model, val = DeepEMD.load(whole.model), patterns.splits["val"]
+    found = Validator(val, RECIPE.validation, 24).run(model)
+    pixels = torch.from_numpy(val.pixels(24)[:].copy())
+    hits = []
+    for episode in EpisodeSampler(val.labels, n_way=3, n_shot=1, n_query=5, n_episodes=20, seed=0):
+        with torch.no_grad():
+            predicted = model(pixels[episode.support], pixels[episode.query], 3).argmax(1)
+        hits.append(float((predicted == torch.from_numpy(episode.query_labels)).double().mean()))
+    assert found.mean == pytest.approx(sum(hits) / 20)
+    assert found.ci95 == pytest.approx(1.96 * torch.tensor(hits).std(correction=0).item() / 20**0.5)
+
+
+def interrupted_at(step: int, number: int, patterns: Store, out: Path) -> TrainingResult:
+    """The run of `pretrain`, to which the process sends itself a signal while a step is prepared."""
+    base, val = patterns.splits["base"], patterns.splits["val"]
+
+    def run(*, interrupt: bool) -> TrainingResult:
+        plain = classification_batches(base.pixels(24), base.labels, RECIPE.batch_size, RECIPE.epochs, seed=0)
+
+        def make(k: int) -> Batch:
+            if interrupt and k == step:
+                os.kill(os.getpid(), number)
+            return plain.make(k)
+
+        torch.manual_seed(0)
+        module = PretrainModule(RECIPE.model.build(), 8, RECIPE, Validator(val, RECIPE.validation, 24), 4)
+        return fitting.fit(
+            module,
+            Batches(make, len(plain)),
+            RunFolder(out),
+            title="test",
+            steps_per_epoch=4,
+            validate_every=4,
+            precision="32-true",
+            accelerator="cpu",
+        )
+
+    out.mkdir()
+    with pytest.raises(Interrupted) as stop:
+        run(interrupt=True)
+    assert stop.value.exit_code == 128 + number
+    assert (stop.value.step, stop.value.steps) == (step + 1, 12)
+    assert RunFolder(out).last.exists()
+    return run(interrupt=False)
+
+
+@pytest.fixture(scope="module")
+def whole_32(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The run that nothing interrupts, in float32."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out, precision="32")
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (0, signal.SIGTERM),
+        (2, signal.SIGINT),
+        (3, signal.SIGTERM),  # a validation follows
+        (4, signal.SIGTERM),  # the first step of an epoch
+        (7, signal.SIGINT),
+        (9, signal.SIGTERM),
+    ],
+)
+def test_a_run_interrupted_at_any_step_resumes_as_the_run(
+    step: int, number: int, whole_32: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    handlers = [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)]
+    assert_same(interrupted_at(step, number, patterns, tmp_path / "run"), whole_32)
+    assert [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+SCRIPT = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_runs import LONG
+from deepemd.data import load
+from deepemd.training.folder import Interrupted
+from deepemd.training.pretrain import pretrain
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    store = load(sys.argv[2])
+    try:
+        pretrain(LONG, store.splits["base"], store.splits["val"], Path(sys.argv[3]))
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+"""
+LONG = replace(RECIPE, epochs=20, validation=replace(RECIPE.validation, every=2))
+
+
+@pytest.fixture(scope="module")
+def whole_long(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The run that is ended from outside, when it is not."""
+    return pretrain(LONG, patterns.splits["base"], patterns.splits["val"], tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_from_outside_resumes_as_the_run(
+    number: int, whole_long: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(patterns.path), str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (out / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == (143 if number == signal.SIGTERM else -9), stderr.decode()
+    assert stdout == b""
+    assert not (out / "result.json").exists()
+    assert_same(pretrain(LONG, base, val, out, resume=True), whole_long)
+
+
+def test_meta_training_resumes_as_the_run_and_counts_its_start(
+    whole: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    result = metatrain(META, whole.model, base, val, tmp_path / "meta")
+    table = rows(result)
+    assert [int(row["step"]) for row in table] == [0, 2, 4]
+    assert float(table[0]["val_accuracy"]) == whole.accuracy
+    assert result.accuracy >= whole.accuracy
+    again = metatrain(META, whole.model, base, val, tmp_path / "again")
+    assert_same(again, result)
+
+    ruinous = replace(META, lr=3.0, schedule=Schedule(decay=1.0))
+    spoilt = metatrain(ruinous, whole.model, base, val, tmp_path / "spoilt")
+    assert spoilt.step == 0
+    assert weights(spoilt) == weights(whole)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(whole: TrainingResult, patterns: Store) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    out = whole.metrics.parent
+    with pytest.raises(InputError, match="holds a run already: pass --resume"):
+        pretrain(RECIPE, base, val, out)
+    assert pretrain(RECIPE, base, val, out, resume=True) == whole  # it has ended: at once
+    with pytest.raises(InputError, match=r"recipe\.lr: .* started with 0\.1, but 0\.05"):
+        pretrain(replace(RECIPE, lr=0.05), base, val, out, resume=True)
+    with pytest.raises(InputError, match=r"recipe\.schedule\.warmup: .* 0\.5, but 1"):
+        pretrain(replace(RECIPE, schedule=Schedule("cosine", warmup=1)), base, val, out, resume=True)
+    with pytest.raises(InputError, match=r"seed: .* 0, but 1"):
+        pretrain(RECIPE, base, val, out, resume=True, seed=1)
+    with pytest.raises(InputError, match=r"data\.base\.name"):
+        pretrain(RECIPE, val, val, out, resume=True)
+
+
+def test_a_damaged_checkpoint_is_explained(patterns: Store, tmp_path: Path) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    out = tmp_path / "run"
+    short = replace(RECIPE, epochs=1)
+    pretrain(short, base, val, out)
+    (out / "result.json").unlink()
+    content = (out / "last.ckpt").read_bytes()
+    (out / "last.ckpt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"last\.ckpt: damaged or truncated"):
+        pretrain(short, base, val, out, resume=True)
+
+
+def test_a_run_that_diverges_says_where_and_keeps_what_it_had(patterns: Store, tmp_path: Path) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    wild = replace(RECIPE, lr=1e30, schedule=Schedule("step", warmup=1.0))
+    with pytest.raises(InputError, match=r"not finite at step \d+: the run has diverged.* lower lr"):
+        pretrain(wild, base, val, tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_a_run_is_quiet_but_for_its_own_lines(
+    patterns: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(replace(RECIPE, epochs=1), patterns.splits["base"], patterns.splits["val"], tmp_path / "run")
+    stdout, stderr = capfd.readouterr()
+    assert stdout == ""
+    (line,) = stderr.splitlines()
+    assert line.startswith("epoch 1  loss ")
+    assert line.endswith("(best so far)")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "best",
+        "config.yaml",
+        "last.ckpt",
+        "metrics.csv",
+        "result.json",
+        "tensorboard",
+    }
