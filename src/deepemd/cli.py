@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import signature
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "main"]
@@ -93,8 +94,8 @@ def _run(name: str, words: list[str]) -> int:
 
     module, _, attribute = COMMANDS[name].function.partition(":")
     function: Callable[..., None] = getattr(import_module(module), attribute)
-    options = _parse(name, function, words)
     try:
+        options = _parse(name, function, words)
         function(**options)
     except InputError as error:
         return _fail(str(error))
@@ -112,8 +113,22 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
     parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     parser.add_function_arguments(function, as_positional=True, sub_configs=True)
-    options = parser.instantiate_classes(parser.parse_args(words))
+    options = parser.instantiate_classes(parser.parse_args(_switches(function, words)))
     return {key: value for key, value in vars(options).items() if key != "config"}
+
+
+def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
+    """``--resume`` alone means ``--resume=true``, for every option that is true or false."""
+    switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}
+    following = [*words[1:], "--"]
+    return (
+        [
+            f"{word}=true" if word in switches and after.startswith("-") else word
+            for word, after in zip(words, following, strict=True)
+        ]
+        if words
+        else []
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The one exception for input that the user can mend."""
+"""What a person at the keyboard, and not a programmer, should read."""
 
-__all__ = ["InputError"]
+from pathlib import Path
+
+__all__ = ["InputError", "Interrupted"]
 
 
 class InputError(ValueError):
@@ -9,3 +11,25 @@ class InputError(ValueError):
     It is a ``ValueError``, so library users catch what they expect; the command line prints it in one
     line, without a traceback, and exits with 2.
     """
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came; the step was finished and everything is on the disk.
+
+    Attributes:
+        signal: number of the signal.
+        exit_code: what a shell expects of a process that ends so: 128 + signal.
+        out: the run's folder; call again with ``resume=True`` to go on.
+        step: steps done, of ``steps``.
+    """
+
+    def __init__(self, signal: int, out: Path, step: int, steps: int) -> None:
+        super().__init__(
+            f"interrupted after step {step} of {steps}; everything is kept in {out}: run the same command with --resume"
+            " to go on"
+        )
+        self.signal = int(signal)
+        self.exit_code = 128 + int(signal)
+        self.out = out
+        self.step = step
+        self.steps = steps

@@ -33,7 +33,7 @@ def run_demo(out: Path, *, seed: int = 0, n_episodes: int = 1000, resume: bool =
     """
     began = time.perf_counter()
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty: pass --resume true to go on with a demo that is there, or another --out")
+        raise InputError(f"{out} is not empty: pass --resume to go on with a demo that is there, or another --out")
     store = load("glyphs")
     base, val, novel = (store.splits[name] for name in ("base", "val", "novel"))
     first = pretrain(PRETRAIN["glyphs"], base, val, out / "pretrain", seed=seed, resume=resume)

@@ -69,6 +69,6 @@ def data_verify(name: str, root: Path | None = None) -> None:
     store = load(name, root)
     defects = verify(store)
     if defects:
-        raise InputError(f"{store.path} is not whole: {'; '.join(defects)}. Prepare it again with --force true")
+        raise InputError(f"{store.path} is not whole: {'; '.join(defects)}. Prepare it again with --force")
     images = sum(len(split) for split in store.splits.values())
     print(f"{store.path}: {images:,} images in {len(store.splits)} splits, all as they were prepared")

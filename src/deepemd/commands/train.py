@@ -40,7 +40,7 @@ def pretrain(
 ) -> None:
     """Train an encoder as a classifier of the base classes; keep the best by DeepEMD accuracy on validation episodes.
 
-    The folder OUT receives best/ (the model), last.ckpt (for --resume true), config.yaml, metrics.csv and TensorBoard
+    The folder OUT receives best/ (the model), last.ckpt (for --resume), config.yaml, metrics.csv and TensorBoard
     logs. Ctrl-C and SIGTERM lose nothing.
 
     Args:

@@ -21,7 +21,7 @@ import torch
 from deepemd.errors import InputError
 from deepemd.model import write_atomically
 
-__all__ = ["Interrupted", "RunFolder", "TrainingResult"]
+__all__ = ["RunFolder", "TrainingResult"]
 
 
 @dataclass(frozen=True)
@@ -38,28 +38,6 @@ class TrainingResult:
     step: int
     steps: int
     metrics: Path
-
-
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came; the step was finished and everything is on the disk.
-
-    Attributes:
-        signal: number of the signal.
-        exit_code: what a shell expects of a process that ends so: 128 + signal.
-        out: the run's folder; call again with ``resume=True`` to go on.
-        step: steps done, of ``steps``.
-    """
-
-    def __init__(self, signal: int, out: Path, step: int, steps: int) -> None:
-        super().__init__(
-            f"interrupted after step {step} of {steps}; everything is kept in {out}: run the same command with --resume"
-            " to go on"
-        )
-        self.signal = int(signal)
-        self.exit_code = 128 + int(signal)
-        self.out = out
-        self.step = step
-        self.steps = steps
 
 
 @dataclass(frozen=True)

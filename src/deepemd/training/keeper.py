@@ -14,9 +14,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from deepemd.errors import InputError
+from deepemd.errors import InputError, Interrupted
 from deepemd.model import write_atomically
-from deepemd.training.folder import Interrupted, RunFolder, fsync
+from deepemd.training.folder import RunFolder, fsync
 from deepemd.training.progress import ProgressDisplay
 
 __all__ = ["Keeper"]
