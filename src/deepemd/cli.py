@@ -113,7 +113,7 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
     parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     parser.add_function_arguments(function, as_positional=True, sub_configs=True)
-    options = parser.instantiate_classes(parser.parse_args(_switches(function, words)))
+    options = parser.instantiate(parser.parse_args(_switches(function, words)))
     return {key: value for key, value in vars(options).items() if key != "config"}
 
 

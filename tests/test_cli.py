@@ -1,0 +1,155 @@
+"""The command line as a user meets it: what it teaches, what it refuses, and with which exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepemd import FCN, DeepEMD, cli, conv4
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Two classes of eight images for each split, told apart by their colour."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split in ("base", "val", "novel"):
+        for c in range(5):
+            folder = root / split / f"{split}{c}"
+            folder.mkdir(parents=True)
+            for k in range(8):
+                colour = np.eye(3)[c % 3] * (60 + 40 * c)
+                noise = rng.integers(0, 60, (48, 40, 3))
+                Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{k}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    return DeepEMD(conv4(pools=3), FCN(), image_size=32, resize=32).save(tmp_path_factory.mktemp("model"))
+
+
+def _run(capsys, *words: object) -> tuple[int, str, str]:
+    try:
+        code = cli.main([str(word) for word in words])
+    except SystemExit as stop:  # jsonargparse leaves so
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_overview(capsys):
+    for words in ((), ("--help",), ("-h",)):
+        code, out, _ = _run(capsys, *words)
+        assert code == 0
+        assert all(name in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_every_option(capsys, name):
+    code, out, _ = _run(capsys, *name.split(), "--help")
+    assert code == 0
+    assert out.startswith(f"usage: deepemd {name}")
+    assert "required, type" in out or "default" in out
+
+
+@pytest.mark.parametrize("name", ["pretrain", "metatrain", "evaluate", "demo"])
+def test_print_config_is_a_config(capsys, tmp_path, name):
+    given = {
+        "pretrain": ["glyphs", "out"],
+        "metatrain": ["m", "glyphs", "out"],
+        "evaluate": ["m", "glyphs"],
+        "demo": [],
+    }[name]
+    code, printed, _ = _run(capsys, name, *given, "--seed", "7", "--print_config")
+    assert code == 0
+    assert "seed: 7" in printed
+    path = tmp_path / "config.yaml"
+    path.write_text(printed)
+    assert _run(capsys, name, *given, "--config", path, "--print_config")[1] == printed
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["frobnicate"], "there is no command 'frobnicate'"),
+        (["data"], "'data' is not a whole command"),
+        (["data", "frob"], "'data frob' is not a whole command"),
+        (["evaluate"], "required"),
+        (["evaluate", "m", "glyphs", "--n_way", "many"], "n_way"),
+        (["evaluate", "m", "glyphs", "--nway", "5"], "nway"),
+        (["evaluate", "/no/such/folder", "glyphs"], "/no/such/folder: no model here"),
+        (["data", "verify", "nosuch"], "unknown data set 'nosuch'"),
+        (["data", "prepare", "miniimagenet", "--source", "/no/such.zip"], "/no/such.zip"),
+        (["pretrain", "glyphs", "out", "--recipe.epochs", "0"], "epochs is 0"),
+        (["pretrain", "glyphs", "out", "--config", "/no/such.yaml"], "/no/such.yaml"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_exit_code_2(capsys, words, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path))
+    code, _, err = _run(capsys, *words)
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
+    options = ["--n_way", 3, "--n_query", 4, "--n_episodes", 20]
+    code, out, _ = _run(capsys, "evaluate", model, photos, *options, "--out", tmp_path / "report.json")
+    assert code == 0
+    assert "DeepEMD minus it" in out
+    assert "novel: 5 classes, 40 images" in out
+    assert (tmp_path / "report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--n_way", 6], "n_way: 6 classes asked for, but there are 5"),
+        (["--n_query", 8], "has 8 images, but 1 support + 8 query images are asked for"),
+        (["--n_episodes", 0], "n_episodes and n_query must be at least 1"),
+        (["--split", "all"], "has no split 'all'; choose one of base, val, novel"),
+    ],
+)
+def test_episodes_that_cannot_be_drawn(capsys, photos, model, tmp_path, monkeypatch, options, says):
+    monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
+    code, _, err = _run(capsys, "evaluate", model, photos, *options)
+    assert code == 2
+    assert says in err
+
+
+def test_data_commands(capsys, photos, tmp_path):
+    root = ["--root", tmp_path]
+    assert "nothing is prepared" in _run(capsys, "data", "list", *root)[1]
+    code, out, _ = _run(capsys, "data", "prepare", photos, *root)
+    assert code == 0
+    assert "5 classes, 40 images" in out
+    assert "5" in _run(capsys, "data", "list", *root)[1]
+    assert "all as they were prepared" in _run(capsys, "data", "verify", photos, *root)[1]
+    store = next(tmp_path.glob("*/store.json")).parent
+    damaged = store / "val.bin"
+    damaged.write_bytes(damaged.read_bytes()[:-10] + b"0123456789")
+    code, _, err = _run(capsys, "data", "verify", store)
+    assert code == 2
+    assert "is not whole" in err
+
+
+def test_demo_refuses_a_folder_that_holds_something_else(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    code, _, err = _run(capsys, "demo", "--out", tmp_path)
+    assert code == 2
+    assert "is not empty" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_installed_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "deepemd.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("deepemd 0.")
