@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from deepemd.data import EpisodeSampler, Store
-from deepemd.errors import InputError
+from deepemd.errors import InputError, Interrupted
 from deepemd.model import DeepEMD
 from deepemd.training import fit as fitting
 from deepemd.training.batches import Batch, Batches, classification_batches
-from deepemd.training.folder import Interrupted, RunFolder, TrainingResult
+from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import PretrainModule, pretrain
 from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig, PretrainRecipe, Schedule, Validation
@@ -170,7 +170,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_runs import LONG
 from deepemd.data import load
-from deepemd.training.folder import Interrupted
+from deepemd.errors import Interrupted
 from deepemd.training.pretrain import pretrain
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -269,7 +269,8 @@ def test_a_run_is_quiet_but_for_its_own_lines(
     pretrain(replace(RECIPE, epochs=1), patterns.splits["base"], patterns.splits["val"], tmp_path / "run")
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
-    (line,) = stderr.splitlines()
+    first, line = stderr.splitlines()
+    assert first == "pre-training: 1 epochs, 4 steps"
     assert line.startswith("epoch 1  loss ")
     assert line.endswith("(best so far)")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {

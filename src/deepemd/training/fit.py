@@ -99,10 +99,11 @@ def fit(
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C.
+        KeyboardInterrupt: a second Ctrl-C; what was done since the last checkpoint is lost.
         InputError: the loss or the weights left the finite, or the folder cannot be written.
     """
     steps = len(batches)
-    display = ProgressDisplay(title, steps_per_epoch)
+    display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
     keeper = Keeper(folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display)
     checkpoint = folder.checkpoint()
     if checkpoint is not None and checkpoint["global_step"] >= steps:  # interrupted after the last step
@@ -115,6 +116,7 @@ def fit(
             accelerator=accelerator,
             devices=1,
             precision=_lightning_precision(precision),
+            benchmark=accelerator == "cuda",
             max_epochs=1,
             val_check_interval=validate_every,
             check_val_every_n_epoch=None,
@@ -131,7 +133,10 @@ def fit(
             trainer.validate(module, dataloaders=module.validator, verbose=False)
         resume_from = None if checkpoint is None else str(folder.last)
         del checkpoint  # its memory
-        trainer.fit(module, batches, module.validator, ckpt_path=resume_from, weights_only=True)
+        try:
+            trainer.fit(module, batches, module.validator, ckpt_path=resume_from, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
+            raise KeyboardInterrupt from stop
     return folder.finish(keeper.best, steps)
 
 

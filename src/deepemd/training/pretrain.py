@@ -101,7 +101,8 @@ def pretrain(
 ) -> TrainingResult:
     """Pre-train a model and keep the best by validation accuracy.
 
-    Step i is a function of (seed, i) alone: a run that was interrupted and resumed ends as one that was not.
+    Step i is a function of (seed, i) and the weights before it: on a CPU, a run that was interrupted and resumed with
+    the same number of threads ends as one that was not, to the bit.
 
     Args:
         recipe: the settings; see :data:`deepemd.training.recipes.PRETRAIN` for complete ones.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 __all__ = ["ProgressDisplay"]
 
@@ -20,12 +20,14 @@ class ProgressDisplay(pl.Callback):
 
     Args:
         title: what runs, such as "pre-training".
+        epochs: length of the run.
         steps_per_epoch: to name the epoch.
         console: where to print.
     """
 
-    def __init__(self, title: str, steps_per_epoch: int, console: Console | None = None) -> None:
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int, console: Console | None = None) -> None:
         self.title = title
+        self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.console = console or Console(stderr=True)
         self.bar: Progress | None = None
@@ -40,22 +42,24 @@ class ProgressDisplay(pl.Callback):
         """Begin where the run stands."""
         self._shown = self._began = time.monotonic()
         self._first = trainer.global_step
+        total = int(trainer.num_training_batches)
+        self.say(
+            f"{self.title}: {self.epochs} epochs, {total} steps" + f", from step {self._first}" * bool(self._first)
+        )
         if not self.console.is_terminal:
             return
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=14),  # with the rest it fits into 80 columns
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=self.console,
             speed_estimate_period=300,
         )
         self.bar.start()
-        total = int(trainer.num_training_batches)
-        self.train = self.bar.add_task(self.title, total=total, completed=trainer.global_step, figures="")
+        self.train = self.bar.add_task(self._epoch(self._first), total=total, completed=self._first, figures="")
         self.check = self.bar.add_task("validating", visible=False, figures="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -66,7 +70,7 @@ class ProgressDisplay(pl.Callback):
         self._shown = now
         step, total = trainer.global_step, int(trainer.num_training_batches)
         loss, accuracy = pl_module.meter.read()
-        figures = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %"
+        figures = f"loss {loss:.3f} accuracy {100 * accuracy:.1f} %"
         if self.bar:
             self.bar.update(self.train, completed=step, description=self._epoch(step), figures=figures)
         else:
@@ -104,4 +108,4 @@ class ProgressDisplay(pl.Callback):
             self.bar = None
 
     def _epoch(self, step: int) -> str:
-        return f"{self.title}, epoch {(max(step, 1) - 1) // self.steps_per_epoch + 1}"
+        return f"epoch {(max(step, 1) - 1) // self.steps_per_epoch + 1}/{self.epochs}"
