@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import signal
 import threading
@@ -163,7 +164,8 @@ class Keeper(pl.Callback):
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:  # what is not known yet stays empty
+            writer.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
         try:
             write_atomically(self.folder.metrics, text.getvalue().encode())
         except OSError as error:
