@@ -10,7 +10,6 @@ not the milliseconds of two.
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -125,9 +124,8 @@ def reference_logits(query: torch.Tensor, support: torch.Tensor) -> torch.Tensor
 
     q, s = (t - t.mean(-1, keepdim=True) for t in (query, support))
     pairs = (len(q), len(s), q.shape[1], s.shape[1], q.shape[2])
-    similarity = cosine_similarity(
-        q[:, None, :, None].expand(pairs), s[None, :, None].expand(pairs), dim=-1
-    )  # (Q, S, n, m)
+    left, right = q[:, None, :, None].expand(pairs), s[None, :, None].expand(pairs)  # (Q, S, n, m, C)
+    similarity = cosine_similarity(left, right, dim=-1)  # (Q, S, n, m)
     a = torch.einsum("qnc,sc->qsn", query, support.mean(1)).relu() + 1e-3
     b = torch.einsum("qc,smc->qsm", query.mean(1), support).relu() + 1e-3
     a, b = (w * w.shape[-1] / w.sum(-1, keepdim=True) for w in (a, b))
@@ -157,11 +155,21 @@ def measure_head(name: str, backward: bool) -> dict[str, float]:
             logits.logsumexp(-1).sum().backward()
 
     run(5)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    repeats = 20 if name == "ours" else 2
-    times = [seconds(lambda: run(75)) for _ in range(repeats)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"ms": 1e3 * statistics.median(times), "mb": (peak - before) / 1024}
+    before = reset_peak()
+    times = [seconds(lambda: run(75)) for _ in range(20 if name == "ours" else 2)]
+    return {"ms": 1e3 * statistics.median(times), "mb": (status("VmHWM") - before) / 1024}
+
+
+def status(name: str) -> int:
+    """A line of Linux's account of this process, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def reset_peak() -> int:
+    """Forget the peak of resident memory so far. -> the memory that is resident now, in kB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
 
 
 def bench_head() -> list[dict]:
@@ -213,10 +221,7 @@ def main() -> None:
     if options.head:
         print(json.dumps(measure_head(options.head, options.backward)))
         return
-    machine = next(
-        (x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.processor()
-    )
-    result = {"machine": machine, "versions": versions(), "emd": bench_emd(options.rounds)}
+    result = {"machine": processor(), "versions": versions(), "emd": bench_emd(options.rounds)}
     torch.set_num_threads(2)
     result |= {"head": bench_head(), "evaluation_episodes_per_second": bench_evaluation()}
     options.out.parent.mkdir(parents=True, exist_ok=True)

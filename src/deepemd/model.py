@@ -1,7 +1,6 @@
 """DeepEMD: an encoder, the regions it looks at, and the transport between their node sets. Saved as one folder."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
+from deepemd.files import write
 from deepemd.matching import Weights, emd_logits
 from deepemd.nodes import FCN, Conv4, ResNet12, backbone
 
@@ -173,14 +173,8 @@ class DeepEMD(nn.Module):
 
         folder = Path(folder)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / CONFIG_FILE, (json.dumps(self.config, indent=2) + "\n").encode())
-            write_atomically(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
-        except OSError as error:
-            raise InputError(
-                f"{folder}: cannot save the model ({error.strerror or error}); choose another folder"
-            ) from error
+        write(folder / CONFIG_FILE, (json.dumps(self.config, indent=2) + "\n").encode())
+        write(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
         return folder
 
     @classmethod
@@ -203,19 +197,6 @@ class DeepEMD(nn.Module):
             ) from error
         _load_weights(model, folder / WEIGHTS_FILE)
         return model.to(device).eval()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in its place whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

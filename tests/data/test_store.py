@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from deepemd.data import load, prepare, prepared, verify
-from deepemd.data.atomic import replacing, writable
 from deepemd.errors import InputError
+from deepemd.files import replacing, writable
 
 
 def picture(path: Path, seed: int, side: int = 16) -> None:

@@ -75,11 +75,10 @@ def test_figures():
         "ProtoNet (a)": np.array([0.4, 0.6, 0.8]),
         "ProtoNet (b)": np.zeros(3),
     }
+    half = 1.96 * np.std(values["DeepEMD"]) / 3**0.5
     evaluation = Evaluation(values, Episodes(), {}, {})
-    assert evaluation.figure("DeepEMD") == Figure(
-        pytest.approx(70), pytest.approx(196 * np.std(values["DeepEMD"]) / 3**0.5)
-    )
-    assert evaluation.difference("DeepEMD", "ProtoNet (a)") == Figure(pytest.approx(10), pytest.approx(0, abs=1e-9))
+    assert evaluation.figure("DeepEMD") == Figure(pytest.approx(0.7), pytest.approx(half), 3)
+    assert evaluation.difference("DeepEMD", "ProtoNet (a)") == Figure(pytest.approx(0.1), pytest.approx(0, abs=1e-9), 3)
     assert evaluation.best("ProtoNet") == "ProtoNet (a)"
 
 

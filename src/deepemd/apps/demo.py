@@ -18,8 +18,8 @@ __all__ = ["run_demo"]
 
 _LEAD = (
     "A small encoder learned Latin and Cyrillic letters, then learned to compare letters part by part. Here it "
-    "recognises Armenian and Georgian letters that it has never seen, from a single example of each of five letters, set "
-    "in other typefaces and surrounded by fragments of other letters.",
+    "recognises Armenian and Georgian letters that it has never seen, from a single example of each of five, set in "
+    "other typefaces and surrounded by fragments of other letters.",
     "DeepEMD compares two images by the cheapest way to match their parts; ProtoNet compares their averages. "
     "All methods see the same embeddings and the same episodes, so the differences are paired. Chance is 20 %.",
 )

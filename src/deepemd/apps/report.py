@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepemd.data.atomic import replacing
-from deepemd.errors import InputError
+from deepemd.files import write
 from deepemd.training.evaluate import Evaluation, Figure
 
 if TYPE_CHECKING:
@@ -67,16 +66,13 @@ def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Gri
 
 def signed(figure: Figure) -> str:
     """A difference with its sign."""
-    return f"{figure.mean:+.2f} ± {figure.ci95:.2f}"
+    return f"{100 * figure.mean:+.2f} ± {100 * figure.ci95:.2f}"
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> Path:
     """Write a report for programs; what is there under the name is always whole."""
     text = json.dumps(content, indent=2, default=str) + "\n"
-    _make(path.parent)
-    with replacing(path, needed=len(text)) as file:
-        file.write(text.encode())
-    return path
+    return write(path, text.encode())
 
 
 @dataclass(frozen=True)
@@ -125,14 +121,4 @@ def write_page(page: Page, path: Path) -> Path:
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(page.title)}</title>\n'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
-    _make(path.parent)
-    with replacing(path, needed=len(text)) as file:
-        file.write(text.encode())
-    return path
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    return write(path, text.encode())

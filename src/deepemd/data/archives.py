@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from deepemd.data.atomic import writable
 from deepemd.errors import InputError
+from deepemd.files import writable
 
 __all__ = ["Archive", "open_archive"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from deepemd.data import glyphs
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.atomic import writable
 from deepemd.data.benchmarks import miniimagenet
 from deepemd.data.folders import class_folders
 from deepemd.data.store import Draft, Store, open_store, write_store
 from deepemd.errors import InputError
+from deepemd.files import writable
 
 __all__ = ["DATASETS", "default_root", "load", "prepare", "prepared"]
 

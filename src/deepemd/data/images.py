@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 
-from deepemd.data.atomic import replacing
 from deepemd.errors import InputError
+from deepemd.files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

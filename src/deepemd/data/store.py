@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepemd.data.atomic import replacing_folder
 from deepemd.data.images import BLOCK, WORKERS, Fingerprint, Images, measure, track
 from deepemd.errors import InputError
+from deepemd.files import replacing_folder
 
 __all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
 

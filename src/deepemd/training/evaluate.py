@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepemd.data import EpisodeSampler, Images
+from deepemd.data import Episode, EpisodeSampler, Images
 from deepemd.data.images import track
 from deepemd.errors import InputError
 from deepemd.matching import emd_logits, local_knn_logits, protonet_logits
 from deepemd.model import DeepEMD
 
-__all__ = ["METHODS", "Episodes", "Evaluation", "Figure", "embed", "evaluate", "score"]
+__all__ = ["METHODS", "Episodes", "Evaluation", "Figure", "deepemd_method", "embed", "evaluate", "score"]
 
 # Bytes of embeddings that a batch of episodes gathers; larger batches gain nothing.
 _BATCH_BYTES = 32_000_000
@@ -43,6 +43,11 @@ METHODS: Mapping[str, Method] = {
     "local k-NN (k = 1)": Method(lambda q, s: local_knn_logits(q, s, k=1), _all_nodes),
     "local k-NN (k = 3)": Method(lambda q, s: local_knn_logits(q, s, k=min(3, s.shape[-2])), _all_nodes),
 }
+
+
+def deepemd_method(model: DeepEMD) -> Method:
+    """DeepEMD with a model's own settings of the head."""
+    return Method(lambda q, s: emd_logits(q, s, temperature=model.temperature, weights=model.weights))
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Episodes:
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over episodes and half the width of its 95 % confidence interval, both in percent.
+    """A mean over episodes, in 0..1, and half the width of its 95 % confidence interval. Printed in percent.
 
     >>> print(Figure.of(np.array([0.5, 0.7, 0.6, 0.6])))
     60.00 ± 6.93
@@ -78,14 +83,15 @@ class Figure:
 
     mean: float
     ci95: float
+    episodes: int
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> "Figure":
-        """Of one value in 0..1 per episode: 1.96 standard deviations / sqrt(episodes)."""
-        return cls(100 * float(values.mean()), 196 * float(values.std()) / math.sqrt(len(values)))
+        """Of one value per episode; the half width is 1.96 standard deviations / sqrt(episodes)."""
+        return cls(float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values)), len(values))
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.ci95:.2f}"
+        return f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f}"
 
 
 @dataclass(frozen=True)
@@ -173,20 +179,34 @@ def embed(model: DeepEMD, images: Images, *, batch_size: int = 256, bf16: bool =
 
 
 def score(
-    nodes: Tensor, sampler: EpisodeSampler, methods: Mapping[str, Method] = METHODS
+    nodes: Tensor,
+    episodes: Sequence[Episode] | EpisodeSampler,
+    methods: Mapping[str, Method] = METHODS,
+    *,
+    quiet: bool = False,
 ) -> dict[str, NDArray[np.float64]]:
-    """Accuracy of every method on every episode over cached embeddings (N, nodes, C)."""
-    n_way, n_shot, n_query = sampler.n_way, sampler.n_shot, sampler.n_query
+    """Accuracy of every method on every episode over cached embeddings (N, nodes, C).
+
+    Args:
+        nodes: the node sets of all images, on any device.
+        episodes: all of one shape; their indices count the first dimension of `nodes`.
+        methods: name -> how to classify.
+        quiet: no progress bar.
+
+    Returns:
+        name -> (n_episodes,) accuracy of each episode, in 0..1.
+    """
+    n_way, n_shot, n_query = episodes[0].n_way, episodes[0].n_shot, episodes[0].n_query
     size = nodes[0].numel() * nodes.element_size() * n_way * (n_shot + n_query)
     together = max(1, _BATCH_BYTES // size)
-    labels = torch.arange(n_way * n_query) % n_way  # (Q,)
+    labels = torch.arange(n_way * n_query, device=nodes.device) % n_way  # (Q,)
     hits: dict[str, list[Tensor]] = {name: [] for name in methods}
     with torch.inference_mode():
-        starts = range(0, len(sampler), together)
-        for start in track(starts, "matching episodes", len(starts)):
-            episodes = [sampler[i] for i in range(start, min(start + together, len(sampler)))]
-            query = nodes[torch.from_numpy(np.stack([e.query for e in episodes]))]  # (E, Q, N, C)
-            shots = nodes[torch.from_numpy(np.stack([e.support for e in episodes]))]  # (E, n_shot * n_way, N, C)
+        starts = range(0, len(episodes), together)
+        for start in starts if quiet else track(starts, "matching episodes", len(starts)):
+            some = [episodes[i] for i in range(start, min(start + together, len(episodes)))]
+            query = nodes[torch.from_numpy(np.stack([e.query for e in some]))]  # (E, Q, N, C)
+            shots = nodes[torch.from_numpy(np.stack([e.support for e in some]))]  # (E, n_shot * n_way, N, C)
             shots = shots.unflatten(1, (n_shot, n_way))  # (E, n_shot, n_way, N, C)
             classes = {
                 _mean_of_shots: shots.mean(1),  # (E, n_way, N, C)
@@ -195,7 +215,7 @@ def score(
             for name, method in methods.items():
                 predicted = method.logits(query, classes[method.shots]).argmax(-1)  # (E, Q)
                 hits[name].append((predicted == labels).double().mean(-1))  # (E,)
-    return {name: torch.cat(parts).numpy() for name, parts in hits.items()}
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in hits.items()}
 
 
 def evaluate(model: DeepEMD, images: Images, episodes: Episodes | None = None, *, bf16: bool = False) -> Evaluation:
@@ -219,7 +239,6 @@ def evaluate(model: DeepEMD, images: Images, episodes: Episodes | None = None, *
     began = time.perf_counter()
     nodes = embed(model, images, bf16=bf16)
     embedded = time.perf_counter()
-    head = Method(lambda q, s: emd_logits(q, s, temperature=model.temperature, weights=model.weights))
-    accuracies = score(nodes, sampler, {**METHODS, "DeepEMD": head})
+    accuracies = score(nodes, sampler, {**METHODS, "DeepEMD": deepemd_method(model)})
     seconds = {"embedding": embedded - began, "matching": time.perf_counter() - embedded}
     return Evaluation(accuracies, episodes, images.fingerprint.as_dict(), seconds)

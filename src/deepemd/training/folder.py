@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from deepemd.errors import InputError
-from deepemd.model import write_atomically
+from deepemd.files import write
 
 __all__ = ["RunFolder", "TrainingResult"]
 
@@ -81,11 +81,7 @@ class RunFolder:
         if not self.config.exists():
             made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
             content = yaml.safe_dump({**settings, "made_with": made_with}, sort_keys=False)
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.config, content.encode())
-            except OSError as error:
-                raise InputError(f"{self.path}: cannot be written ({error.strerror}); choose another out") from error
+            write(self.config, content.encode(), "choose another out")
             return None
         if not resume:
             raise InputError(f"{self.path}: holds a run already: pass --resume to go on with it, or another out")
@@ -124,7 +120,7 @@ class RunFolder:
         accuracy, ci95, step = best["accuracy"], best["ci95"], int(best["step"])
         result = TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
         content = {**asdict(result), "model": self.best.name, "metrics": self.metrics.name}
-        write_atomically(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
+        write(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
         return result
 
     def result(self) -> TrainingResult | None:

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from deepemd.errors import InputError, Interrupted
-from deepemd.model import write_atomically
+from deepemd.files import write
 from deepemd.training.folder import RunFolder, fsync
 from deepemd.training.progress import ProgressDisplay
 
@@ -136,7 +136,7 @@ class Keeper(pl.Callback):
         self._write_rows()
         trained = f"loss {loss:.3f}  accuracy {100 * train_accuracy:.1f} %  " if step else ""
         epoch = f"epoch {step / self.steps_per_epoch:g}" if step else "at the start"
-        self.display.say(f"{epoch}  {trained}validation {accuracy}{'  (best so far)' if better else ''}")
+        self.display.say(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
         if step:  # before the first step there is no optimizer to save
             self.save(trainer, pl_module)
         if self.received is not None and step < self.steps:
@@ -166,10 +166,7 @@ class Keeper(pl.Callback):
         writer.writeheader()
         for row in self.rows:  # what is not known yet stays empty
             writer.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
-        try:
-            write_atomically(self.folder.metrics, text.getvalue().encode())
-        except OSError as error:
-            raise InputError(f"{self.folder.metrics}: cannot be written ({error.strerror})") from error
+        write(self.folder.metrics, text.getvalue().encode(), "free some space, then --resume")
 
 
 def diverged(what: str, step: int) -> InputError:

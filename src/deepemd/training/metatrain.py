@@ -19,11 +19,12 @@ from deepemd.data.augment import Augment
 from deepemd.model import WEIGHTS_FILE, DeepEMD
 from deepemd.training.batches import Batch, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.evaluate import Figure
 from deepemd.training.fit import Meter, fit, sgd
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe
-from deepemd.training.validation import Accuracy, Validator
+from deepemd.training.validation import Validator
 
 __all__ = ["MetatrainModule", "metatrain"]
 
@@ -45,7 +46,7 @@ class MetatrainModule(pl.LightningModule):
         self.recipe = recipe
         self.validator = validator
         self.steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
-        self.accuracy: Accuracy | None = None
+        self.accuracy: Figure | None = None
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""

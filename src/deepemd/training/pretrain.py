@@ -18,10 +18,11 @@ from deepemd.data.augment import Augment
 from deepemd.model import DeepEMD
 from deepemd.training.batches import Batch, classification_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.evaluate import Figure
 from deepemd.training.fit import Meter, fit, sgd
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.recipes import PretrainRecipe
-from deepemd.training.validation import Accuracy, Validator
+from deepemd.training.validation import Validator
 
 __all__ = ["PretrainModule", "pretrain"]
 
@@ -48,7 +49,7 @@ class PretrainModule(pl.LightningModule):
         self.recipe = recipe
         self.validator = validator
         self.steps_per_epoch = steps_per_epoch
-        self.accuracy: Accuracy | None = None
+        self.accuracy: Figure | None = None
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""

@@ -249,11 +249,11 @@ PRETRAIN: dict[str, PretrainRecipe] = {
 
 METATRAIN: dict[str, MetatrainRecipe] = {
     "glyphs": MetatrainRecipe(
-        epochs=4,
-        lr=1e-3,
+        epochs=8,
+        lr=3e-3,
         schedule=Schedule("cosine"),
         augmentation=_GLYPHS,
-        validation=Validation(n_episodes=200),
+        validation=Validation(n_episodes=200, every=2),
     ),
     "miniimagenet-conv4": MetatrainRecipe(
         epochs=20,

@@ -1,7 +1,7 @@
 """DeepEMD accuracy on fixed episodes: each image is embedded once, then episodes are matched in batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,24 +11,12 @@ from deepemd.data import EpisodeSampler, Images
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.training.batches import read
+from deepemd.training.evaluate import Figure, deepemd_method, score
 from deepemd.training.recipes import Validation
 
-__all__ = ["Accuracy", "Validator"]
+__all__ = ["Validator"]
 
 IMAGES = 128  # encoded at once
-EPISODES = 8  # matched at once
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Mean accuracy over episodes, in 0..1, and half the width of its 95 % confidence interval."""
-
-    mean: float
-    ci95: float
-    episodes: int
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f} %"
 
 
 @dataclass
@@ -51,9 +39,12 @@ class Validator:
         sampler = EpisodeSampler(
             self.images.labels, v.n_way, v.n_shot, v.n_query, v.n_episodes, v.seed, groups=self.images.groups
         )
-        indices = np.stack([np.concatenate((episode.support, episode.query)) for episode in sampler])
-        self.used, places = np.unique(indices, return_inverse=True)
-        self.places = torch.from_numpy(places.reshape(indices.shape))  # (E, n_way * (n_shot + n_query)) into `used`
+        episodes = list(sampler)
+        self.used = np.unique(np.concatenate([part for e in episodes for part in (e.support, e.query)]))
+        self.episodes = [  # their indices count the images in `used`
+            replace(e, support=np.searchsorted(self.used, e.support), query=np.searchsorted(self.used, e.query))
+            for e in episodes
+        ]
 
     def __len__(self) -> int:
         return -(-len(self.used) // IMAGES)
@@ -70,21 +61,13 @@ class Validator:
             raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
         self._nodes.append(nodes)
 
-    def measure(self, model: DeepEMD) -> Accuracy:
+    def measure(self, model: DeepEMD) -> Figure:
         """Match the episodes over what was embedded since the last measurement."""
         nodes = torch.cat(self._nodes)  # (U, N, C)
         self._nodes.clear()
-        v = self.validation
-        labels = torch.arange(v.n_way * v.n_query, device=nodes.device) % v.n_way  # (Q,)
-        hits = []
-        for places in self.places.to(nodes.device).split(EPISODES):
-            support, query = nodes[places].split((v.n_way * v.n_shot, v.n_way * v.n_query), dim=1)  # (E, *, N, C)
-            hits.append((model.match(support, query, v.n_way).argmax(-1) == labels).double().mean(-1))  # -> (E,)
-        accuracy = torch.cat(hits)
-        ci95 = 1.96 * float(accuracy.std(correction=0)) / len(accuracy) ** 0.5
-        return Accuracy(float(accuracy.mean()), ci95, len(accuracy))
+        return Figure.of(score(nodes, self.episodes, {"DeepEMD": deepemd_method(model)}, quiet=True)["DeepEMD"])
 
-    def run(self, model: DeepEMD) -> Accuracy:
+    def run(self, model: DeepEMD) -> Figure:
         """Embed and measure in one go, without gradients, in evaluation mode."""
         training = model.training
         model.eval()

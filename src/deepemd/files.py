@@ -15,15 +15,26 @@ from typing import BinaryIO
 
 from deepemd.errors import InputError
 
-__all__ = ["replacing", "replacing_folder", "writable"]
+__all__ = ["replacing", "replacing_folder", "writable", "write"]
+
+_DATA_REMEDY = "free some space or choose another place by root= or the variable DEEPEMD_DATA"
+
+
+def write(path: Path, content: bytes, remedy: str = "free some space or choose another folder") -> Path:
+    """Put a small file in its place whole or not at all; the folder is made if need be."""
+    with writable(path.parent, len(content), remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, len(content), remedy) as file:
+        file.write(content)
+    return path
 
 
 @contextmanager
-def replacing(path: Path, needed: int) -> Iterator[BinaryIO]:
+def replacing(path: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[BinaryIO]:
     """Write a file that appears as ``path`` only when the block has ended without an error."""
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     try:
-        with writable(path.parent, needed):
+        with writable(path.parent, needed, remedy):
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -64,13 +75,12 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
 
 
 @contextmanager
-def writable(folder: Path, needed: int) -> Iterator[None]:
+def writable(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[None]:
     """Turn the disk's errors into one clear message."""
     try:
         yield
     except OSError as error:
         size = f"about {max(1, round(needed / 1e6)):,} MB ({needed:,} bytes) are needed there"
-        remedy = "free some space or choose another place by root= or the variable DEEPEMD_DATA"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             found = "the disk is full" if error.errno == errno.ENOSPC else "a quota or file size limit was reached"
             raise InputError(f"{folder}: {found}; {size}: {remedy}; nothing half-written was kept") from error
