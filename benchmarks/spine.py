@@ -103,7 +103,7 @@ def bench_emd(rounds: int) -> list[dict]:
         rows.append(row)
         print(
             f"emd n = {n:3}: {row['us']['ours, 1 thread']['median']:7.2f} us, two threads "
-            f"{row['us']['ours, 2 threads']['median']:7.2f} us; cv2.EMD x {row['times_faster']['cv2.EMD']['median']:.1f}, "
+            f"{row['us']['ours, 2 threads']['median']:7.2f} us; cv2 x {row['times_faster']['cv2.EMD']['median']:.1f}, "
             f"POT core x {row['times_faster']['POT core']['median']:.1f}",
             flush=True,
         )

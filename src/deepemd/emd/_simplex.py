@@ -57,7 +57,7 @@ class Workspace(NamedTuple):
     order: np.ndarray  # (64 * words,) int32 the nodes, children before parents
     sub: np.ndarray  # (64 * words, words) int64
     moved: np.ndarray  # (words,) int64 the subtree that a pivot re-hangs
-    before: np.ndarray  # (words,) int64 scratch of a pivot
+    before: np.ndarray  # (words,) int64 scratch: subtrees of a pivot, nodes that `order` has already
 
 
 @njit(cache=True, nogil=True)
@@ -271,11 +271,9 @@ def _potentials(n, m, base, ws):
 @njit(cache=True, nogil=True)
 def _sort_tree(n, m, base, ws):
     """Fill `order` with the nodes, children before parents: every node after the path above it, reversed."""
-    order, parent, seen = ws.order, ws.parent, ws.rest_a
+    order, parent, done = ws.order, ws.parent, ws.before
     place = n + m  # filled from the end: parents first
-    done = ws.before
     done[:] = 0
-    seen[0] = 0.0
     for k in range(n + m):
         x = k if k < n else base + k - n
         top = x
@@ -305,44 +303,32 @@ def _pivot(i, j, reduced, base, words, ws):
     theta, leave, on_row_side = np.inf, i, True
     x = i
     while not (sub[x, j >> 6] >> np.int64(j & 63)) & 1:
-        if x < base and flow[x] < theta:
-            theta, leave = flow[x], x
+        f = flow[x]
+        less = (x < base) & (f < theta)
+        theta = f if less else theta
+        leave = x if less else leave
         x = parent[x]
     apex = x
     x = j
     while x != apex:
-        if x >= base and flow[x] <= theta:
-            theta, leave, on_row_side = flow[x], x, False
+        f = flow[x]
+        less = (x >= base) & (f <= theta)
+        theta = f if less else theta
+        leave = x if less else leave
+        on_row_side = on_row_side & (not less)
         x = parent[x]
 
-    if theta > 0.0:
-        x = i
-        while x != apex:
-            flow[x] += -theta if x < base else theta
-            x = parent[x]
-        x = j
-        while x != apex:
-            flow[x] += theta if x < base else -theta
-            x = parent[x]
-
-    # The subtree below the leaving arc moves over to the other end of the entering arc.
+    # The subtree below the leaving arc moves over to the other end of the entering arc. The path inner .. leave is turned
+    # around: a node there keeps what hung below it but not below the node before. The nodes above lose the subtree, those
+    # above its new place gain it, and theta flows round the cycle.
     inner, outer, shift = (i, j, reduced) if on_row_side else (j, i, -reduced)
+    change = -theta if on_row_side else theta  # of the flow above a row on the inner side; the opposite elsewhere
     for w in range(words):
         moved[w] = sub[leave, w]
         before[w] = 0
-    x = parent[leave]
-    while x != apex:
-        for w in range(words):
-            sub[x, w] &= ~moved[w]
-        x = parent[x]
-    x = outer
-    while x != apex:
-        for w in range(words):
-            sub[x, w] |= moved[w]
-        x = parent[x]
     x, above, carried = inner, outer, theta
-    while True:  # turn the arcs between the entering arc and the leaving one
-        old_parent, old_flow = parent[x], flow[x]
+    while True:
+        next_x, next_flow = parent[x], flow[x] + (change if x < base else -change)
         parent[x], flow[x] = above, carried
         for w in range(words):
             old = sub[x, w]
@@ -350,7 +336,19 @@ def _pivot(i, j, reduced, base, words, ws):
             before[w] = old
         if x == leave:
             break
-        x, above, carried = old_parent, x, old_flow
+        x, above, carried = next_x, x, next_flow
+    x = next_x
+    while x != apex:
+        flow[x] += change if x < base else -change
+        for w in range(words):
+            sub[x, w] &= ~moved[w]
+        x = parent[x]
+    x = outer
+    while x != apex:
+        flow[x] -= change if x < base else -change
+        for w in range(words):
+            sub[x, w] |= moved[w]
+        x = parent[x]
 
     for w in range(words):
         mask = moved[w]

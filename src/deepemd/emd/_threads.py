@@ -1,8 +1,8 @@
-"""A batch on several CPU threads, each with its own share of the problems: results do not depend on their number."""
+"""A batch on several CPU threads. Each solves whole problems, so results do not depend on how many there are."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import torch
 
@@ -31,21 +31,34 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
+def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Cut a batch into ranges that shrink toward the end, so that a thread which is held up leaves work to the others."""
+    first = 0
+    while first < batch:
+        last = min(batch, first + max(4, (batch - first) // (2 * threads)))
+        yield first, last
+        first = last
+
+
 def solve_batch(arrays: tuple, totals_tolerance: float, outputs: tuple) -> tuple[int, int]:
     """Solve every problem on at most ``torch.get_num_threads()`` threads. -> the first refused and why, or (-1, OK).
 
     The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
     """
     cost = arrays[0]
-    batch, work = cost.shape[0], cost.size
-    shares = max(1, min(torch.get_num_threads(), batch, work // _WORK_FOR_A_THREAD))
-    bounds = [batch * k // shares for k in range(shares + 1)]
+    batch = cost.shape[0]
+    threads = max(1, min(torch.get_num_threads(), batch, cost.size // _WORK_FOR_A_THREAD))
+    pieces = iter([(0, batch)]) if threads == 1 else iter(list(_pieces(batch, threads)))
 
-    def solve(first: int, last: int) -> tuple[int, int]:
-        problem, reason = solve_range(*arrays, totals_tolerance, first, last, *outputs)  # type: ignore[call-arg]
-        return problem, reason
+    def work() -> list[tuple[int, int]]:
+        """Take pieces until none is left; what was refused, if anything."""
+        refused = []
+        for first, last in pieces:  # a list's iterator hands out each item once, to whichever thread asks
+            problem, reason = solve_range(*arrays, totals_tolerance, first, last, *outputs)  # type: ignore[call-arg]
+            if reason != OK:
+                refused.append((problem, reason))
+        return refused
 
-    mine, *others = pairwise(bounds)
-    waiting = [_threads().submit(solve, *share) for share in others]
-    answers = [solve(*mine), *(future.result() for future in waiting)]
-    return next((answer for answer in answers if answer[1] != OK), (-1, OK))
+    others = [_threads().submit(work) for _ in range(threads - 1)]
+    refused = [*work(), *(answer for other in others for answer in other.result())]
+    return min(refused, default=(-1, OK))
