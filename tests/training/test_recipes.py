@@ -1,9 +1,21 @@
 """Recipes: the paper's numbers, and settings that make no sense."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+import yaml
+
+from deepemd import cli
 from deepemd.errors import InputError
-from deepemd.training.recipes import METATRAIN, PRETRAIN, MetatrainRecipe, PretrainRecipe, Schedule, Validation
+from deepemd.training.recipes import (
+    GLYPHS_METATRAIN,
+    GLYPHS_PRETRAIN,
+    MetatrainRecipe,
+    PretrainRecipe,
+    Schedule,
+    Validation,
+)
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -17,14 +29,28 @@ def test_the_defaults_are_the_papers() -> None:
     assert (model.image_size, model.resize, model.temperature) == (84, 92, 12.5)
 
 
-@pytest.mark.parametrize("name", PRETRAIN)
-def test_presets_can_be_built(name: str) -> None:
-    recipe = PRETRAIN[name]
-    assert name in METATRAIN
-    if recipe.model.backbone == "conv4":
-        model = recipe.model.build()
-        side = model.image_size >> recipe.model.pools
-        assert side == 5  # several nodes are left
+def test_the_glyphs_recipe_leaves_several_nodes() -> None:
+    model = GLYPHS_PRETRAIN.model.build()
+    assert model.embed(torch.zeros(1, 3, 40, 40)).shape == (1, 25, 64)
+    assert GLYPHS_METATRAIN.validation == GLYPHS_PRETRAIN.validation
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_commands_in_a_recipes_header_take_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = [line.removeprefix("#").split() for line in path.read_text().splitlines() if line.startswith("#")]
+    commands = [words[1:] for words in header if words[:1] == ["deepemd"] and "--config" in words]
+    assert commands
+    for words in commands:
+        words[words.index("--config") + 1] = str(path)
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*words, "--print_config"])
+        assert stop.value.code == 0
+        resolved, given = yaml.safe_load(capsys.readouterr().out)["recipe"], yaml.safe_load(path.read_text())["recipe"]
+        for key, value in given.items():
+            assert resolved[key] == (value if not isinstance(value, dict) else {**resolved[key], **value})
 
 
 def test_settings_that_make_no_sense_are_named() -> None:

@@ -12,7 +12,7 @@ from deepemd.model import DeepEMD
 from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import pretrain
-from deepemd.training.recipes import METATRAIN, PRETRAIN
+from deepemd.training.recipes import GLYPHS_METATRAIN, GLYPHS_PRETRAIN, MetatrainRecipe, PretrainRecipe
 
 __all__ = ["run_demo"]
 
@@ -25,7 +25,15 @@ _LEAD = (
 )
 
 
-def run_demo(out: Path, *, seed: int = 0, n_episodes: int = 1000, resume: bool = False) -> dict[str, Evaluation]:
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    n_episodes: int = 1000,
+    resume: bool = False,
+    pretraining: PretrainRecipe = GLYPHS_PRETRAIN,
+    metatraining: MetatrainRecipe = GLYPHS_METATRAIN,
+) -> dict[str, Evaluation]:
     """Do everything and write the report to `out`. Returns the evaluations of both models.
 
     Raises:
@@ -36,8 +44,8 @@ def run_demo(out: Path, *, seed: int = 0, n_episodes: int = 1000, resume: bool =
         raise InputError(f"{out} is not empty: pass --resume to go on with a demo that is there, or another --out")
     store = load("glyphs")
     base, val, novel = (store.splits[name] for name in ("base", "val", "novel"))
-    first = pretrain(PRETRAIN["glyphs"], base, val, out / "pretrain", seed=seed, resume=resume)
-    second = metatrain(METATRAIN["glyphs"], first.model, base, val, out / "metatrain", seed=seed, resume=resume)
+    first = pretrain(pretraining, base, val, out / "pretrain", seed=seed, resume=resume)
+    second = metatrain(metatraining, first.model, base, val, out / "metatrain", seed=seed, resume=resume)
     folders = {"pre-trained": first.model, "meta-trained": second.model}
     episodes = Episodes(n_episodes=n_episodes)
     evaluations = {name: evaluate(DeepEMD.load(folder), novel, episodes) for name, folder in folders.items()}
@@ -52,7 +60,19 @@ def run_demo(out: Path, *, seed: int = 0, n_episodes: int = 1000, resume: bool =
         ),
     }
     seconds = time.perf_counter() - began
-    _write(out, store, evaluations, grids, pictures, seed, seconds)
+    recipes = {"pretrain": asdict(pretraining), "metatrain": asdict(metatraining)}
+    write_json(
+        {
+            "seed": seed,
+            "seconds": seconds,
+            "recipes": recipes,
+            "evaluations": {name: evaluation.as_dict() for name, evaluation in evaluations.items()},
+        },
+        out / "report.json",
+    )
+    write_page(
+        Page("deepemd demo", _LEAD, grids, pictures, _notes(store, evaluations, seed, seconds)), out / "index.html"
+    )
     print(f"report: {out / 'index.html'} ({seconds:.0f} s in all)")
     return evaluations
 
@@ -100,29 +120,14 @@ def _print(grids: list[Grid]) -> None:
         console.print(grid.rich())
 
 
-def _write(
-    out: Path,
-    store: Store,
-    evaluations: dict[str, Evaluation],
-    grids: list[Grid],
-    pictures: dict[str, Path],
-    seed: int,
-    seconds: float,
-) -> None:
+def _notes(store: Store, evaluations: dict[str, Evaluation], seed: int, seconds: float) -> dict[str, str]:
+    """What the page says in small print."""
     novel = store.splits["novel"].fingerprint
-    content = {
-        "seed": seed,
-        "seconds": seconds,
-        "recipes": {"pretrain": asdict(PRETRAIN["glyphs"]), "metatrain": asdict(METATRAIN["glyphs"])},
-        "evaluations": {name: evaluation.as_dict() for name, evaluation in evaluations.items()},
-    }
-    write_json(content, out / "report.json")
     some = next(iter(evaluations.values()))
-    notes = {
+    return {
         "images": f"{novel.name}: {novel.classes} letters, {novel.images:,} images, sha256 {novel.sha256}",
         "seed": f"{seed}; episodes: {some.episodes.seed}",
         "versions": ", ".join(f"{key} {value}" for key, value in some.as_dict()["versions"].items()),
         "time": f"{seconds:.0f} s for rendering, training, evaluation and pictures",
         "models": "pretrain/best and metatrain/best beside this page; open one with deepemd.DeepEMD.load",
     }
-    write_page(Page("deepemd demo", _LEAD, grids, pictures, notes), out / "index.html")

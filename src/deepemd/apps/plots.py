@@ -129,7 +129,7 @@ def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
 
 
 def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
-    """Draw the validation accuracy and the training loss of runs, one after the other.
+    """Draw the validation accuracy, with its 95 % interval, and the training loss of runs, one after the other.
 
     Args:
         runs: (label, folder of the run); each folder holds the metrics.csv that training wrote.
@@ -138,14 +138,15 @@ def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
     figure = _figure(4.2 * len(runs), 3.2)
     for axes, (label, folder) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
         rows = _metrics(folder / "metrics.csv")
-        loss, accuracy = (_series(rows, name) for name in ("loss", "val_accuracy"))
+        loss, accuracy, half_width = (_series(rows, name) for name in ("loss", "val_accuracy", "val_ci95"))
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("epoch")
         axes.plot(*loss, "o-", color="0.6", markersize=3)
         axes.set_ylabel("training loss", color="0.45")
         axes.set_ylim(bottom=0)
         right = axes.twinx()
-        right.plot(accuracy[0], [100 * a for a in accuracy[1]], "o-", color=_SUPPORT, markersize=4)
+        percent, bars = ([100 * value for value in series[1]] for series in (accuracy, half_width))
+        right.errorbar(accuracy[0], percent, bars, fmt="o-", color=_SUPPORT, markersize=4, capsize=2, linewidth=1.2)
         right.set_ylabel("validation accuracy, 5-way 1-shot (%)", color=_SUPPORT, fontsize=9)
     figure.tight_layout()
     return _save(figure, path)

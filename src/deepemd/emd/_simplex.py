@@ -318,9 +318,9 @@ def _pivot(i, j, reduced, base, words, ws):
         on_row_side = on_row_side & (not less)
         x = parent[x]
 
-    # The subtree below the leaving arc moves over to the other end of the entering arc. The path inner .. leave is turned
-    # around: a node there keeps what hung below it but not below the node before. The nodes above lose the subtree, those
-    # above its new place gain it, and theta flows round the cycle.
+    # The subtree below the leaving arc moves over to the other end of the entering arc. The path inner .. leave is
+    # turned around: a node there keeps what hung below it but not below the node before. The nodes above lose the
+    # subtree, those above its new place gain it, and theta flows round the cycle.
     inner, outer, shift = (i, j, reduced) if on_row_side else (j, i, -reduced)
     change = -theta if on_row_side else theta  # of the flow above a row on the inner side; the opposite elsewhere
     for w in range(words):

@@ -32,7 +32,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Cut a batch into ranges that shrink toward the end, so that a thread which is held up leaves work to the others."""
+    """Solve every problem, on up to ``torch.get_num_threads()`` threads. -> the first refused and why, or (-1, OK).
     first = 0
     while first < batch:
         last = min(batch, first + max(4, (batch - first) // (2 * threads)))

@@ -105,7 +105,7 @@ def metatrain(
     """Train a saved model on episodes and keep the best by validation accuracy, never one worse than it was.
 
     Args:
-        recipe: the settings; see :data:`deepemd.training.recipes.METATRAIN` for complete ones.
+        recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_METATRAIN` for a complete one.
         model: folder of the model to start from, usually ``best`` of a pre-training run.
         base, val, out, seed, resume, precision, device: as for :func:`deepemd.training.pretrain.pretrain`.
 

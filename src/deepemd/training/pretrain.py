@@ -106,7 +106,7 @@ def pretrain(
     the same number of threads ends as one that was not, to the bit.
 
     Args:
-        recipe: the settings; see :data:`deepemd.training.recipes.PRETRAIN` for complete ones.
+        recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_PRETRAIN` for a complete one.
         base: the images to train on.
         val: the images on whose episodes the best checkpoint is picked; of other classes.
         out: folder of the run: see :mod:`deepemd.training.folder`. The model is saved as ``out/best``.

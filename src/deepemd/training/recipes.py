@@ -1,7 +1,7 @@
 """What a training run is: every setting, its default and when to change it.
 
-The defaults are the paper's, for ResNet-12 on miniImageNet. ``PRETRAIN`` and ``METATRAIN`` hold complete recipes for
-the data sets that were tried.
+The defaults are the paper's, for ResNet-12 on miniImageNet. ``GLYPHS_PRETRAIN`` and ``GLYPHS_METATRAIN`` are those of
+``deepemd demo``; the folder recipes/ of the source holds others as YAML.
 """
 
 import math
@@ -14,8 +14,8 @@ from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, backbone
 
 __all__ = [
-    "METATRAIN",
-    "PRETRAIN",
+    "GLYPHS_METATRAIN",
+    "GLYPHS_PRETRAIN",
     "Augmentation",
     "MetatrainRecipe",
     "ModelConfig",
@@ -227,39 +227,19 @@ def _check_interval(epochs: int, validation: Validation) -> None:
 _GLYPHS = Augmentation(flip=False, crop_scale=(0.5, 1.0))
 _CONV4_GLYPHS = ModelConfig("conv4", pools=3, image_size=40, resize=40)
 
-PRETRAIN: dict[str, PretrainRecipe] = {
-    "glyphs": PretrainRecipe(
-        _CONV4_GLYPHS,
-        epochs=12,
-        batch_size=64,
-        schedule=Schedule("cosine", warmup=0.5),
-        augmentation=_GLYPHS,
-        validation=Validation(n_episodes=200, every=2),
-    ),
-    "miniimagenet-conv4": PretrainRecipe(
-        ModelConfig("conv4"),
-        epochs=30,
-        batch_size=64,
-        schedule=Schedule("cosine", warmup=0.5),
-        augmentation=Augmentation(crop_scale=(0.2, 1.0)),
-        validation=Validation(n_episodes=200, every=2),
-    ),
-    "miniimagenet-resnet12": PretrainRecipe(),
-}
+GLYPHS_PRETRAIN = PretrainRecipe(
+    _CONV4_GLYPHS,
+    epochs=12,
+    batch_size=64,
+    schedule=Schedule("cosine", warmup=0.5),
+    augmentation=_GLYPHS,
+    validation=Validation(n_episodes=200, every=2),
+)
 
-METATRAIN: dict[str, MetatrainRecipe] = {
-    "glyphs": MetatrainRecipe(
-        epochs=8,
-        lr=3e-3,
-        schedule=Schedule("cosine"),
-        augmentation=_GLYPHS,
-        validation=Validation(n_episodes=200, every=2),
-    ),
-    "miniimagenet-conv4": MetatrainRecipe(
-        epochs=20,
-        schedule=Schedule("cosine"),
-        augmentation=Augmentation(crop_scale=(0.2, 1.0)),
-        validation=Validation(n_episodes=200, every=2),
-    ),
-    "miniimagenet-resnet12": MetatrainRecipe(),
-}
+GLYPHS_METATRAIN = MetatrainRecipe(
+    epochs=8,
+    lr=3e-3,
+    schedule=Schedule("cosine"),
+    augmentation=_GLYPHS,
+    validation=Validation(n_episodes=200, every=2),
+)
