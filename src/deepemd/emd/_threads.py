@@ -32,7 +32,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Solve every problem, on up to ``torch.get_num_threads()`` threads. -> the first refused and why, or (-1, OK).
+    """Cut a batch into ranges that shrink toward the end: a thread that is held up leaves work to the others."""
     first = 0
     while first < batch:
         last = min(batch, first + max(4, (batch - first) // (2 * threads)))
@@ -41,7 +41,7 @@ def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
 
 
 def solve_batch(arrays: tuple, totals_tolerance: float, outputs: tuple) -> tuple[int, int]:
-    """Solve every problem on at most ``torch.get_num_threads()`` threads. -> the first refused and why, or (-1, OK).
+    """Solve every problem, on up to ``torch.get_num_threads()`` threads. -> the first refused and why, or (-1, OK).
 
     The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
     """
