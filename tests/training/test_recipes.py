@@ -12,6 +12,7 @@ from deepemd.training.recipes import (
     GLYPHS_METATRAIN,
     GLYPHS_PRETRAIN,
     MetatrainRecipe,
+    ModelConfig,
     PretrainRecipe,
     Schedule,
     Validation,
@@ -62,5 +63,18 @@ def test_settings_that_make_no_sense_are_named() -> None:
         MetatrainRecipe(episodes_per_step=3)
     with pytest.raises(InputError, match="n_way is 0"):
         Validation(n_way=0)
+    with pytest.raises(InputError, match="n_query is 0"):
+        MetatrainRecipe(n_query=0)
+    with pytest.raises(InputError, match=r"label_smoothing is 7: it must be from 0 to 1"):
+        PretrainRecipe(label_smoothing=7)
+    for recipe in (PretrainRecipe, MetatrainRecipe):
+        with pytest.raises(InputError, match=r"weight_decay is -1: it must be at least 0"):
+            recipe(weight_decay=-1)
+    with pytest.raises(InputError, match="warmup is -1"):
+        Schedule(warmup=-1)
+    with pytest.raises(InputError, match="lr is nan"):
+        PretrainRecipe(lr=float("nan"))
+    with pytest.raises(InputError, match="temperature is 0"):
+        ModelConfig(temperature=0)
     with pytest.raises(InputError, match=r"schedule\.kind is 'linear'"):
         Schedule(kind="linear")  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,22 +210,156 @@ def test_a_process_that_is_ended_from_outside_resumes_as_the_run(
     assert_same(pretrain(LONG, base, val, out, resume=True), whole_long)
 
 
-def test_meta_training_resumes_as_the_run_and_counts_its_start(
-    whole: TrainingResult, patterns: Store, tmp_path: Path
+@pytest.fixture(scope="module")
+def whole_meta(whole: TrainingResult, patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The meta-training that nothing interrupts, from the model of the whole pre-training."""
+    out = tmp_path_factory.mktemp("whole") / "meta"
+    return metatrain(META, whole.model, patterns.splits["base"], patterns.splits["val"], out)
+
+
+def test_meta_training_repeats_and_counts_its_start(
+    whole: TrainingResult, whole_meta: TrainingResult, patterns: Store, tmp_path: Path
 ) -> None:
     base, val = patterns.splits["base"], patterns.splits["val"]
-    result = metatrain(META, whole.model, base, val, tmp_path / "meta")
-    table = rows(result)
+    table = rows(whole_meta)
     assert [int(row["step"]) for row in table] == [0, 2, 4]
     assert float(table[0]["val_accuracy"]) == whole.accuracy
-    assert result.accuracy >= whole.accuracy
-    again = metatrain(META, whole.model, base, val, tmp_path / "again")
-    assert_same(again, result)
+    assert whole_meta.accuracy >= whole.accuracy
+    assert_same(metatrain(META, whole.model, base, val, tmp_path / "again"), whole_meta)
 
     ruinous = replace(META, lr=3.0, schedule=Schedule(decay=1.0))
     spoilt = metatrain(ruinous, whole.model, base, val, tmp_path / "spoilt")
     assert spoilt.step == 0
     assert weights(spoilt) == weights(whole)
+
+
+META_SCRIPT = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_runs import META
+from deepemd.data import load
+from deepemd.errors import Interrupted
+from deepemd.training import metatrain as meta
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    store, step, episode_batches = load(sys.argv[2]), int(sys.argv[5]), meta.episode_batches
+    def signalled(*arguments):  # while a step is prepared, the signal comes
+        batches = episode_batches(*arguments)
+        make = batches.make
+        def made(k):
+            if k == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return make(k)
+        batches.make = made
+        return batches
+    meta.episode_batches = signalled
+    try:
+        meta.metatrain(META, sys.argv[3], store.splits["base"], store.splits["val"], Path(sys.argv[4]))
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize("step", [1, 2])  # before a validation, within an epoch
+def test_meta_training_ended_by_sigterm_resumes_as_the_run(
+    step: int, whole: TrainingResult, whole_meta: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", META_SCRIPT, str(Path(__file__).parent), str(patterns.path), str(whole.model)]
+    done = subprocess.run([*command, str(out), str(step)], capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert not (out / "result.json").exists()
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == step + 1
+    resumed = metatrain(META, whole.model, patterns.splits["base"], patterns.splits["val"], out, resume=True)
+    assert_same(resumed, whole_meta)
+    ends = [torch.load(r.metrics.parent / "last.ckpt", weights_only=True) for r in (resumed, whole_meta)]
+    for name, tensor in ends[0]["state_dict"].items():
+        assert torch.equal(tensor, ends[1]["state_dict"][name]), name  # the last weights, not only the best
+    assert [e["global_step"] for e in ends] == [4, 4]
+
+
+LIMITED = """
+import resource, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_runs import RECIPE
+from deepemd.data import load
+from deepemd.errors import InputError
+from deepemd.training.pretrain import pretrain
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    store = load(sys.argv[2])
+    for split in store.splits.values():
+        split.pixels(RECIPE.model.resize)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
+    try:
+        pretrain(RECIPE, store.splits["base"], store.splits["val"], Path(sys.argv[3]), resume=True)
+    except InputError as error:
+        sys.exit(f"InputError {error}")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+@pytest.mark.parametrize(
+    ("limit", "says", "there"),
+    [
+        (45_000, r"last\.ckpt: cannot be written .*File too large.*free space and --resume", True),
+        (10_000, r"best: a quota or file size limit was reached.*nothing half-written was kept", False),
+        (60, r"run: cannot be written .*File too large.*free space and --resume", False),  # TensorBoard's file
+    ],
+)
+def test_a_disk_that_takes_no_more_loses_nothing(
+    limit: int, says: str, there: bool, whole: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(whole.metrics.parent / "config.yaml", out)  # so small a file finds room
+    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(patterns.path), str(out), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.search(f"InputError .*{says}", done.stderr), done.stderr
+    assert not (out / "last.ckpt").exists()
+    assert (out / "best" / "model.safetensors").exists() == there
+    if there:
+        DeepEMD.load(out / "best")
+    leftovers = [path.name for path in out.rglob(".*")]
+    assert not leftovers
+    assert_same(
+        pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out, resume=True), whole
+    )  # there is room again
+
+
+def test_settings_that_do_not_fit_leave_nothing_in_the_way(patterns: Store, tmp_path: Path) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    for wrong, says in (
+        (
+            replace(RECIPE, validation=replace(RECIPE.validation, n_way=7)),
+            "n_way: 7 classes asked for, but there are 6",
+        ),
+        (replace(RECIPE, validation=replace(RECIPE.validation, n_query=16)), "class 'val0' has 16 images"),
+        (replace(RECIPE, model=replace(RECIPE.model, pyramid=(2,))), "level 2 repeats the 2 x 2 map"),
+        (replace(RECIPE, model=replace(RECIPE.model, image_size=4)), "images of 4 x 4 are too small"),
+    ):
+        with pytest.raises(InputError, match=says):
+            pretrain(wrong, base, val, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="seed is -1"):
+        pretrain(RECIPE, base, val, tmp_path / "run", seed=-1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+    whole: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    base, val = patterns.splits["base"], patterns.splits["val"]
+    other = replace(RECIPE, epochs=1, model=replace(RECIPE.model, channels=8))
+    pretrain(other, base, val, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    shutil.copy(whole.metrics.parent / "last.ckpt", tmp_path / "run")
+    with pytest.raises(InputError, match=r"last\.ckpt: of another architecture: .* \(16, 3, 3, 3\) .* \(8, 3, 3, 3\)"):
+        pretrain(other, base, val, tmp_path / "run", resume=True)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(whole: TrainingResult, patterns: Store) -> None:

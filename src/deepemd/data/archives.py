@@ -52,7 +52,11 @@ def open_archive(path: Path, scratch: Path) -> Archive:
 
 
 def _folder(path: Path) -> Archive:
-    found = (Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)
+    def refuse(error: OSError) -> None:  # os.walk would leave the folder out, and its class with it
+        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror}): give yourself access to it")
+
+    walk = os.walk(path, followlinks=True, onerror=refuse)
+    found = (Path(folder) / name for folder, _, names in walk for name in names)
     files = {file.relative_to(path).as_posix(): file for file in found}
 
     def read(name: str) -> bytes:

@@ -67,7 +67,7 @@ def prepare(
     """
     root = Path(root) if root is not None else default_root()
     folder = Path(name)
-    if str(name) not in DATASETS and source is None and folder.is_dir():
+    if str(name) not in DATASETS and source is None and _is_folder(folder):
         if (folder / "store.json").is_file():
             return open_store(folder)
         return _prepare_folder(folder, root, force)
@@ -91,6 +91,14 @@ def prepare(
 def prepared(root: PathLike | None = None) -> list[Path]:
     """The folders of all stores in ``root``, sorted; :func:`load` opens each."""
     return sorted(file.parent for file in (Path(root) if root is not None else default_root()).glob("[!.]*/store.json"))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as error:  # no access, a name that is too long, a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be looked up ({reason}): check the name and the access to it") from error
 
 
 def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) -> dict[str, Draft]:

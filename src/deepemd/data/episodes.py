@@ -6,7 +6,7 @@ by i, with integer arithmetic only: the same on every machine, with every numpy,
 a resume.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,7 @@ class EpisodeSampler:
         n_episodes: length of the sequence; the first episodes do not depend on it.
         seed: 0 <= seed < 2**64; another seed gives unrelated episodes.
         groups: int64 (N,) or None; query images of a class then come from groups that do not occur in its support.
+        names: of the classes, by label, to call them in messages.
 
     Raises:
         InputError: more ways than classes, or a class with too few images or groups (it is named).
@@ -90,6 +91,7 @@ class EpisodeSampler:
         n_episodes: int = 1000,
         seed: int = 0,
         groups: np.ndarray | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         labels = np.asarray(labels)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -113,14 +115,14 @@ class EpisodeSampler:
         self._members = [part.tolist() for part in np.split(order, starts[1:])]
         self._groups = None if groups is None else np.asarray(groups).tolist()
         for label, members in zip(self.classes, self._members, strict=True):
-            self._check(int(label), members)
+            self._check(f"class {label}" if names is None else f"class {names[label]!r}", members)
 
-    def _check(self, label: int, members: list[int]) -> None:
+    def _check(self, name: str, members: list[int]) -> None:
         """Refuse a class from which some draw of the support would leave too few queries."""
         asked = f"{self.n_shot} support + {self.n_query} query images"
         if len(members) < self.n_shot + self.n_query:
             raise InputError(
-                f"class {label} has {len(members)} images, but {asked} are asked for: "
+                f"{name} has {len(members)} images, but {asked} are asked for: "
                 "lower n_shot or n_query, or leave the class out"
             )
         if self._groups is not None:
@@ -128,7 +130,7 @@ class EpisodeSampler:
             left = int(np.sort(sizes)[::-1][self.n_shot :].sum())  # the support may take the n_shot largest groups
             if left < self.n_query:
                 raise InputError(
-                    f"class {label} has {len(sizes)} groups, and {self.n_shot} of them in the support may leave only "
+                    f"{name} has {len(sizes)} groups, and {self.n_shot} of them in the support may leave only "
                     f"{left} images of other groups, but {asked} are asked for: lower n_shot or n_query"
                 )
 

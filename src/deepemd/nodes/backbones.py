@@ -58,6 +58,7 @@ class Conv4(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, 3, H, W) images into (B, C, H / 2^pools, W / 2^pools) maps."""
+        _check_size(images, self.config["pools"])
         maps: Tensor = self.blocks(images)
         return maps
 
@@ -99,8 +100,17 @@ class ResNet12(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, 3, H, W) images into (B, 640, H // 16, W // 16) maps."""
+        _check_size(images, 4)
         maps: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(images))))
         return maps
+
+
+def _check_size(images: Tensor, pools: int) -> None:
+    if min(images.shape[-2:]) < 2**pools:
+        raise InputError(
+            f"images of {images.shape[-2]} x {images.shape[-1]} are too small for an encoder that halves them {pools}"
+            f" times: image_size must be at least {2**pools}; enlarge it, or lower pools (conv4)"
+        )
 
 
 def initialise(module: nn.Module, slope: float) -> None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import EpisodeSampler
+from deepemd.errors import InputError
 
-__all__ = ["Batch", "Batches", "classification_batches", "draw_seed", "episode_batches"]
+__all__ = ["Batch", "Batches", "check_seed", "classification_batches", "draw_seed", "episode_batches"]
 
 ORDER, AUGMENTATION = 1, 2  # what random words are for: a limb of the generator's counter keeps the streams apart
 
@@ -34,6 +35,12 @@ class Batch(NamedTuple):
 def _words(seed: int, purpose: int, index: int, count: int) -> NDArray[np.uint64]:
     """Raw words of the counter-based generator Philox: the same with every version of NumPy, on every machine."""
     return np.random.Philox(key=seed, counter=[0, index, purpose, 0]).random_raw(count)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that the generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}: it must be from 0 to 2**63 - 1")
 
 
 def draw_seed(seed: int, step: int) -> int:

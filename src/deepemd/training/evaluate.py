@@ -70,7 +70,7 @@ class Episodes:
 
     def sampler(self, images: Images) -> EpisodeSampler:
         """The episodes over a split."""
-        return EpisodeSampler(images.labels, groups=images.groups, **asdict(self))
+        return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Runs a Lightning module from its first step, or from where it was interrupted, to its result."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from deepemd.errors import InputError
 from deepemd.training.batches import Batches
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.folder import RunFolder, TrainingResult
@@ -57,16 +59,27 @@ def sgd(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimi
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's banners and tips, and a warning that it draws from newer versions of torch."""
+    """Silence Lightning's banners and tips, and a warning that it draws from newer versions of torch.
+
+    TensorBoard's writing thread is silenced too: what stops it is raised again at the next write.
+    """
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
+    hook = threading.excepthook
+
+    def unless_tensorboard(died: threading.ExceptHookArgs) -> None:
+        if not type(died.thread).__module__.startswith("tensorboard."):
+            hook(died)
+
     for logger in loggers:
         logger.setLevel(logging.ERROR)
+    threading.excepthook = unless_tensorboard
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:
+        threading.excepthook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
@@ -105,7 +118,7 @@ def fit(
     steps = len(batches)
     display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
     keeper = Keeper(folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display)
-    checkpoint = folder.checkpoint()
+    checkpoint = folder.checkpoint(module)
     if checkpoint is not None and checkpoint["global_step"] >= steps:  # interrupted after the last step
         return folder.finish(checkpoint["callbacks"][STATE]["best"], steps)
     done = 0 if checkpoint is None else int(checkpoint["global_step"])
@@ -129,14 +142,16 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder.path,
         )
-        if validate_first and checkpoint is None:
-            trainer.validate(module, dataloaders=module.validator, verbose=False)
         resume_from = None if checkpoint is None else str(folder.last)
         del checkpoint  # its memory
         try:
+            if validate_first and resume_from is None:
+                trainer.validate(module, dataloaders=module.validator, verbose=False)
             trainer.fit(module, batches, module.validator, ckpt_path=resume_from, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
             raise KeyboardInterrupt from stop
+        except OSError as error:  # of TensorBoard's own file: ours are written with messages of their own
+            raise InputError(f"{folder.path}: cannot be written ({error}); free space and --resume") from error
     return folder.finish(keeper.best, steps)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from deepemd.errors import InputError
 from deepemd.files import write
@@ -67,7 +68,9 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     def open(self, settings: dict[str, Any], *, resume: bool) -> TrainingResult | None:
-        """Begin a run here, or check that the run that is here can be resumed with these settings.
+        """Check that a run can begin here, or that the run that is here can be resumed with these settings.
+
+        Nothing is written yet: see :meth:`begin`.
 
         Returns:
             The result, if the run has ended already.
@@ -77,11 +80,7 @@ class RunFolder:
         """
         import yaml  # type: ignore[import-untyped]
 
-        settings = json.loads(json.dumps(settings))  # as it will be read back: tuples become lists
         if not self.config.exists():
-            made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
-            content = yaml.safe_dump({**settings, "made_with": made_with}, sort_keys=False)
-            write(self.config, content.encode(), "choose another out")
             return None
         if not resume:
             raise InputError(f"{self.path}: holds a run already: pass --resume to go on with it, or another out")
@@ -90,7 +89,7 @@ class RunFolder:
             before = _flat({key: value for key, value in earlier.items() if key != "made_with"})
         except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.config}: damaged ({error}); begin again in another out") from error
-        now = _flat(settings)
+        now = _flat(_plain(settings))
         for name in [*now, *before]:
             old, new = before.get(name, "nothing"), now.get(name, "nothing")
             if old != new:
@@ -100,11 +99,25 @@ class RunFolder:
                 )
         return self.result()
 
-    def checkpoint(self) -> dict[str, Any] | None:
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write config.yaml, unless the run has begun: once all settings are known to fit, so that a run that could not
+        begin leaves nothing in the way of the next try.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        import yaml
+
+        if not self.config.exists():
+            made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
+            content = yaml.safe_dump({**_plain(settings), "made_with": made_with}, sort_keys=False)
+            write(self.config, content.encode(), "choose another out")
+
+    def checkpoint(self, module: nn.Module) -> dict[str, Any] | None:
         """The content of last.ckpt, None where the run was ended before the first one.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or its weights are not of the `module` that is to go on.
         """
         if not self.last.exists():
             return None
@@ -113,6 +126,15 @@ class RunFolder:
             _ = content["global_step"], content["callbacks"], content["state_dict"]
         except Exception as error:  # torch raises all kinds for a truncated archive
             raise InputError(f"{self.last}: damaged or truncated ({error}); begin again in another out") from error
+        states = (module.state_dict(), content["state_dict"])
+        expected, found = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in states)
+        for name in [*expected, *found]:
+            if expected.get(name) != found.get(name):
+                raise InputError(
+                    f"{self.last}: of another architecture: {name} is {found.get(name, 'absent')} in it and"
+                    f" {expected.get(name, 'absent')} in this run; put the run's own last.ckpt back, or begin again in"
+                    " another out"
+                )
         return content
 
     def finish(self, best: dict[str, float], steps: int) -> TrainingResult:
@@ -133,6 +155,11 @@ class RunFolder:
             return TrainingResult(**{**content, "model": self.best, "metrics": self.metrics})
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: damaged ({error}); remove it and resume the run") from error
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they will be read back: tuples become lists."""
+    return dict(json.loads(json.dumps(settings)))
 
 
 def fsync(path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
 from deepemd.model import WEIGHTS_FILE, DeepEMD
-from deepemd.training.batches import Batch, episode_batches
+from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.evaluate import Figure
 from deepemd.training.fit import Meter, fit, sgd
@@ -117,6 +117,7 @@ def metatrain(
     start = DeepEMD.load(model).train()
     accelerator = choose_device(device)
     number_format = choose_precision(precision, accelerator)
+    check_seed(seed)
     settings = {
         "command": "metatrain",
         "recipe": asdict(recipe),
@@ -140,9 +141,11 @@ def metatrain(
         n_episodes=recipe.epochs * recipe.episodes_per_epoch,
         seed=seed,
         groups=base.groups,
+        names=base.classes,
     )
     batches = episode_batches(base.pixels(start.resize), episodes, recipe.episodes_per_step)
     module = MetatrainModule(start, recipe, validator)
+    folder.begin(settings)
     return fit(
         module,
         batches,

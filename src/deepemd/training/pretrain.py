@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepemd.data import Images
 from deepemd.data.augment import Augment
 from deepemd.model import DeepEMD
-from deepemd.training.batches import Batch, classification_batches
+from deepemd.training.batches import Batch, check_seed, classification_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.evaluate import Figure
 from deepemd.training.fit import Meter, fit, sgd
@@ -123,6 +123,7 @@ def pretrain(
     folder = RunFolder(Path(out))
     accelerator = choose_device(device)
     number_format = choose_precision(precision, accelerator)
+    check_seed(seed)
     settings = {
         "command": "pretrain",
         "recipe": asdict(recipe),
@@ -140,6 +141,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         module = PretrainModule(recipe.model.build(), len(base.classes), recipe, validator, steps_per_epoch)
+    folder.begin(settings)
     return fit(
         module,
         batches,

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from deepemd.errors import InputError
 from deepemd.matching import Weights
 from deepemd.model import DeepEMD
@@ -25,9 +27,15 @@ __all__ = [
 ]
 
 
+def _within(owner: object, name: str, low: float, high: float = math.inf) -> None:
+    if not low <= getattr(owner, name) <= high:
+        most = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+        raise InputError(f"{name} is {getattr(owner, name)}: it must be {most}")
+
+
 def _positive(owner: object, *names: str) -> None:
     for name in names:
-        if getattr(owner, name) <= 0:
+        if not 0 < getattr(owner, name) < math.inf:
             raise InputError(f"{name} is {getattr(owner, name)}: it must be above 0")
 
 
@@ -55,10 +63,18 @@ class ModelConfig:
     temperature: float = 12.5
     weights: Weights = "cross-reference"
 
+    def __post_init__(self) -> None:
+        _positive(self, "image_size", "resize", "temperature")
+
     def build(self) -> DeepEMD:
-        """The model with fresh weights, from torch's global generator."""
+        """The model with fresh weights, from torch's global generator.
+
+        Raises:
+            InputError: settings that do not fit each other: images too small for the encoder, a pyramid level that is
+                not coarser than its map. They are tried on an empty image, so that no hour is spent before.
+        """
         settings = {"channels": self.channels, "pools": self.pools} if self.backbone == "conv4" else {}
-        return DeepEMD(
+        model = DeepEMD(
             backbone(self.backbone, **settings),
             FCN(tuple(self.pyramid)),
             image_size=self.image_size,
@@ -66,6 +82,9 @@ class ModelConfig:
             temperature=self.temperature,
             weights=self.weights,
         )
+        with torch.no_grad():
+            model.eval().embed(torch.zeros(1, 3, self.image_size, self.image_size))
+        return model.train()
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class Schedule:
         if self.kind not in ("step", "cosine"):
             raise InputError(f"schedule.kind is {self.kind!r}: choose step or cosine")
         _positive(self, "decay", "every")
+        _within(self, "warmup", 0)
 
     def factor(self, epoch: float, epochs: int) -> float:
         """By what the learning rate is multiplied at a moment of the run, in epochs from its start.
@@ -174,6 +194,8 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch_size", "lr")
+        _within(self, "weight_decay", 0)
+        _within(self, "label_smoothing", 0, 1)
         _check_interval(self.epochs, self.validation)
 
 
@@ -210,7 +232,8 @@ class MetatrainRecipe:
     validation: Validation = field(default_factory=lambda: Validation(n_episodes=1000))
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "episodes_per_epoch", "episodes_per_step", "lr")
+        _positive(self, "epochs", "episodes_per_epoch", "episodes_per_step", "n_way", "n_shot", "n_query", "lr")
+        _within(self, "weight_decay", 0)
         _check_interval(self.epochs, self.validation)
         if self.episodes_per_epoch % self.episodes_per_step:
             raise InputError(

@@ -37,7 +37,14 @@ class Validator:
     def __post_init__(self) -> None:
         v = self.validation
         sampler = EpisodeSampler(
-            self.images.labels, v.n_way, v.n_shot, v.n_query, v.n_episodes, v.seed, groups=self.images.groups
+            self.images.labels,
+            v.n_way,
+            v.n_shot,
+            v.n_query,
+            v.n_episodes,
+            v.seed,
+            groups=self.images.groups,
+            names=self.images.classes,
         )
         episodes = list(sampler)
         self.used = np.unique(np.concatenate([part for e in episodes for part in (e.support, e.query)]))
