@@ -292,7 +292,7 @@ def _sort_tree(n, m, base, ws):
 # --- one pivot --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _pivot(i, j, reduced, base, words, ws):
     """Bring the arc from row i to column node j into the tree. Modifies parent, flow, sub, pot, pot32."""
     parent, flow, sub, moved, before = ws.parent, ws.flow, ws.sub, ws.moved, ws.before
@@ -384,48 +384,48 @@ def _scan(cost, pot, best, best_row, n, m, base):
 
 
 @njit(cache=True, nogil=True)
-def _improve(n, m, base, words, top, cap, ws):
-    """Pivot while the float32 scan finds a price below its tolerance. -> the pivots made."""
+def _optimise(n, m, base, words, top, cap, ws):
+    """Pivot until no price is negative. -> the pivots made; more than cap where that was not enough.
+
+    While float32 finds prices below its tolerance, the candidates of each scan serve for several pivots. Then the
+    potentials are computed anew from the tree and float64 prices decide; they end the search, or name one more arc.
+    """
     price, exact, pot, pot32, best_row = ws.price, ws.exact, ws.pot, ws.pot32, ws.best_row
-    pivots = 0
-    while pivots < cap:
-        least, j = _scan(price, pot32, ws.best32, best_row, n, m, base)
-        if not least < -PRICE_TOLERANCE * top:
-            break
-        limit = STALE * least
-        while least <= limit:
+    rough, fine = -PRICE_TOLERANCE * top, -TOLERANCE * top * max(1.0, (n + m) / 64.0)
+    pivots, fast = 0, True
+    while pivots <= cap:
+        if fast:
+            least32, j = _scan(price, pot32, ws.best32, best_row, n, m, base)
+            least = np.float64(least32)
+            if not least < rough:
+                fast = False
+                continue
+        else:
+            _sort_tree(n, m, base, ws)
+            _potentials(n, m, base, ws)
+            least, j = _scan(exact, pot, ws.best, best_row, n, m, base)
+            if not least < fine:
+                return pivots
+        limit = min(STALE * least, rough)
+        while True:
             i = best_row[j]
             reduced = exact[i * m + j] - pot[i] + pot[base + j]
-            if reduced > -0.5 * PRICE_TOLERANCE * top:  # float32 noise: leave the rest to the exact pass
-                return pivots
+            if reduced > (0.5 * rough if fast else fine):  # noise of float32: exact prices decide
+                fast = False
+                break
             _pivot(i, base + j, reduced, base, words, ws)
             pivots += 1
-            least = np.float32(np.inf)
+            if not fast:
+                fast = least < rough
+                break
+            least = np.inf
             for k in range(m):
                 r = price[best_row[k] * m + k] - pot32[best_row[k]] + pot32[base + k]
                 if r < least:
-                    least, j = r, k
-            limit = min(limit, -PRICE_TOLERANCE * top)
+                    least, j = np.float64(r), k
+            if not least <= limit:
+                break
     return pivots
-
-
-@njit(cache=True, nogil=True)
-def _finish(n, m, base, words, top, cap, ws):
-    """Pivot on exact prices until none is negative. -> the pivots made, cap + 1 if that was not enough."""
-    pivots = 0
-    tolerance = TOLERANCE * top * max(1.0, (n + m) / 64.0)
-    while True:
-        _sort_tree(n, m, base, ws)
-        _potentials(n, m, base, ws)
-        least, j = _scan(ws.exact, ws.pot, ws.best, ws.best_row, n, m, base)
-        if not least < -tolerance:
-            return pivots
-        if pivots >= cap:
-            return cap + 1
-        _pivot(ws.best_row[j], base + j, least, base, words, ws)
-        pivots += 1
-        if least < -PRICE_TOLERANCE * top:
-            pivots += _improve(n, m, base, words, top, cap - pivots, ws)
 
 
 # --- one problem, a batch ---------------------------------------------------------------------------------------------
@@ -464,9 +464,8 @@ def _solve(cost, a, b, ratio, totals_tolerance, ws):
     _greedy_tree(n, m, base, words, ws)
     _potentials(n, m, base, ws)
     cap = 10_000 + 1_000 * (n + m)
-    pivots = _improve(n, m, base, words, top, cap, ws)
-    more = _finish(n, m, base, words, top, cap, ws)
-    return OK if more <= cap else PIVOT_CAP, n, m, base, exponent, pivots + more
+    pivots = _optimise(n, m, base, words, top, cap, ws)
+    return OK if pivots <= cap else PIVOT_CAP, n, m, base, exponent, pivots
 
 
 @njit(cache=True, nogil=True)
