@@ -1,6 +1,7 @@
 """Imports go one way, the package stays light, and the public names are those that are documented."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,17 @@ MAY_IMPORT = {
 
 
 def _imports(path: Path) -> set[str]:
-    """The parts of deepemd that a file names in its imports, or in strings such as "deepemd.commands.data:list"."""
+    """The parts of deepemd that a file imports, or names in a string such as "deepemd.commands.data:data_list"."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepemd."):
             found.add(node.module.split(".")[1])
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("deepemd.")}
+        if isinstance(node, ast.ImportFrom) and node.module == "deepemd":  # a part, or a public name
+            found |= {deepemd._HOMES.get(alias.name, f"deepemd.{alias.name}").split(".")[1] for alias in node.names}
+        if isinstance(node, ast.Constant) and re.fullmatch(r"deepemd(\.\w+)+:\w+", str(node.value)):
+            found.add(node.value.split(":")[0].split(".")[1])
     return found
 
 

@@ -94,6 +94,10 @@ def test_damaged_folders_are_explained(model: DeepEMD, tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match="not the settings of a model"):
         DeepEMD.load(folder)
+    for key, value in (("mean", [0.5]), ("std", "none"), ("temperature", "hot"), ("weights", "heavy"), ("resize", 1)):
+        (folder / "config.json").write_text(json.dumps({**json.loads(config), key: value}))
+        with pytest.raises(InputError, match="not the settings of a model"):
+            DeepEMD.load(folder)
 
 
 def test_weights_of_another_architecture_are_refused(model: DeepEMD, tmp_path: Path) -> None:

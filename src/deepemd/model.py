@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class DeepEMD(nn.Module):
         super().__init__()
         if resize < image_size:
             raise InputError(f"resize is {resize}, smaller than image_size {image_size}: make it at least as large")
+        if weights not in get_args(Weights):
+            raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
         self.backbone = backbone
         self.regions = FCN() if regions is None else regions
         self.image_size = int(image_size)
@@ -191,7 +193,7 @@ class DeepEMD(nn.Module):
             regions = FCN(**{key: tuple(value) for key, value in config["regions"].items() if key != "name"})
             settings = ("image_size", "resize", "mean", "std", "temperature", "weights")
             model = cls(encoder, regions, **{key: config[key] for key in settings})
-        except (KeyError, TypeError, AttributeError, InputError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{folder / CONFIG_FILE}: not the settings of a model ({error!r}); save it again"
             ) from error
