@@ -6,21 +6,20 @@ from pathlib import Path
 import pytest
 
 
-def _outside(variable: str, name: str) -> Path:
-    """The folder that an environment variable names, else ``shared/<name>`` beside the checkout."""
-    folder = Path(os.environ.get(variable, Path(__file__).parents[2] / "shared" / name))
-    if not folder.is_dir():
-        pytest.skip(f"needs {name} files, which the project does not ship: set {variable} to their folder")
-    return folder
+def _outside(variable: str, what: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"needs {what}, which the project does not ship: set {variable} to the folder that holds them")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Values computed with the authors' implementation."""
-    return _outside("DEEPEMD_GOLDEN", "golden")
+    return _outside("DEEPEMD_GOLDEN", "values of the authors' implementation")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data sets: ``miniimagenet/{train,val}.zip`` and their CSV files."""
-    return _outside("DEEPEMD_TEST_DATA", "data")
+    return _outside("DEEPEMD_TEST_DATA", "real data sets")

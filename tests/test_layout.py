@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "model": {"emd", "matching", "nodes", "files", "errors"},
     "training": {"emd", "matching", "nodes", "data", "model", "files", "errors"},
     "apps": {"emd", "matching", "nodes", "data", "model", "training", "files", "errors"},
-    "commands": {"data", "model", "training", "apps", "errors"},
+    "commands": {"files", "data", "model", "training", "apps", "errors"},
     "cli": {"commands", "errors"},
 }
 

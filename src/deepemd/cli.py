@@ -107,13 +107,19 @@ def _run(name: str, words: list[str]) -> int:
 
 def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[str, object]:
     """Options from a function's signature and docstring, from YAML files (--config) and from the command line."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from deepemd.errors import InputError
 
     text = (function.__doc__ or "").split("\n\n    Args:")[0]
-    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=True)
+    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     parser.add_function_arguments(function, as_positional=True, sub_configs=True)
-    options = parser.instantiate(parser.parse_args(_switches(function, words)))
+    try:
+        options = parser.instantiate(parser.parse_args(_switches(function, words)))
+    except (ArgumentError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"{told}; 'deepemd {name} --help' explains every option") from error
     return {key: value for key, value in vars(options).items() if key != "config"}
 
 

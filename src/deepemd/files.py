@@ -65,9 +65,12 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
                 path.rename(old)
             try:
                 temporary.rename(path)
-            except OSError:  # another process was first: its folder is as good
+            except OSError:
                 if not path.exists():
+                    if old.exists():
+                        old.rename(path)
                     raise
+                # another process was first: its folder is as good
             _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

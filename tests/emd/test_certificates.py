@@ -137,6 +137,14 @@ def test_costs_of_any_finite_size(scale):
     assert _solve(cost * scale, a, b)[0] / scale == pytest.approx(expected, rel=1e-9 if scale > 1e-305 else 1e-3)
 
 
+@pytest.mark.parametrize("total", [1e-300, 1e-44, 1e-30, 1e30, 1e40, 1e300])
+@pytest.mark.parametrize("n", [5, 17, 40])
+def test_weights_of_any_finite_total(total, n):
+    cost, a, b = draw(np.random.default_rng(9), "random", n, n)
+    expected = _solve(cost, a, b)[0]
+    assert _solve(cost, a * total, b * total)[0] / total == pytest.approx(expected, rel=1e-9)
+
+
 def test_float32_costs_near_its_largest_number():
     cost, a, b = (torch.from_numpy(t).float() for t in draw(np.random.default_rng(8), "random", 25, 25))
     a, b = a / a.sum(), b / b.sum()

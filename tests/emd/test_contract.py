@@ -129,7 +129,8 @@ def test_bad_values_name_the_argument_and_the_first_batch_index(dtype, name, val
 def test_all_zero_weights(name):
     cost, a, b = _batch()
     {"a": a, "b": b}[name][0, 2] = 0
-    with pytest.raises(ValueError, match=rf"^{name} holds no positive weight at batch index \(0, 2\)"):
+    says = {"a": "holds no positive weight", "b": "sums to 0"}[name]
+    with pytest.raises(ValueError, match=rf"^{name} {says} at batch index \(0, 2\)"):
         emd(cost, a, b)
 
 

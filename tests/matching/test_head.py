@@ -124,8 +124,10 @@ def test_bad_values():
         emd_logits(nodes, nodes, weights="none")
     broken = nodes.clone()
     broken[1, 2, 0] = float("nan")
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match=r"^query holds NaN.*\(0, 1, 2\)"):
         emd_logits(broken, nodes)
+    with pytest.raises(ValueError, match=r"^support holds NaN.*\(0, 1, 2\)"):
+        emd_logits(nodes, broken)
 
 
 def test_no_queries():

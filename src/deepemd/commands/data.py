@@ -22,7 +22,12 @@ def data_list(root: Path | None = None) -> None:
     for head in ("data set", "split", "classes", "images", "a class", "median size", "sha256"):
         table.add_column(head, justify="left" if head in ("data set", "split", "sha256") else "right")
     for folder in prepared(root):
-        for split, images in load(folder).splits.items():
+        try:
+            store = load(folder)
+        except InputError:
+            table.add_row(folder.name, "damaged: prepare it again with --force")
+            continue
+        for split, images in store.splits.items():
             f = images.fingerprint
             each = (
                 f"{f.per_class_min}" if f.per_class_min == f.per_class_max else f"{f.per_class_min}-{f.per_class_max}"
@@ -35,7 +40,9 @@ def data_list(root: Path | None = None) -> None:
     console.print(table if table.row_count else f"nothing is prepared yet in {root or default_root()}")
 
 
-def data_prepare(name: str, source: Path | None = None, root: Path | None = None, force: bool = False) -> None:
+def data_prepare(
+    name: str, source: Path | None = None, root: Path | None = None, force: bool = False, strict: bool = True
+) -> None:
     """Check every image of a data set and keep them, as they came, in a store with a fingerprint.
 
     glyphs needs no source. miniimagenet is read from a folder, a tar or a zip that holds the images and the CSV files
@@ -47,10 +54,11 @@ def data_prepare(name: str, source: Path | None = None, root: Path | None = None
         source: where the files are.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
         force: prepare it again although it is there.
+        strict: refuse a benchmark whose classes or counts are not the published ones.
     """
     from deepemd.data import prepare
 
-    store = prepare(name, source, root, force=force)
+    store = prepare(name, source, root, force=force, strict=strict)
     for split, images in store.splits.items():
         f = images.fingerprint
         print(f"{store.name}/{split}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepemd.errors import InputError
+from deepemd.files import writable
 from deepemd.training.device import Device, Precision
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 
@@ -105,6 +106,7 @@ def evaluate(
     seed: int = 0,
     out: Path | None = None,
     precision: Precision = "auto",
+    device: Device = "auto",
     root: Path | None = None,
 ) -> None:
     """Measure a model on episodes of classes it was not trained on, beside ProtoNet and local k-NN.
@@ -123,6 +125,7 @@ def evaluate(
         seed: of the episodes; the same seed gives the same episodes to every model.
         out: JSON file to write the report to.
         precision: number format of the encoder.
+        device: where to embed the images.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from rich.console import Console
@@ -130,16 +133,21 @@ def evaluate(
     from deepemd.apps.report import accuracy_grid, write_json
     from deepemd.data import load
     from deepemd.model import DeepEMD
-    from deepemd.training.device import choose_precision
+    from deepemd.training.device import choose_device, choose_precision
     from deepemd.training.evaluate import Episodes
     from deepemd.training.evaluate import evaluate as run
 
-    network = DeepEMD.load(model)
+    if out is not None:  # before the long work
+        if out.is_dir():
+            raise InputError(f"out: {out} is a folder; name a file in it, such as {out / 'report.json'}")
+        with writable(out.parent, needed=0, remedy="choose another place for the report"):
+            out.parent.mkdir(parents=True, exist_ok=True)
+    network = DeepEMD.load(model, device=choose_device(device))
     store = load(data, root)
     if split not in store.splits:
         raise InputError(f"split: {data} has no split {split!r}; choose one of {', '.join(store.splits)}")
     episodes = Episodes(n_way, n_shot, n_query, n_episodes, seed)
-    bf16 = choose_precision(precision) == "bf16-mixed"
+    bf16 = choose_precision(precision, choose_device(device)) == "bf16-mixed"
     evaluation = run(network, store.splits[split], episodes, bf16=bf16)
     f, seconds = store.splits[split].fingerprint, evaluation.seconds
     console = Console()

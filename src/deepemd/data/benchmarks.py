@@ -138,5 +138,5 @@ def _refuse_other_splits(where: str, split: str, draft: Draft) -> None:
     raise InputError(
         f"{where}: not the {split} split of miniImageNet, which has {expected} given classes of {_PER_CLASS} images: "
         f"found {found}. The set called timm/mini-imagenet on the Hugging Face hub, for one, is divided otherwise and "
-        "its figures cannot be compared: get the one of Ravi and Larochelle, or pass strict=False"
+        "its figures cannot be compared: get the one of Ravi and Larochelle, or pass --strict false (strict=False)"
     )

@@ -145,7 +145,7 @@ def open_store(path: Path) -> Store:
     Raises:
         InputError: there is no store, or one of its files is missing, of another length or unreadable.
     """
-    remedy = "prepare it again with force=True"
+    remedy = "prepare it again with --force (force=True)"
     try:
         description = json.loads((path / "store.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
@@ -171,7 +171,7 @@ def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
     if data.stat().st_size != offsets[-1]:
         raise InputError(
             f"{data}: {data.stat().st_size:,} bytes, but its index says {offsets[-1]:,}: "
-            "prepare it again with force=True"
+            "prepare it again with --force (force=True)"
         )
     return Images(fingerprint.name, classes, labels, names, groups if len(groups) else None, fingerprint, data, offsets)
 
@@ -185,11 +185,13 @@ def verify(store: Store) -> list[str]:
             for i in track(range(len(images)), f"verifying {images.name}", len(images)):
                 _update(digest, images.labels, images.groups, images.names, i, images.encoded(i))
         except OSError as error:
-            defects.append(f"{images.path}: cannot be read ({error.strerror}): prepare it again with force=True")
+            defects.append(
+                f"{images.path}: cannot be read ({error.strerror}): prepare it again with --force (force=True)"
+            )
             continue
         if digest.hexdigest() != images.fingerprint.sha256:
             defects.append(
                 f"{images.path}: the {split} split has changed since it was prepared (hash {digest.hexdigest()[:12]}, "
-                f"its fingerprint says {images.fingerprint.sha256[:12]}): prepare it again with force=True"
+                f"its fingerprint says {images.fingerprint.sha256[:12]}): prepare it again with --force (force=True)"
             )
     return defects

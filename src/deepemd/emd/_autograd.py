@@ -30,7 +30,7 @@ _REASONS = {
     _simplex.A_ZERO: ("a", "holds no positive weight", "at least one weight must be above 0"),
     _simplex.B_NEGATIVE: ("b", "holds a negative weight", "weights must be at least 0"),
     _simplex.B_NOT_FINITE: ("b", "holds NaN or an infinite weight, or overflows when summed", "weights must be finite"),
-    _simplex.B_ZERO: ("b", "holds no positive weight", "at least one weight must be above 0"),
+    _simplex.B_ZERO: ("b", "sums to 0", "weights must be at least 0, and at least one above 0"),
 }
 
 

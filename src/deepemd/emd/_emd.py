@@ -53,7 +53,7 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
 
     Returns:
         A :class:`Transport` with value (...), u (..., n), v (..., m) and, on demand, plan (..., n, m): float64 if any
-        input is, else float32.
+        input is, else float32. A value beyond the largest number of that type comes back as infinite.
 
     Raises:
         TypeError: an argument is not a tensor of floating-point numbers.

@@ -163,8 +163,8 @@ def _mean_duals(n, m, ws):
         start[j] /= n
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _sinkhorn_duals(n, m, ws):
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _sinkhorn_duals(n, m, total_weight, ws):
     """Two rough Sinkhorn steps: duals good enough to start the greedy from. Nothing here needs to be exact."""
     price, kernel, start = ws.price, ws.kernel, ws.start
     x, y = ws.scale[:n], ws.scale[n : n + m]
@@ -193,13 +193,13 @@ def _sinkhorn_duals(n, m, ws):
             s = np.float32(0)
             for j in range(m):
                 s += kernel[i * m + j] * y[j]
-            x[i] = np.float32(ws.a[i]) / s
+            x[i] = np.float32(ws.a[i] / total_weight) / s
         start[:m] = 0.0
         for i in range(n):
             for j in range(m):
                 start[j] += kernel[i * m + j] * x[i]
         for j in range(m):
-            y[j] = np.float32(ws.b[j]) / start[j]
+            y[j] = np.float32(ws.b[j] / total_weight) / start[j]
     for j in range(m):
         start[j] = -eps * np.log(y[j])
         if not abs(start[j]) < np.float32(1e30):
@@ -460,7 +460,7 @@ def _solve(cost, a, b, ratio, totals_tolerance, ws):
     if min(n, m) < SINKHORN_FROM:
         _mean_duals(n, m, ws)
     else:
-        _sinkhorn_duals(n, m, ws)
+        _sinkhorn_duals(n, m, total_a, ws)
     _greedy_tree(n, m, base, words, ws)
     _potentials(n, m, base, ws)
     cap = 10_000 + 1_000 * (n + m)

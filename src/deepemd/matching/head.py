@@ -100,7 +100,11 @@ def emd_logits(
             cost, a, b = transport_problem(query[some, part], support[some], weights=weights, floor=floor)
             if detach_weights:
                 a, b = a.detach(), b.detach()
-            distance = transport(cost, a, b).value  # (e, q, S)
+            try:
+                distance = transport(cost, a, b).value  # (e, q, S)
+            except ValueError as error:
+                _check_finite(query=query, support=support)  # says it in the words of the caller's arguments
+                raise error
             rows.append((temperature * (1 - distance)).flatten(0, 1))  # (e q, S)
         logits = torch.cat(rows) if rows else query.new_empty(0)
         return logits.reshape(*lead, queries, supports)
@@ -117,6 +121,17 @@ def _pieces(episodes: int, queries: int, size: int) -> Iterator[tuple[slice, sli
     for e in range(episodes):
         for q in range(0, queries, step):
             yield slice(e, e + 1), slice(q, q + step)
+
+
+def _check_finite(**nodes: Tensor) -> None:
+    for name, tensor in nodes.items():
+        bad = (~tensor.isfinite()).nonzero()
+        if len(bad):
+            place = tuple(bad[0, :3].tolist())
+            raise ValueError(
+                f"{name} holds NaN or an infinite value, first at (episode, node set, node) {place}; "
+                "embeddings must be finite: look for a diverged training or a division by zero in the encoder"
+            )
 
 
 def _check(query: Tensor, support: Tensor) -> None:

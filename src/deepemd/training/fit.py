@@ -1,6 +1,7 @@
 """Runs a Lightning module from its first step, or from where it was interrupted, to its result."""
 
 import logging
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -152,7 +153,10 @@ def fit(
             raise KeyboardInterrupt from stop
         except OSError as error:  # of TensorBoard's own file: ours are written with messages of their own
             raise InputError(f"{folder.path}: cannot be written ({error}); free space and --resume") from error
-    return folder.finish(keeper.best, steps)
+    result = folder.finish(keeper.best, steps)
+    if keeper.received is not None:  # it came in the last step: this run has ended, what would follow shall not begin
+        signal.raise_signal(keeper.received)
+    return result
 
 
 def _lightning_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:

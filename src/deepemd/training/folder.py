@@ -90,8 +90,14 @@ class RunFolder:
         except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.config}: damaged ({error}); begin again in another out") from error
         now = _flat(_plain(settings))
-        for name in [*now, *before]:
-            old, new = before.get(name, "nothing"), now.get(name, "nothing")
+        missing = [name for name in now if name not in before]
+        if missing:
+            raise InputError(
+                f"{self.config}: damaged, or of another version of deepemd: it does not say"
+                f" {missing[0]}; begin again in another out"
+            )
+        for name, old in before.items():
+            new = now.get(name, "nothing")
             if old != new:
                 raise InputError(
                     f"{name}: the run in {self.path} was started with {old!r}, but {new!r} is asked for now: resume it"
