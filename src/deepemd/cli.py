@@ -119,7 +119,9 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
         options = parser.instantiate(parser.parse_args(_switches(function, words)))
     except (ArgumentError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
-        raise InputError(f"{told}; 'deepemd {name} --help' explains every option") from error
+        files = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == "--config"]
+        where = f"{', '.join(files)}: " if "config" in told and files else ""
+        raise InputError(f"{where}{told}; 'deepemd {name} --help' explains every option") from error
     return {key: value for key, value in vars(options).items() if key != "config"}
 
 
