@@ -101,8 +101,11 @@ def test_bad_input_is_one_clear_message_and_exit_code_2(capsys, words, says, tmp
 def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
     options = ["--n_way", 3, "--n_query", 4, "--n_episodes", 20]
-    code, out, _ = _run(capsys, "evaluate", model, photos, *options, "--out", tmp_path / "report.json")
+    code, out, _ = _run(
+        capsys, "evaluate", model, photos, *options, "--out", tmp_path / "report.json", "--picture", tmp_path / "m.png"
+    )
     assert code == 0
+    assert (tmp_path / "m.png").stat().st_size > 10_000
     assert "DeepEMD minus it" in out
     assert "novel: 5 classes, 40 images" in out
     assert (tmp_path / "report.json").is_file()

@@ -120,7 +120,7 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
     except (ArgumentError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
         files = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == "--config"]
-        where = f"{', '.join(files)}: " if "config" in told and files else ""
+        where = f"{', '.join(files)}: " if files and ("config" in told or isinstance(error, UnicodeDecodeError)) else ""
         raise InputError(f"{where}{told}; 'deepemd {name} --help' explains every option") from error
     return {key: value for key, value in vars(options).items() if key != "config"}
 

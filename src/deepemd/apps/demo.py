@@ -4,9 +4,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from deepemd.apps.plots import Match, learning_curve, match, matches_picture
+from deepemd.apps.plots import example_matches, learning_curve, matches_picture
 from deepemd.apps.report import Grid, Page, accuracy_grid, signed, write_json, write_page
-from deepemd.data import Images, Store, load
+from deepemd.data import Store, load
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate
@@ -54,7 +54,9 @@ def run_demo(
     _print(grids)
     pictures = {
         "Parts that were matched. The width of a line is the share of the mass that it moves; the brighter a part, the "
-        "more it weighs.": matches_picture(_examples(DeepEMD.load(second.model), novel, episodes), out / "matches.png"),
+        "more it weighs.": matches_picture(
+            example_matches(DeepEMD.load(second.model), novel, episodes.sampler(novel)), out / "matches.png"
+        ),
         "Learning curves, judged on Greek letters.": learning_curve(
             [("pre-training", out / "pretrain"), ("meta-training", out / "metatrain")], out / "learning_curve.png"
         ),
@@ -98,18 +100,6 @@ def _verdict(figure: Figure) -> str:
 
 def _describe(e: Episodes) -> str:
     return f"{e.n_way}-way {e.n_shot}-shot accuracy in %, {e.n_episodes:,} episodes, 95 % intervals"
-
-
-def _examples(model: DeepEMD, images: Images, episodes: Episodes, count: int = 3) -> list[Match]:
-    """Of some episodes, one query with the support of its own class and with that of another."""
-    sampler = episodes.sampler(images)
-    found = []
-    for e in range(min(count, len(sampler))):
-        episode = sampler[e]
-        pairs = [match(model, images, int(episode.query[0]), int(episode.support[k])) for k in (0, 1)]
-        for one, label in zip(pairs, ("same letter", "another letter"), strict=True):
-            found.append(Match(**{**vars(one), "title": f"{label}: similarity {one.similarity:.2f}"}))
-    return found
 
 
 def _print(grids: list[Grid]) -> None:

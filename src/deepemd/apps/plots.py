@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepemd.data import Images
+from deepemd.data import EpisodeSampler, Images
 from deepemd.data.images import fit
 from deepemd.emd import emd
 from deepemd.errors import InputError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["Match", "learning_curve", "match", "matches_picture"]
+__all__ = ["Match", "example_matches", "learning_curve", "match", "matches_picture"]
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
 
@@ -65,6 +65,17 @@ def match(model: DeepEMD, images: Images, query: int, support: int, title: str =
     own = [to_original(boxes, *picture.size, resize=model.resize, size=model.image_size) for picture in pictures]
     a, b, plan = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan))
     return Match(pictures[0], pictures[1], own[0], own[1], a, b, plan, 1 - float(solution.value), title)
+
+
+def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
+    """Of the first `count` episodes, one query matched with the support of its own class and with that of another."""
+    found = []
+    for e in range(min(count, len(episodes))):
+        query, support = episodes[e].query, episodes[e].support
+        for k, label in ((0, "same class"), (1, "another class")):
+            one = match(model, images, int(query[0]), int(support[k]))
+            found.append(replace(one, title=f"{label}: similarity {one.similarity:.2f}"))
+    return found
 
 
 def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:

@@ -105,6 +105,7 @@ def evaluate(
     n_episodes: int = 1000,
     seed: int = 0,
     out: Path | None = None,
+    picture: Path | None = None,
     precision: Precision = "auto",
     device: Device = "auto",
     root: Path | None = None,
@@ -124,12 +125,14 @@ def evaluate(
         n_episodes: how many; the paper takes 5,000 for one shot and 600 for more.
         seed: of the episodes; the same seed gives the same episodes to every model.
         out: JSON file to write the report to.
+        picture: PNG file for a picture of the parts that were matched in the first episodes.
         precision: number format of the encoder.
         device: where to embed the images.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from rich.console import Console
 
+    from deepemd.apps.plots import example_matches, matches_picture
     from deepemd.apps.report import accuracy_grid, write_json
     from deepemd.data import load
     from deepemd.model import DeepEMD
@@ -137,11 +140,12 @@ def evaluate(
     from deepemd.training.evaluate import Episodes
     from deepemd.training.evaluate import evaluate as run
 
-    if out is not None:  # before the long work
-        if out.is_dir():
-            raise InputError(f"out: {out} is a folder; name a file in it, such as {out / 'report.json'}")
-        with writable(out.parent, needed=0, remedy="choose another place for the report"):
-            out.parent.mkdir(parents=True, exist_ok=True)
+    for option, file, example in (("out", out, "report.json"), ("picture", picture, "matches.png")):
+        if file is not None:  # before the long work
+            if file.is_dir():
+                raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
+            with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
+                file.parent.mkdir(parents=True, exist_ok=True)
     network = DeepEMD.load(model, device=choose_device(device))
     store = load(data, root)
     if split not in store.splits:
@@ -160,6 +164,9 @@ def evaluate(
     if out is not None:
         write_json({"model": str(model), "config": network.config, "precision": precision, **evaluation.as_dict()}, out)
         console.print(f"report: {out}", highlight=False)
+    if picture is not None:
+        examples = example_matches(network.to("cpu"), store.splits[split], episodes.sampler(store.splits[split]))
+        console.print(f"picture: {matches_picture(examples, picture)}", highlight=False)
 
 
 def _splits(data: str, root: Path | None):  # type: ignore[no-untyped-def]
