@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Match", "example_matches", "learning_curve", "match", "matches_picture"]
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
+_SHADE = (0.05, 0.07, 0.2)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, co
 def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
     """Draw matches: query and support side by side, the strongest flows as lines between them.
 
-    The width of a line is its share of the mass; colour over an image is the weight of the nodes there.
+    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh.
 
     Args:
         matches: at least one.
@@ -110,14 +111,17 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
 
 
 def _image(axes: "Axes", image: "Image", boxes: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
-    """An image under a heat map of its nodes' weights."""
+    """An image under a heat map of its nodes' weights: the less a part weighs, the darker it is."""
     width, height = image.size
     heat = np.zeros((height, width))
     for (x0, y0, x1, y1), weight in zip(boxes.round().astype(int), weights, strict=True):
         x0, x1, y0, y1 = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)
         heat[y0:y1, x0:x1] += weight / max(1, (x1 - x0) * (y1 - y0))
-    axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    axes.imshow(heat, cmap="magma", alpha=0.45, interpolation="bilinear", extent=(0, width, height, 0))
+    shade = np.zeros((height, width, 4))
+    shade[..., :3] = _SHADE
+    shade[..., 3] = 0.8 * (1 - heat / heat.max())
+    for layer in (np.asarray(image), shade):
+        axes.imshow(layer, extent=(0, width, height, 0))
 
 
 def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
