@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
+from itertools import pairwise
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "main"]
@@ -119,7 +120,7 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
         options = parser.instantiate(parser.parse_args(_switches(function, words)))
     except (ArgumentError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
-        files = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == "--config"]
+        files = [after for word, after in pairwise(words) if word == "--config"]
         where = f"{', '.join(files)}: " if files and ("config" in told or isinstance(error, UnicodeDecodeError)) else ""
         raise InputError(f"{where}{told}; 'deepemd {name} --help' explains every option") from error
     return {key: value for key, value in vars(options).items() if key != "config"}
@@ -128,15 +129,10 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
 def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
     """``--resume`` alone means ``--resume=true``, for every option that is true or false."""
     switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}
-    following = [*words[1:], "--"]
-    return (
-        [
-            f"{word}=true" if word in switches and after.startswith("-") else word
-            for word, after in zip(words, following, strict=True)
-        ]
-        if words
-        else []
-    )
+    return [
+        f"{word}=true" if word in switches and after.startswith("-") else word
+        for word, after in pairwise([*words, "--"])
+    ]
 
 
 if __name__ == "__main__":
