@@ -16,6 +16,9 @@ subtree costs one mask operation per node of the cycle, and the potentials move 
 Prices are scanned in float32; flows, potentials and every decision that ends the search are float64, so the answer is
 exact (to the rounding of float64) for float32 and float64 costs alike. Zero weights stay outside the tree and get
 their duals at the end.
+
+All kernels are in one file on purpose: Numba's cache on disk watches only the file of the function that it compiled,
+so a change in another file would go unnoticed.
 """
 
 import math
