@@ -21,28 +21,28 @@ of a dense (nm + n + m)-square solve per problem; the two agree wherever the der
 import torch
 from torch import Tensor
 
-from deepemd.emd import _simplex, _threads
+from deepemd.emd import _solve, _threads
 
 _REASONS = {
-    _simplex.COST_NOT_FINITE: ("cost", "holds NaN or an infinite value", "costs must be finite"),
-    _simplex.A_NEGATIVE: ("a", "holds a negative weight", "weights must be at least 0"),
-    _simplex.A_NOT_FINITE: ("a", "holds NaN or an infinite weight, or overflows when summed", "weights must be finite"),
-    _simplex.A_ZERO: ("a", "holds no positive weight", "at least one weight must be above 0"),
-    _simplex.B_NEGATIVE: ("b", "holds a negative weight", "weights must be at least 0"),
-    _simplex.B_NOT_FINITE: ("b", "holds NaN or an infinite weight, or overflows when summed", "weights must be finite"),
-    _simplex.B_ZERO: ("b", "sums to 0", "weights must be at least 0, and at least one above 0"),
+    _solve.COST_NOT_FINITE: ("cost", "holds NaN or an infinite value", "costs must be finite"),
+    _solve.A_NEGATIVE: ("a", "holds a negative weight", "weights must be at least 0"),
+    _solve.A_NOT_FINITE: ("a", "holds NaN or an infinite weight, or overflows when summed", "weights must be finite"),
+    _solve.A_ZERO: ("a", "holds no positive weight", "at least one weight must be above 0"),
+    _solve.B_NEGATIVE: ("b", "holds a negative weight", "weights must be at least 0"),
+    _solve.B_NOT_FINITE: ("b", "holds NaN or an infinite weight, or overflows when summed", "weights must be finite"),
+    _solve.B_ZERO: ("b", "sums to 0", "weights must be at least 0, and at least one above 0"),
 }
 
 
 def _refuse(problem: int, reason: int, batch_shape: list[int], ratio: Tensor, tolerance: float) -> None:
     index = tuple(int(k) for k in torch.unravel_index(torch.tensor(problem), batch_shape)) if batch_shape else ()
     where = f" at batch index {index}" if index else ""
-    if reason == _simplex.TOTALS:
+    if reason == _solve.TOTALS:
         raise ValueError(
             f"a and b have different totals{where}: sum(a) / sum(b) = {float(ratio[problem]):.6g}, off 1 by more than "
             f"{tolerance:g}; scale the weights to one total first (smaller differences count as rounding)"
         )
-    if reason == _simplex.PIVOT_CAP:
+    if reason == _solve.PIVOT_CAP:
         raise RuntimeError(
             f"the network simplex reached its pivot limit{where}; the result would not be certain to be optimal. "
             "Please report the problem (cost, a, b) to the authors of deepemd"
@@ -75,7 +75,7 @@ def transport(
         problem, reason = _threads.solve_batch(
             tuple(t.numpy() for t in host), tolerance, tuple(t.numpy() for t in outputs)
         )
-        if reason != _simplex.OK:
+        if reason != _solve.OK:
             _refuse(problem, reason, batch_shape, host[3], tolerance)
     value, u, v, rows, cols, flow = (t.to(cost.device) for t in outputs)
     return value, u, v, rows, cols, flow

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from deepemd.emd._simplex import OK, solve_range
+from deepemd.emd._solve import OK, solve_range
+from deepemd.emd._workspace import kind
 
 # Below this much work (problems times n times m) waking a second thread costs more than it saves.
 _WORK_FOR_A_THREAD = 2_000
@@ -46,7 +47,8 @@ def solve_batch(arrays: tuple, totals_tolerance: float, outputs: tuple) -> tuple
     The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
     """
     cost = arrays[0]
-    batch = cost.shape[0]
+    batch, n, m = cost.shape
+    shape = kind(n, m)
     threads = max(1, min(torch.get_num_threads(), batch, cost.size // _WORK_FOR_A_THREAD))
     pieces = iter([(0, batch)]) if threads == 1 else iter(list(_pieces(batch, threads)))
 
@@ -54,7 +56,7 @@ def solve_batch(arrays: tuple, totals_tolerance: float, outputs: tuple) -> tuple
         """Take pieces until none is left; what was refused, if anything."""
         refused = []
         for first, last in pieces:  # a list's iterator hands out each item once, to whichever thread asks
-            problem, reason = solve_range(*arrays, totals_tolerance, first, last, *outputs)  # type: ignore[call-arg]
+            problem, reason = solve_range(*arrays, totals_tolerance, first, last, shape, *outputs)  # type: ignore[call-arg]
             if reason != OK:
                 refused.append((problem, reason))
         return refused

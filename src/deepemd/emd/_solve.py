@@ -1,0 +1,231 @@
+"""From the caller's numbers to the solver's arrays and back: one problem, then a range of a batch."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from deepemd.emd._compile import kept, sources
+from deepemd.emd._simplex import optimise, plant, potentials
+from deepemd.emd._start import sinkhorn, strip_leaves
+from deepemd.emd._vectors import greatest, largest, load16, narrow, store, total, zero16
+from deepemd.emd._workspace import shape_of, workspace
+
+# Why a problem was refused; _autograd.py puts these into words.
+OK, COST_NOT_FINITE, A_NEGATIVE, A_NOT_FINITE, A_ZERO, B_NEGATIVE, B_NOT_FINITE, B_ZERO, TOTALS, PIVOT_CAP = range(10)
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _load_weights(given, kept, weight, at):
+    """Keep the positive weights. -> how many, their sum, and 0, 1 (negative), 2 (not finite) or 3 (none positive)."""
+    count, total = 0, 0.0
+    for k in range(given.shape[0]):
+        w = np.float64(given[k])
+        if not w < np.inf:
+            return count, total, 2
+        if w < 0.0:
+            return count, total, 2 if w == -np.inf else 1
+        if w > 0.0:
+            kept[count] = k
+            weight[at + count] = w
+            count += 1
+            total += w
+    if count == 0:
+        return count, total, 3
+    return count, total, 0 if total < np.inf else 2
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _load_whole_costs(cost, sh, exact):
+    """Copy all costs. -> max |c| over them, or not a finite number where any is not."""
+    m, row = sh.m, sh.row
+    zero = zero16(exact)
+    top, odd = zero, zero
+    for i in range(sh.n):
+        given = cost[i]
+        if m >= 16:
+            for j in range(m, row):
+                exact[i * row + j] = np.inf
+            for k in range(0, m + 15, 16):
+                j = min(k, m - 16)
+                if j < 0:
+                    break
+                c = load16(given, j)
+                store(exact, i * row + j, c)
+                top = greatest(greatest(c, zero - c), top)
+                odd += c - c  # NaN for what is not finite
+        else:
+            for j in range(m):
+                exact[i * row + j] = given[j]
+            for j in range(m, 16):
+                exact[i * row + j] = exact[i * row]
+            c = load16(exact, i * row)
+            top = greatest(greatest(c, zero - c), top)
+            odd += c - c
+            for j in range(m, row):
+                exact[i * row + j] = np.inf
+    return np.float64(largest(top)) + np.float64(total(odd))
+
+
+@njit(nogil=True, error_model="numpy")
+def _load_some_costs(cost, sh, ws):
+    """Copy the costs of the rows and columns that have weight. -> max |c| over them; all must be finite."""
+    bad, top = 0, 0.0
+    for i in range(cost.shape[0]):
+        for j in range(cost.shape[1]):
+            bad += not abs(cost[i, j]) < np.inf
+    for i in range(sh.n):
+        for j in range(sh.m):
+            c = cost[ws.row_of[i], ws.col_of[j]]
+            ws.exact[i * sh.row + j] = c
+            top = max(top, np.float64(abs(c)))
+        for j in range(sh.m, sh.row):
+            ws.exact[i * sh.row + j] = np.inf
+    return np.inf if bad else top
+
+
+@njit(nogil=True, error_model="numpy")
+def _rescale(sh, top, ws):
+    """Bring costs of extreme size near 1 by a power of two, which rounds nothing. -> exponent and new max |c|."""
+    exponent = math.frexp(top)[1]
+    for k in range(sh.n * sh.row):
+        ws.exact[k] = math.ldexp(np.float64(ws.exact[k]), -exponent)
+    return exponent, math.ldexp(top, -exponent)
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
+    """Check and copy one problem. -> status, its shape, the total weight, max |c|, the exponent of the scale."""
+    sh = shape_of(a.shape[0], b.shape[0], kind)
+    n, total_a, wrong = _load_weights(a, ws.row_of, ws.weight, 0)
+    if wrong:
+        return A_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0
+    if ratio == np.inf:
+        return B_ZERO, sh, 0.0, 0.0, 0
+    if ratio == 0.0 or ratio != ratio:
+        return B_NOT_FINITE, sh, 0.0, 0.0, 0
+    sh = shape_of(n, b.shape[0], kind)
+    m, total_b, wrong = _load_weights(b, ws.col_of, ws.weight, sh.base)
+    if wrong:
+        return B_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0
+    if ratio < 0.0:
+        return B_NEGATIVE, sh, 0.0, 0.0, 0
+    if abs(ratio - 1.0) > totals_tolerance:
+        return TOTALS, sh, 0.0, 0.0, 0
+    sh = shape_of(n, m, kind)
+    factor = total_a / total_b
+    for j in range(sh.base, sh.base + m):
+        ws.weight[j] *= factor
+    if n == cost.shape[0] and m == cost.shape[1]:
+        top = _load_whole_costs(cost, sh, ws.exact)
+    else:
+        top = _load_some_costs(cost, sh, ws)
+    if not top < np.inf:
+        return COST_NOT_FINITE, sh, 0.0, 0.0, 0
+    exponent = 0
+    if not (1e-12 < top < 1e12 or top == 0.0):
+        exponent, top = _rescale(sh, top, ws)
+    for k in range(0, n * sh.row, 16):
+        store(ws.price, k, narrow(load16(ws.exact, k)))
+    return OK, sh, total_a, top, exponent
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _write_duals(cost, sh, total_weight, exponent, ws, u, v):
+    """Duals of every row and column of the input, with sum a u = sum b v. Modifies u and v."""
+    n, m, base, weight, pot = sh.n, sh.m, sh.base, ws.weight, ws.pot
+    balance = 0.0
+    for x in range(n):
+        balance -= weight[x] * pot[x]
+    for x in range(base, base + m):
+        balance -= weight[x] * pot[x]
+    balance /= 2.0 * total_weight
+    factor = math.ldexp(1.0, exponent)
+    for i in range(n):
+        u[ws.row_of[i]] = (pot[i] + balance) * factor
+    for j in range(m):
+        v[ws.col_of[j]] = (-pot[base + j] - balance) * factor
+
+
+@njit(nogil=True, error_model="numpy")
+def _write_free_duals(cost, sh, ws, u, v):
+    """A node of zero weight takes the largest dual that is feasible: rows first, then columns against all rows."""
+    k = 0
+    for i in range(u.shape[0]):
+        if k < sh.n and ws.row_of[k] == i:
+            k += 1
+            continue
+        low = np.inf
+        for j in range(sh.m):
+            low = min(low, np.float64(cost[i, ws.col_of[j]]) - v[ws.col_of[j]])
+        u[i] = low
+    k = 0
+    for j in range(v.shape[0]):
+        if k < sh.m and ws.col_of[k] == j:
+            k += 1
+            continue
+        low = np.inf
+        for i in range(u.shape[0]):
+            low = min(low, np.float64(cost[i, j]) - u[i])
+        v[j] = low
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _write_arcs(sh, ws, rows, cols, flow):
+    """The arcs of the tree and their flow, filled up with arcs of flow 0. -> the cost of all. Modifies the three."""
+    k, spent = 0, 0.0
+    for side in range(2):
+        for x in range(sh.base * side, sh.base + sh.m if side else sh.n):
+            p = np.int64(ws.parent[x])
+            if p >= 0:
+                i, j = (x, p - sh.base) if side == 0 else (p, x - sh.base)
+                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], ws.flow[x]
+                spent += ws.flow[x] * ws.exact[i * sh.row + j]
+                k += 1
+    for k in range(k, rows.shape[0]):
+        rows[k], cols[k], flow[k] = 0, 0, 0.0
+    return spent
+
+
+def _describe(args: tuple) -> str:
+    """What the solver is compiled for, in words, from the Numba types of its arguments."""
+    words, sixteens = (len(part) for part in args[7])
+    size = 16 * sixteens or (128 if words == 4 else 0)
+    return f"{args[0].dtype} costs, " + (f"up to {size} x {size}" if size else "larger problems")
+
+
+def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
+    @kept(_describe)
+    def solve_range(cost, a, b, ratio, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow):
+        """Solve problems first .. last - 1 of a batch on the calling thread. Modifies value, u, v, rows, cols, flow.
+
+        cost (B, n, m), a (B, n), b (B, m) share one float type; ratio (B,) float64 is the total of a over that of the
+        weights that b was scaled from. value (B,), u (B, n), v (B, m) take the results in their own type; rows, cols (B,
+        n + m - 1) int32 and flow (B, n + m - 1) take the basis arcs, filled up with arcs of flow 0. -> the first problem
+        refused and why, or (-1, OK).
+        """
+        fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
+        ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
+        for p in range(first, last):
+            status, sh, total_weight, top, exponent = _load(cost[p], a[p], b[p], ratio[p], totals_tolerance, kind, ws)
+            if status != OK:
+                return p, status
+            sinkhorn(sh, total_weight, ws)
+            strip_leaves(sh, ws)
+            plant(sh, ws)
+            potentials(sh, ws)
+            cap = 10_000 + 1_000 * (sh.n + sh.m)
+            if optimise(kind[0], top, cap, sh, ws) > cap:
+                return p, PIVOT_CAP
+            _write_duals(cost[p], sh, total_weight, exponent, ws, u[p], v[p])
+            if sh.n < cost.shape[1] or sh.m < cost.shape[2]:
+                _write_free_duals(cost[p], sh, ws, u[p], v[p])
+            value[p] = math.ldexp(_write_arcs(sh, ws, rows[p], cols[p], flow[p]), exponent)
+        buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
+        return -1, OK
+
+    return solve_range
+
+
+solve_range = _entry(sources())

@@ -1,0 +1,328 @@
+"""Short vectors in Numba: sixteen float32 lanes and the like, held in registers.
+
+Loops over arrays are vectorised by the compiler only where it recognises them; searches for a least element are not
+among those. Here the lanes are spelled out: ``load16`` reads sixteen neighbours of an array, operators act on all
+lanes, and the compiler maps them to what the processor has (one register with AVX-512, four with SSE or NEON).
+Wherever vectors are read or written an array is named, so that NUMBA_BOUNDSCHECK=1 checks these accesses too.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+__all__ = [
+    "bits", "gather", "greatest", "lane_bits", "largest", "least", "load8", "load16", "load_lanes", "narrow",
+    "smallest", "splat8", "splat16", "splat_lanes", "store", "total", "trailing_zeros", "where", "widen",
+    "zero16",
+]  # fmt: skip
+
+
+class Vector(types.Type):
+    """``lanes`` values of one scalar type; a comparison gives lanes of boolean."""
+
+    def __init__(self, dtype: types.Type, lanes: int):
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype} x {lanes})")
+
+    @property
+    def real(self) -> bool:
+        return isinstance(self.dtype, types.Float)
+
+
+def _llvm(vector: Vector) -> ir.VectorType:
+    scalar = {
+        types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.int32: ir.IntType(32),
+        types.int64: ir.IntType(64), types.boolean: ir.IntType(1),
+    }[vector.dtype]  # fmt: skip
+    return ir.VectorType(scalar, vector.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, _llvm(vector))
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def _operator(function, result, lower):
+    """Make ``function`` act on two vectors of one type."""
+
+    @infer_global(function)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):  # noqa: ARG002
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+                return signature(result(args[0]), *args)
+            return None
+
+    @lower_builtin(function, Vector, Vector)
+    def _lowered(context, builder, sig, args):  # noqa: ARG001
+        return lower(builder, sig.args[0], *args)
+
+
+def _arithmetic(function, real, whole):
+    def lower(builder, vector, x, y):
+        return getattr(builder, real)(x, y, flags=("contract",)) if vector.real else getattr(builder, whole)(x, y)
+
+    for either in (function, getattr(operator, f"i{function.__name__}")):
+        _operator(either, lambda vector: vector, lower)
+
+
+def _comparison(function, sign):
+    def lower(builder, vector, x, y):
+        return builder.fcmp_ordered(sign, x, y) if vector.real else builder.icmp_signed(sign, x, y)
+
+    _operator(function, lambda vector: Vector(types.boolean, vector.lanes), lower)
+
+
+_arithmetic(operator.add, "fadd", "add")
+_arithmetic(operator.sub, "fsub", "sub")
+_arithmetic(operator.mul, "fmul", "mul")
+_arithmetic(operator.truediv, "fdiv", "sdiv")
+_comparison(operator.lt, "<")
+_comparison(operator.eq, "==")
+_operator(operator.and_, lambda vector: vector, lambda builder, vector, x, y: builder.and_(x, y))
+_operator(operator.or_, lambda vector: vector, lambda builder, vector, x, y: builder.or_(x, y))
+_operator(operator.xor, lambda vector: vector, lambda builder, vector, x, y: builder.xor(x, y))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def _address(context, builder, array_type, array, k, lanes, element):
+    """Where lanes k .. k + lanes - 1 of a flat array begin, checked when Numba checks bounds."""
+    data = context.make_array(array_type)(context, builder, array)
+    if config.BOUNDSCHECK:
+        end = builder.add(k, ir.Constant(k.type, lanes))
+        outside = builder.or_(
+            builder.icmp_signed("<", k, ir.Constant(k.type, 0)), builder.icmp_signed(">", end, data.nitems)
+        )
+        with builder.if_then(outside, likely=False):
+            context.call_conv.return_user_exc(builder, IndexError, ("a vector reaches outside its array",))
+    return builder.bitcast(builder.gep(data.data, [k]), ir.PointerType(element))
+
+
+def _aligned(array_type):
+    return array_type.dtype.bitwidth // 8
+
+
+def _is_flat(array):
+    return isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C"
+
+
+def _load(array, lanes):
+    vector = Vector(array.dtype, lanes)
+
+    def lower(context, builder, sig, args):
+        address = _address(context, builder, sig.args[0], args[0], args[1], lanes, _llvm(vector))
+        return builder.load(address, align=_aligned(array))
+
+    return vector, lower
+
+
+@intrinsic
+def load16(typing, array, k):  # noqa: ARG001
+    """Elements k .. k + 15 of a flat array."""
+    if not _is_flat(array):
+        return None
+    vector, lower = _load(array, 16)
+    return vector(array, types.intp), lower
+
+
+@intrinsic
+def load8(typing, array, k):  # noqa: ARG001
+    """Elements k .. k + 7 of a flat array."""
+    if not _is_flat(array):
+        return None
+    vector, lower = _load(array, 8)
+    return vector(array, types.intp), lower
+
+
+@intrinsic
+def load_lanes(typing, array, k, like):  # noqa: ARG001
+    """As many elements from k on as the tuple ``like`` has."""
+    if not _is_flat(array):
+        return None
+    vector, lower = _load(array, len(like))
+    return vector(array, types.intp, like), lower
+
+
+@intrinsic
+def store(typing, array, k, vector):  # noqa: ARG001
+    """Write a vector to elements k and following of a flat array."""
+    if not (_is_flat(array) and isinstance(vector, Vector) and vector.dtype == array.dtype):
+        return None
+
+    def lower(context, builder, sig, args):
+        address = _address(context, builder, sig.args[0], args[0], args[1], vector.lanes, _llvm(vector))
+        builder.store(args[2], address, align=_aligned(array))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, vector), lower
+
+
+@intrinsic
+def gather(typing, array, places):
+    """Elements of a flat array at each lane's place."""
+    if not (_is_flat(array) and isinstance(places, Vector) and places.dtype == types.int32):
+        return None
+    vector = Vector(array.dtype, places.lanes)
+
+    def lower(context, builder, sig, args):
+        found = ir.Constant(_llvm(vector), ir.Undefined)
+        for lane in range(vector.lanes):
+            place = ir.Constant(ir.IntType(32), lane)
+            k = builder.sext(builder.extract_element(args[1], place), context.get_value_type(types.intp))
+            one = _address(context, builder, sig.args[0], args[0], k, 1, _llvm(vector).element)
+            found = builder.insert_element(found, builder.load(one), place)
+        return found
+
+    return vector(array, places), lower
+
+
+# --- making and reducing ----------------------------------------------------------------------------------------------
+
+
+def _splat(builder, scalar, lanes):
+    empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(empty, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+@intrinsic
+def splat16(typing, scalar):  # noqa: ARG001
+    """Sixteen times one number."""
+    return Vector(scalar, 16)(scalar), lambda context, builder, sig, args: _splat(builder, args[0], 16)
+
+
+@intrinsic
+def splat8(typing, scalar):  # noqa: ARG001
+    """Eight times one number."""
+    return Vector(scalar, 8)(scalar), lambda context, builder, sig, args: _splat(builder, args[0], 8)
+
+
+@intrinsic
+def splat_lanes(typing, scalar, like):  # noqa: ARG001
+    """One number as many times as the tuple ``like`` has entries."""
+    lanes = len(like)
+    return Vector(scalar, lanes)(scalar, like), lambda context, builder, sig, args: _splat(builder, args[0], lanes)
+
+
+@intrinsic
+def zero16(typing, array):  # noqa: ARG001
+    """Sixteen zeros of an array's type."""
+    vector = Vector(array.dtype, 16)
+    return vector(array), lambda context, builder, sig, args: ir.Constant(_llvm(vector), [0.0] * 16)
+
+
+@intrinsic
+def where(typing, mask, x, y):  # noqa: ARG001
+    """x in the lanes where the mask holds, else y."""
+    return x(mask, x, y), lambda context, builder, sig, args: builder.select(*args)
+
+
+def _choice(sign):
+    def lower(context, builder, sig, args):  # noqa: ARG001
+        x, y = args
+        compare = builder.fcmp_ordered if sig.return_type.real else builder.icmp_signed
+        return builder.select(compare(sign, x, y), x, y)
+
+    return lower
+
+
+@intrinsic
+def least(typing, x, y):  # noqa: ARG001
+    """The lesser in each lane; y where they do not compare."""
+    return x(x, y), _choice("<")
+
+
+@intrinsic
+def greatest(typing, x, y):  # noqa: ARG001
+    """The greater in each lane; y where they do not compare."""
+    return x(x, y), _choice(">")
+
+
+def _reduction(name, start, flags):
+    def typed(vector):
+        def lower(context, builder, sig, args):  # noqa: ARG001
+            kind, scalar = _llvm(vector), _llvm(vector).element
+            full = f"llvm.vector.reduce.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
+            before = [ir.Constant(scalar, start)] if start is not None else []
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(scalar, [scalar] * len(before) + [kind]), full
+            )
+            return builder.call(function, [*before, args[0]], fastmath=flags)
+
+        return vector.dtype(vector), lower
+
+    return typed
+
+
+@intrinsic
+def smallest(typing, vector):  # noqa: ARG001
+    """The least of all lanes, which must hold no NaN."""
+    return _reduction("fmin", None, ("nnan", "nsz"))(vector)
+
+
+@intrinsic
+def largest(typing, vector):  # noqa: ARG001
+    """The greatest of all lanes, which must hold no NaN."""
+    return _reduction("fmax", None, ("nnan", "nsz"))(vector)
+
+
+@intrinsic
+def total(typing, vector):  # noqa: ARG001
+    """The sum of all lanes, in any order."""
+    return _reduction("fadd", -0.0, ("reassoc",))(vector)
+
+
+@intrinsic
+def bits(typing, mask):  # noqa: ARG001
+    """A mask as a number: bit k is lane k."""
+
+    def lower(context, builder, sig, args):  # noqa: ARG001
+        whole = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return builder.zext(whole, ir.IntType(64)) if mask.lanes < 64 else whole
+
+    return types.int64(mask), lower
+
+
+@intrinsic
+def trailing_zeros(typing, word):  # noqa: ARG001
+    """The place of the lowest bit of a word that is not 0."""
+
+    def lower(context, builder, sig, args):  # noqa: ARG001
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), lower
+
+
+@intrinsic
+def lane_bits(typing, word, like):  # noqa: ARG001
+    """The lowest bits of a word as a mask with as many lanes as the vector ``like``."""
+    mask = Vector(types.boolean, like.lanes)
+
+    def lower(context, builder, sig, args):  # noqa: ARG001
+        return builder.bitcast(builder.trunc(args[0], ir.IntType(like.lanes)), _llvm(mask))
+
+    return mask(types.int64, like), lower
+
+
+@intrinsic
+def narrow(typing, vector):  # noqa: ARG001
+    """float64 lanes rounded to float32."""
+    result = Vector(types.float32, vector.lanes)
+    return result(vector), lambda context, builder, sig, args: builder.fptrunc(args[0], _llvm(result))
+
+
+@intrinsic
+def widen(typing, vector):  # noqa: ARG001
+    """float32 lanes as float64; float64 lanes as they are."""
+    result = Vector(types.float64, vector.lanes)
+    if vector == result:
+        return result(vector), lambda context, builder, sig, args: args[0]
+    return result(vector), lambda context, builder, sig, args: builder.fpext(args[0], _llvm(result))

@@ -1,0 +1,162 @@
+"""The arrays that a thread solves its problems in: parts of one buffer, aligned, and sized once for a batch."""
+
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+
+class Shape(NamedTuple):
+    """How problems of up to n rows and m columns lie in memory. All but n and m is known to the compiler up to 64."""
+
+    n: int
+    m: int
+    row: int  # length of a padded row of costs, a multiple of 16
+    across: int  # length of a padded column
+    base: int  # the node of the first column
+    span: int  # nodes from 0 to the last padded column
+    words: int  # 64-bit words of a mask over all nodes
+
+
+class Workspace(NamedTuple):
+    """Flat arrays, used again for every problem. ``nodes`` stands for 64 * words."""
+
+    exact: np.ndarray  # (n, row) costs of the kept rows and columns, in the input's type; inf in the padding
+    price: np.ndarray  # (n, row) the same in float32 (the same array where the input is float32)
+    links: np.ndarray  # (n + 4, row) and (m + 4, across) float32 the rough plan by rows and by columns
+    row_of: np.ndarray  # (n,) int64 the input's row of each kept row
+    col_of: np.ndarray  # (m,) int64
+    weight: np.ndarray  # (nodes,) supplies, and demands scaled to their total
+    rest: np.ndarray  # (nodes,) what a node has not shipped yet while the first tree is made
+    share: np.ndarray  # (nodes,) float32 weights relative to their total
+    scale: np.ndarray  # (nodes,) float32 scalings of Sinkhorn's steps
+    alive: np.ndarray  # (nodes,) float32 1 while a node is not in the first tree, else 0
+    whole: np.ndarray  # (nodes,) float32 a node's plan to partners alive
+    favour: np.ndarray  # (nodes,) float32 the largest part of it
+    partner: np.ndarray  # (nodes,) int32 whose that is
+    score: np.ndarray  # (nodes,) float32 favour / whole, or -1
+    best: np.ndarray  # (row,) float32 least reduced cost of each column
+    best_row: np.ndarray  # (row,) int32 the row that has it
+    parent: np.ndarray  # (nodes,) int32
+    flow: np.ndarray  # (nodes,)
+    pot: np.ndarray  # (nodes,)
+    pot32: np.ndarray  # (nodes,) float32 copy for the scan
+    order: np.ndarray  # (nodes,) int32 the nodes, children before parents
+    sub: np.ndarray  # (nodes, words) int64
+    done: np.ndarray  # (words,) int64 scratch of sort_tree
+    lane: np.ndarray  # (16,) int32 0 .. 15
+
+
+@intrinsic
+def _part(typing, buffer, offset, count, kind):  # noqa: ARG001
+    """``count`` numbers of a type at a byte offset of a byte buffer, as an array that is not reference-counted.
+
+    Counting costs an atomic operation for each use of an array, several hundred nanoseconds a problem. The buffer must
+    outlive its parts.
+    """
+    array = types.Array(kind.dtype, 1, "C")
+
+    def lower(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        size = ir.Constant(args[2].type, kind.dtype.bitwidth // 8)
+        part = context.make_array(array)(context, builder)
+        context.populate_array(
+            part,
+            data=builder.bitcast(builder.gep(data, [args[1]]), part.data.type),
+            shape=[args[2]],
+            strides=[size],
+            itemsize=size,
+            meminfo=None,
+        )
+        return part._getvalue()
+
+    return array(buffer, types.intp, types.intp, kind), lower
+
+
+@intrinsic
+def _address(typing, buffer):  # noqa: ARG001
+    def lower(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, context.get_value_type(types.intp))
+
+    return types.intp(buffer), lower
+
+
+def kind(n: int, m: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Tuples whose lengths tell the compiler the words of a mask and, up to 64, the sixteens of a padded row."""
+    larger = max(n, m)
+    if larger <= 64:
+        return ((0,), (0,)) if larger <= 16 else ((0,), (0, 0)) if larger <= 32 else ((0, 0), (0, 0, 0, 0))
+    words = (n + 63) // 64 + (m + 63) // 64
+    return ((0,) * (4 if words <= 4 else 8), ())
+
+
+@njit(nogil=True, forceinline=True)
+def shape_of(n, m, kind):
+    words, sixteens = len(kind[0]), len(kind[1])
+    if sixteens:
+        row = 16 * sixteens
+        return Shape(n, m, row, row, row, 2 * row, words)
+    row, across, base = (m + 15) // 16 * 16, (n + 15) // 16 * 16, (n + 63) // 64 * 64
+    if words == 8:
+        words = (base // 64 + (m + 63) // 64 + 7) // 8 * 8
+    return Shape(n, m, row, across, base, base + row, words)
+
+
+@njit(nogil=True, forceinline=True)
+def _take(buffer, at, count, kind):
+    """The next part of the buffer, and where the one after it begins, aligned to 64 bytes."""
+    part = _part(buffer, at, count, kind)
+    return part, at + (count * part.itemsize + 63) // 64 * 64
+
+
+@njit(nogil=True, forceinline=True)
+def workspace(n, m, kind, cost):
+    """Room for problems of up to n rows and m columns, costs of the type of ``cost``. -> Workspace and its buffer."""
+    sh = shape_of(n, m, kind)
+    nodes, costs, links = 64 * sh.words, n * sh.row, (n + 4) * sh.row + (m + 4) * sh.across
+    size = 12 * costs + 4 * links + 8 * (n + m + sh.row) + nodes * (72 + 8 * sh.words) + 8 * sh.words + 26 * 64
+    buffer = np.zeros(size, np.uint8)
+    exact, at = _take(buffer, (64 - _address(buffer) % 64) % 64, costs, cost)
+    price, at = _take(buffer, at, costs, np.float32)
+    links, at = _take(buffer, at, links, np.float32)
+    row_of, at = _take(buffer, at, n, np.int64)
+    col_of, at = _take(buffer, at, m, np.int64)
+    weight, at = _take(buffer, at, nodes, np.float64)
+    rest, at = _take(buffer, at, nodes, np.float64)
+    share, at = _take(buffer, at, nodes, np.float32)
+    scale, at = _take(buffer, at, nodes, np.float32)
+    alive, at = _take(buffer, at, nodes, np.float32)
+    whole, at = _take(buffer, at, nodes, np.float32)
+    favour, at = _take(buffer, at, nodes, np.float32)
+    partner, at = _take(buffer, at, nodes, np.int32)
+    score, at = _take(buffer, at, nodes, np.float32)
+    best, at = _take(buffer, at, sh.row, np.float32)
+    best_row, at = _take(buffer, at, sh.row, np.int32)
+    parent, at = _take(buffer, at, nodes, np.int32)
+    flow, at = _take(buffer, at, nodes, np.float64)
+    pot, at = _take(buffer, at, nodes, np.float64)
+    pot32, at = _take(buffer, at, nodes, np.float32)
+    order, at = _take(buffer, at, nodes, np.int32)
+    sub, at = _take(buffer, at, nodes * sh.words, np.int64)
+    done, at = _take(buffer, at, sh.words, np.int64)
+    lane, at = _take(buffer, at, 16, np.int32)
+    for k in range(16):
+        lane[k] = k
+    ws = Workspace(
+        exact, _same_type(exact, price), links, row_of, col_of, weight, rest, share, scale, alive, whole, favour, partner,
+        score, best, best_row, parent, flow, pot, pot32, order, sub, done, lane,
+    )  # fmt: skip
+    return ws, buffer
+
+
+def _same_type(first, second):
+    """first where the two have one type, else second."""
+
+
+@overload(_same_type)
+def _same_type_overload(first, second):
+    return (lambda first, second: first) if first == second else (lambda first, second: second)
