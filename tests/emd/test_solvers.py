@@ -44,7 +44,7 @@ class Solver:
 
 
 SOLVERS = {
-    "opencv": Solver(solvers.opencv, "cv2", "OpenCV", 1e-7, 2e-7, (2e-7, 0.0), spread=2e-5),
+    "opencv": Solver(solvers.opencv, "cv2", "OpenCV", 2e-7, 2e-7, (2e-7, 0.0), spread=2e-5),
     "pot": Solver(solvers.pot, "ot.lp", "POT", 1e-15, 1e-15, (1e-15, 3e-14), 3e-14),
     "highs": Solver(solvers.highs, "scipy.optimize", "SciPy", 1e-15, 1e-15, (1e-15, 1e-15), 1e-15, spread=2e-10),
     "cvxpy": Solver(solvers.cvxpy, "cvxpy", "CVXPY", 5e-8, 5e-8, (2e-6, 1e-4), 5e-8),

@@ -23,7 +23,6 @@ from numba import njit
 
 from deepemd.emd._vectors import (
     bits,
-    gather,
     lane_bits,
     largest,
     least,
@@ -44,7 +43,6 @@ from deepemd.emd._vectors import (
 PRICE_TOLERANCE = 1e-6  # of the float32 scan, relative to max |c|
 TOLERANCE = 1e-13  # of the float64 passes, relative to max |c|
 STALE = 0.4  # a scan's candidates serve while they are better than this fraction of its best
-SMALL = 32  # up to so many columns every pivot follows a scan
 REFRESH = 32  # after so many pivots the potentials are computed anew before they may end the search
 INF32 = np.float32(np.inf)
 
@@ -210,46 +208,47 @@ def pivot(i, j, reduced, like, sh, ws):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _first(best, low, row):
-    """Where the least value of ``best`` is; low holds it in some lane. -> value, place."""
-    value = smallest(low)
-    for j in range(0, row, 16):
-        found = bits(load16(best, j) == splat16(value))
-        if found:
-            return value, j + trailing_zeros(found)
-    return value, 0
-
-
-@njit(nogil=True, forceinline=True, error_model="numpy")
 def _scan(sh, ws):
-    """The least reduced cost of every column and its row. Modifies best, best_row. -> the least of all, its column."""
-    price, pot32, best, best_row, row, base = ws.price, ws.pot32, ws.best, ws.best_row, sh.row, sh.base
+    """The least reduced cost, in float32, of every column and of all. Modifies best, best_row."""
+    price, pot32 = ws.price, ws.pot32
     low = splat16(INF32)
-    for j in range(0, row, 16):
+    for j in range(0, sh.row, 16):
         top, at = splat16(INF32), splat16(np.int32(0))
         for i in range(sh.n):
-            r = load16(price, i * row + j) - splat16(pot32[i])
+            r = load16(price, i * sh.row + j) - splat16(pot32[i])
             better = r < top
             top, at = where(better, r, top), where(better, splat16(np.int32(i)), at)
-        top += load16(pot32, base + j)
-        store(best, j, top)
-        store(best_row, j, at)
+        top += load16(pot32, sh.base + j)
+        store(ws.best, j, top)
+        store(ws.best_row, j, at)
         low = least(top, low)
-    return _first(best, low, row)
+    return np.float64(smallest(low))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _rescan(sh, ws):
-    """The least reduced cost among the candidates of the last scan, and its column. Modifies best."""
-    price, pot32, best, best_row, row, base = ws.price, ws.pot32, ws.best, ws.best_row, sh.row, sh.base
-    low = splat16(INF32)
+def _collect(limit, row, ws):
+    """The columns whose best is at most ``limit``. -> how many. Modifies candidates."""
+    count = 0
     for j in range(0, row, 16):
-        at = load16(best_row, j)
-        here = at * splat16(np.int32(row)) + (splat16(np.int32(j)) + load16(ws.lane, 0))
-        r = gather(price, here) - gather(pot32, at) + load16(pot32, base + j)
-        store(best, j, r)
-        low = least(r, low)
-    return _first(best, low, row)
+        here = bits(load16(ws.best, j) < splat16(np.float32(limit)))
+        while here:
+            ws.candidates[count] = j + trailing_zeros(here)
+            here &= here - 1
+            count += 1
+    return count
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _choose(count, sh, ws):
+    """The candidate of least reduced cost, in float64. -> value, row, column"""
+    value, at_i, at_j = 0.0, 0, 0
+    for k in range(count):
+        j = np.int64(ws.candidates[k])
+        i = np.int64(ws.best_row[j])
+        r = ws.exact[i * sh.row + j] - ws.pot[i] + ws.pot[sh.base + j]
+        if r < value:
+            value, at_i, at_j = r, i, j
+    return value, at_i, at_j
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -278,18 +277,24 @@ def optimise(like, top, cap, sh, ws):
     """Pivot until no price is negative. -> the pivots made; more than cap where that was not enough.
 
     While float32 finds prices below its tolerance, the candidates of each scan serve for several pivots. Then float64
-    prices decide; they end the search, or name one more arc.
+    prices decide: they end the search, or name one more arc.
     """
-    exact, pot, best_row, row, base = ws.exact, ws.pot, ws.best_row, sh.row, sh.base
     rough, fine = -PRICE_TOLERANCE * top, -TOLERANCE * top * max(1.0, (sh.n + sh.m) / 64.0)
     pivots, since, fast = 0, 0, True
     while pivots <= cap:
         if fast:
-            value32, j = _scan(sh, ws)
-            value, i = np.float64(value32), np.int64(best_row[j])
-            if not value < rough:
-                fast = False
-                continue
+            least_price = _scan(sh, ws)
+            limit = min(STALE * least_price, rough)
+            count = _collect(limit, sh.row, ws) if least_price < rough else 0
+            before = pivots
+            while count > 0:
+                value, i, j = _choose(count, sh, ws)
+                if value > limit:
+                    break
+                pivot(i, sh.base + j, value, like, sh, ws)
+                pivots += 1
+            since += pivots - before
+            fast = pivots > before
         else:
             if since > REFRESH:
                 sort_tree(sh, ws)
@@ -298,22 +303,8 @@ def optimise(like, top, cap, sh, ws):
             value, i, j = _exact_scan(fine, sh, ws)
             if not value < fine:
                 return pivots
-        limit = min(STALE * value, rough)
-        while True:
-            reduced = exact[i * row + j] - pot[i] + pot[base + j]
-            if reduced > (0.5 * rough if fast else fine):  # noise of float32: exact prices decide
-                fast = False
-                break
-            pivot(i, base + j, reduced, like, sh, ws)
+            pivot(i, sh.base + j, value, like, sh, ws)
             pivots += 1
             since += 1
-            if not fast:
-                fast = value < rough
-                break
-            if row <= SMALL:  # a scan costs no more than a second look at the candidates
-                break
-            value32, j = _rescan(sh, ws)
-            value, i = np.float64(value32), np.int64(best_row[j])
-            if not value <= limit:
-                break
+            fast = value < rough
     return pivots

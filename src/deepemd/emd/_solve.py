@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
 
 from deepemd.emd._compile import kept, sources
 from deepemd.emd._simplex import optimise, plant, potentials
@@ -94,6 +95,19 @@ def _rescale(sh, top, ws):
     return exponent, math.ldexp(top, -exponent)
 
 
+def _round_costs(exact, price, count):
+    """Fill price from exact, where it is not the same array. Modifies price."""
+
+
+@overload(_round_costs, inline="always")
+def _round_costs_if_double(exact, price, count):
+    def round_costs(exact, price, count):
+        for k in range(0, count, 16):
+            store(price, k, narrow(load16(exact, k)))
+
+    return round_costs if exact != price else lambda exact, price, count: None
+
+
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
     """Check and copy one problem. -> status, its shape, the total weight, max |c|, the exponent of the scale."""
@@ -126,8 +140,7 @@ def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
     exponent = 0
     if not (1e-12 < top < 1e12 or top == 0.0):
         exponent, top = _rescale(sh, top, ws)
-    for k in range(0, n * sh.row, 16):
-        store(ws.price, k, narrow(load16(ws.exact, k)))
+    _round_costs(ws.exact, ws.price, n * sh.row)
     return OK, sh, total_a, top, exponent
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from numba import njit
 
 from deepemd.emd._vectors import bits, greatest, largest, least, load16, smallest, splat16, store, total, trailing_zeros
-from deepemd.emd._vectors import where
+from deepemd.emd._vectors import transpose16, where
 
 ROUNDS = (3, 3, 4)  # Sinkhorn steps before the first and the second halving of the temperature, and after
 TEMPERATURE = np.float32(0.4)  # of the first round, relative to the standard deviation of the costs
+RIPE = np.float32(0.08)  # how much more than the ripest, in mean weights, a node may leave over to be stripped with it
 TINY, LARGE = np.float32(1e-30), np.float32(1e15)
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -29,7 +30,7 @@ def _kernel(sh, ws):
     """Fill links with exp(-(cost - least cost) / temperature), by rows and by columns. -> False if costs are equal."""
     price, links = ws.price, ws.links
     n, m, row, across = sh.n, sh.m, sh.row, sh.across
-    columns = (n + 4) * row
+    columns = across * row
     low, s, q = splat16(np.float32(np.inf)), splat16(ZERO), splat16(ZERO)
     for k in range(0, n * row, 16):
         c = load16(price, k)
@@ -52,28 +53,32 @@ def _kernel(sh, ws):
         e *= e
         e *= e
         store(links, k, e)
-    for k in range(n * row, (n + 3) * row, 16):
+    for k in range(n * row, columns, 16):
         store(links, k, splat16(ZERO))
-    for k in range(columns, columns + (m + 3) * across, 16):
-        store(links, k, splat16(ZERO))
-    for i in range(n):
-        for j in range(m):
-            links[columns + j * across + i] = links[i * row + j]
+    for i in range(0, across, 16):
+        for j in range(0, row, 16):
+            transpose16(links, i * row + j, row, links, columns + j * across + i, across)
     return True
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _weighted_sum(links, first, count, width, scale, at):
+    """Sixteen columns of links, each row times its scale, summed; count rows of which up to three more are zero."""
+    s0, s1, s2, s3 = splat16(TINY), splat16(ZERO), splat16(ZERO), splat16(ZERO)
+    for i in range(0, count, 4):
+        k = first + i * width
+        s0 += load16(links, k) * splat16(scale[at + i])
+        s1 += load16(links, k + width) * splat16(scale[at + i + 1])
+        s2 += load16(links, k + 2 * width) * splat16(scale[at + i + 2])
+        s3 += load16(links, k + 3 * width) * splat16(scale[at + i + 3])
+    return (s0 + s1) + (s2 + s3)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def _fit_side(links, first, count, width, scale, at, share, to):
     """scale[to:] = share[to:] / (scale[at:] links): the marginals of one side come out right. Modifies scale."""
     for j in range(0, width, 16):
-        s0, s1, s2, s3 = splat16(TINY), splat16(ZERO), splat16(ZERO), splat16(ZERO)
-        for i in range(0, count, 4):
-            k = first + i * width + j
-            s0 += load16(links, k) * splat16(scale[at + i])
-            s1 += load16(links, k + width) * splat16(scale[at + i + 1])
-            s2 += load16(links, k + 2 * width) * splat16(scale[at + i + 2])
-            s3 += load16(links, k + 3 * width) * splat16(scale[at + i + 3])
-        store(scale, to + j, load16(share, to + j) / ((s0 + s1) + (s2 + s3)))
+        store(scale, to + j, load16(share, to + j) / _weighted_sum(links, first + j, count, width, scale, at))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -84,17 +89,21 @@ def _square(values, first, last):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _plan_side(links, first, count, width, scale, at, share, to, varied, ws):
-    """links times both scales, and its sums. Modifies links, whole."""
-    for i in range(count):
-        x, s = splat16(scale[at + i]), splat16(ZERO)
-        for j in range(0, width, 16):
+def _plan_side(first, count, width, at, to, varied, ws):
+    """links times both scales, and the favourites of the nodes from ``to`` on. Modifies links, favour, partner."""
+    links, scale = ws.links, ws.scale
+    for j in range(0, width, 16):
+        y = load16(scale if varied else ws.share, to + j)
+        best, who = splat16(ZERO), splat16(np.int32(at))
+        for i in range(count):
             k = first + i * width + j
-            p = load16(links, k) * x * load16(scale, to + j) if varied else load16(share, to + j)
+            p = load16(links, k) * splat16(scale[at + i]) * y if varied else y
             p = greatest(least(p, splat16(ONE)), splat16(TINY))  # the NaN of an overflow becomes 1
             store(links, k, p)
-            s += p
-        ws.whole[at + i] = total(s)
+            better = best < p
+            best, who = where(better, p, best), where(better, splat16(np.int32(at + i)), who)
+        store(ws.favour, to + j, best)
+        store(ws.partner, to + j, who)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -102,11 +111,10 @@ def sinkhorn(sh, total_weight, ws):
     """Fill links, by rows and by columns, with a positive plan that is close to an optimal one."""
     links, scale, share = ws.links, ws.scale, ws.share
     n, m, row, across, base = sh.n, sh.m, sh.row, sh.across, sh.base
-    columns = (n + 4) * row
+    columns = across * row
     for k in range(0, sh.span, 16):
         store(share, k, splat16(ZERO))
         store(scale, k, splat16(ZERO))
-        store(ws.whole, k, splat16(ONE))
     part = 1.0 / total_weight
     for i in range(n):
         share[i] = np.float32(ws.weight[i] * part)
@@ -122,51 +130,38 @@ def sinkhorn(sh, total_weight, ws):
             for _ in range(ROUNDS[k]):
                 _fit_side(links, columns, m, across, scale, base, share, 0)
                 _fit_side(links, 0, n, row, scale, 0, share, base)
-    _plan_side(links, 0, n, row, scale, 0, share, base, varied, ws)
-    _plan_side(links, columns, m, across, scale, base, share, 0, varied, ws)
+    for i in range(0, across, 16):
+        sums = _weighted_sum(links, columns + i, m, across, scale, base) if varied else splat16(ONE)
+        store(ws.whole, i, load16(scale, i) * sums if varied else sums)
+    for j in range(base, base + row, 16):
+        store(ws.whole, j, load16(share, j) if varied else splat16(ONE))
+    _plan_side(0, n, row, 0, base, varied, ws)
+    _plan_side(columns, m, across, base, 0, varied, ws)
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _find(values, first, last, wanted):
-    """Where the first value is that equals ``wanted``, counted from ``first``."""
-    if last - first <= 64:
-        found = np.int64(0)
-        for k in range(first, last, 16):
-            found |= bits(load16(values, k) == splat16(wanted)) << (k - first)
-        return trailing_zeros(found)
-    for k in range(first, last, 16):
-        found = bits(load16(values, k) == splat16(wanted))
-        if found:
-            return k - first + trailing_zeros(found)
-    return 0
-
-
-@njit(nogil=True, forceinline=True, error_model="numpy")
 def _favourite(x, sh, ws):
-    """Choose anew the partner, among those alive, that node x ships most to. Modifies favour, partner."""
+    """Whom, among those alive, node x ships most to. -> how much, the partner"""
     links, alive = ws.links, ws.alive
     is_row = x < sh.base
-    first = x * sh.row if is_row else (sh.n + 4) * sh.row + (x - sh.base) * sh.across
+    first = x * sh.row if is_row else sh.across * sh.row + (x - sh.base) * sh.across
     other, width = (sh.base, sh.row) if is_row else (0, sh.across)
     top = splat16(ZERO)
     for k in range(0, width, 16):
         top = greatest(load16(links, first + k) * load16(alive, other + k), top)
     best = largest(top)
-    ws.favour[x] = best
-    if width <= 64:
-        found = np.int64(0)
-        for k in range(0, width, 16):
-            found |= bits(load16(links, first + k) * load16(alive, other + k) == splat16(best)) << k
-        ws.partner[x] = other + trailing_zeros(found)
-    else:
-        for k in range(0, width, 16):
-            found = bits(load16(links, first + k) * load16(alive, other + k) == splat16(best))
-            if found:
-                ws.partner[x] = other + k + trailing_zeros(found)
-                break
+    found, place = np.int64(0), 0
+    for k in range(0, width, 16):
+        here = bits(load16(links, first + k) * load16(alive, other + k) == splat16(best))
+        if width <= 64:
+            found |= here << k
+        elif here:
+            found, place = here, k
+            break
+    return best, other + place + trailing_zeros(found)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -174,29 +169,41 @@ def _judge(gone, sh, ws):
     """Judge the nodes of the other side after ``gone`` has left. Modifies whole, favour, partner, score."""
     links, whole, favour, partner, alive = ws.links, ws.whole, ws.favour, ws.partner, ws.alive
     was_row = gone < sh.base
-    first = gone * sh.row if was_row else (sh.n + 4) * sh.row + (gone - sh.base) * sh.across
+    first = gone * sh.row if was_row else sh.across * sh.row + (gone - sh.base) * sh.across
     other, width = (sh.base, sh.row) if was_row else (0, sh.across)
+    lane = load16(ws.lane, 0)
     for k in range(0, width, 16):
         at = other + k
-        lost = bits(load16(partner, at) == splat16(np.int32(gone)))
-        while lost:
-            x = at + trailing_zeros(lost)
-            lost &= lost - 1
-            if alive[x] > ZERO:
-                _favourite(x, sh, ws)
-        best = load16(favour, at)
+        best, who = load16(favour, at), load16(partner, at)
+        orphans = bits(who == splat16(np.int32(gone))) & bits(splat16(ZERO) < load16(alive, at))
+        while orphans:
+            x = trailing_zeros(orphans)
+            orphans &= orphans - 1
+            b, w = _favourite(at + x, sh, ws)
+            here = lane == splat16(np.int32(x))
+            best, who = where(here, splat16(b), best), where(here, splat16(np.int32(w)), who)
         rest = greatest(load16(whole, at) - load16(links, first + k), best)
+        store(favour, at, best)
+        store(partner, at, who)
         store(whole, at, rest)
-        store(ws.score, at, where(splat16(ZERO) < load16(alive, at), best / rest, splat16(-ONE)))
+        store(ws.score, at, best - rest)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _ripest(span, score):
-    """The node that is most nearly a leaf."""
-    top = load16(score, 0)
-    for k in range(16, span, 16):
-        top = greatest(load16(score, k), top)
-    return _find(score, 0, span, largest(top))
+def _ripest(span, score, alive):
+    """The score of the node alive that is most nearly a leaf."""
+    top = splat16(np.float32(-np.inf))
+    for k in range(0, span, 16):
+        top = greatest(where(splat16(ZERO) < load16(alive, k), load16(score, k), top), top)
+    return largest(top)
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _bury(x, ws):
+    """x is alive no more. A whole vector is written: reading one after writing a part of it would stall."""
+    k = x & -16
+    here = load16(ws.lane, 0) == splat16(np.int32(x - k))
+    store(ws.alive, k, where(here, splat16(ZERO), load16(ws.alive, k)))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -210,31 +217,55 @@ def strip_leaves(sh, ws):
     rest, parent, flow, order, alive, score = ws.rest, ws.parent, ws.flow, ws.order, ws.alive, ws.score
     for k in range(0, sh.span, 16):
         store(alive, k, splat16(ZERO))
-        store(score, k, splat16(-ONE))
-        store(ws.favour, k, splat16(ONE))
-        store(ws.partner, k, splat16(np.int32(-1)))
+        store(score, k, splat16(ZERO))
     for i in range(n):
         rest[i], alive[i] = ws.weight[i], ONE
     for j in range(base, base + m):
         rest[j], alive[j] = ws.weight[j], ONE
-    for i in range(n):
-        _favourite(i, sh, ws)
-        score[i] = ws.favour[i] / max(ws.whole[i], ws.favour[i])
-    for j in range(base, base + m):
-        _favourite(j, sh, ws)
-        score[j] = ws.favour[j] / max(ws.whole[j], ws.favour[j])
+    for k in range(0, sh.across, 16):
+        store(score, k, load16(ws.favour, k) - load16(ws.whole, k))
+    for k in range(base, base + sh.row, 16):
+        store(score, k, load16(ws.favour, k) - load16(ws.whole, k))
 
-    rows, columns, above = n, m, base
-    for count in range(n + m - 1):
-        x = _ripest(sh.span, score)
-        y = np.int64(ws.partner[x])
-        i, j = (x, y) if x < base else (y, x)
-        row_leaves = (columns == 1) | ((rows > 1) & (rest[i] < rest[j]))
-        leaf, above = (i, j) if row_leaves else (j, i)
-        amount = rest[leaf] if columns + rows > 2 else max(rest[above], 0.0)
-        rest[above] -= amount
-        rows, columns = (rows - 1, columns) if row_leaves else (rows, columns - 1)
-        parent[leaf], flow[leaf], order[count] = above, amount, leaf
-        alive[leaf], score[leaf] = ZERO, -ONE
-        _judge(leaf, sh, ws)
-    parent[above], flow[above], order[n + m - 1] = -1, 0.0, above
+    slack = RIPE / np.float32(n + m)
+    rows, columns, count = n, m, 0
+    while rows > 1 and columns > 1:
+        bar = _ripest(sh.span, score, alive) - slack
+        for k in range(0, sh.span, 16):
+            ripe = bits(splat16(bar) < load16(score, k)) & bits(splat16(ZERO) < load16(alive, k))
+            while ripe and rows > 1 and columns > 1:
+                x = k + trailing_zeros(ripe)
+                ripe &= ripe - 1
+                if not (alive[x] > ZERO and score[x] > bar):  # no more, since others left
+                    continue
+                y = np.int64(ws.partner[x])
+                i, j = (x, y) if x < base else (y, x)
+                row_leaves = rest[i] < rest[j]
+                leaf, above = (i, j) if row_leaves else (j, i)
+                amount = rest[leaf]
+                rest[above] -= amount
+                rows, columns = (rows - 1, columns) if row_leaves else (rows, columns - 1)
+                parent[leaf], flow[leaf], order[count] = above, amount, leaf
+                count += 1
+                _bury(leaf, ws)
+                _judge(leaf, sh, ws)
+
+    # One row or one column is left: the root is a column, and the others hang from the row or from the root.
+    i, j = 0, base
+    while alive[i] == ZERO:
+        i += 1
+    while alive[j] == ZERO:
+        j += 1
+    if rows > 1:
+        for x in range(n):
+            if alive[x] > ZERO:
+                parent[x], flow[x], order[count] = j, rest[x], x
+                count += 1
+    else:
+        for x in range(j + 1, base + m):
+            if alive[x] > ZERO:
+                parent[x], flow[x], order[count] = i, rest[x], x
+                count += 1
+        parent[i], flow[i], order[count] = j, rest[j], i
+        count += 1
+    parent[j], flow[j], order[count] = -1, 0.0, j

@@ -14,9 +14,9 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
-    "bits", "gather", "greatest", "lane_bits", "largest", "least", "load8", "load16", "load_lanes", "narrow",
-    "smallest", "splat8", "splat16", "splat_lanes", "store", "total", "trailing_zeros", "where", "widen",
-    "zero16",
+    "bits", "greatest", "lane_bits", "largest", "least", "load8", "load16", "load_lanes", "narrow",
+    "smallest", "splat8", "splat16", "splat_lanes", "store", "total", "trailing_zeros", "transpose16",
+    "where", "widen", "zero16",
 ]  # fmt: skip
 
 
@@ -166,22 +166,32 @@ def store(typing, array, k, vector):  # noqa: ARG001
 
 
 @intrinsic
-def gather(typing, array, places):
-    """Elements of a flat array at each lane's place."""
-    if not (_is_flat(array) and isinstance(places, Vector) and places.dtype == types.int32):
+def transpose16(typing, given, k, step, result, at, width):
+    """Element c of row r becomes element r of row c, for 16 rows and columns. Modifies result.
+
+    Row r of ``given`` begins at k + r * step, row c of ``result`` at at + c * width.
+    """
+    if not (_is_flat(given) and given == result):
         return None
-    vector = Vector(array.dtype, places.lanes)
+    kind = _llvm(Vector(given.dtype, 16))
 
     def lower(context, builder, sig, args):
-        found = ir.Constant(_llvm(vector), ir.Undefined)
-        for lane in range(vector.lanes):
-            place = ir.Constant(ir.IntType(32), lane)
-            k = builder.sext(builder.extract_element(args[1], place), context.get_value_type(types.intp))
-            one = _address(context, builder, sig.args[0], args[0], k, 1, _llvm(vector).element)
-            found = builder.insert_element(found, builder.load(one), place)
-        return found
+        given, k, step, result, at, width = args
+        rows = []
+        for _ in range(16):
+            rows.append(builder.load(_address(context, builder, sig.args[0], given, k, 16, kind), align=4))
+            k = builder.add(k, step)
+        places = ir.VectorType(ir.IntType(32), 16)
+        low = ir.Constant(places, [x for lane in range(8) for x in (lane, lane + 16)])
+        high = ir.Constant(places, [x for lane in range(8, 16) for x in (lane, lane + 16)])
+        for _ in range(4):  # four perfect shuffles of 256 elements turn rows into columns
+            rows = [builder.shuffle_vector(rows[r], rows[r + 8], half) for r in range(8) for half in (low, high)]
+        for row in rows:
+            builder.store(row, _address(context, builder, sig.args[3], result, at, 16, kind), align=4)
+            at = builder.add(at, width)
+        return context.get_dummy_value()
 
-    return vector(array, places), lower
+    return types.none(given, types.intp, types.intp, result, types.intp, types.intp), lower
 
 
 # --- making and reducing ----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Workspace(NamedTuple):
 
     exact: np.ndarray  # (n, row) costs of the kept rows and columns, in the input's type; inf in the padding
     price: np.ndarray  # (n, row) the same in float32 (the same array where the input is float32)
-    links: np.ndarray  # (n + 4, row) and (m + 4, across) float32 the rough plan by rows and by columns
+    links: np.ndarray  # (across, row) and (row, across) float32 the rough plan by rows and by columns
     row_of: np.ndarray  # (n,) int64 the input's row of each kept row
     col_of: np.ndarray  # (m,) int64
     weight: np.ndarray  # (nodes,) supplies, and demands scaled to their total
@@ -40,6 +40,7 @@ class Workspace(NamedTuple):
     score: np.ndarray  # (nodes,) float32 favour / whole, or -1
     best: np.ndarray  # (row,) float32 least reduced cost of each column
     best_row: np.ndarray  # (row,) int32 the row that has it
+    candidates: np.ndarray  # (row,) int32 columns whose best is worth a pivot
     parent: np.ndarray  # (nodes,) int32
     flow: np.ndarray  # (nodes,)
     pot: np.ndarray  # (nodes,)
@@ -117,8 +118,8 @@ def _take(buffer, at, count, kind):
 def workspace(n, m, kind, cost):
     """Room for problems of up to n rows and m columns, costs of the type of ``cost``. -> Workspace and its buffer."""
     sh = shape_of(n, m, kind)
-    nodes, costs, links = 64 * sh.words, n * sh.row, (n + 4) * sh.row + (m + 4) * sh.across
-    size = 12 * costs + 4 * links + 8 * (n + m + sh.row) + nodes * (72 + 8 * sh.words) + 8 * sh.words + 26 * 64
+    nodes, costs, links = 64 * sh.words, n * sh.row, 2 * sh.row * sh.across
+    size = 12 * costs + 4 * links + 8 * (n + m) + 12 * sh.row + nodes * (72 + 8 * sh.words) + 8 * sh.words + 27 * 64
     buffer = np.zeros(size, np.uint8)
     exact, at = _take(buffer, (64 - _address(buffer) % 64) % 64, costs, cost)
     price, at = _take(buffer, at, costs, np.float32)
@@ -136,6 +137,7 @@ def workspace(n, m, kind, cost):
     score, at = _take(buffer, at, nodes, np.float32)
     best, at = _take(buffer, at, sh.row, np.float32)
     best_row, at = _take(buffer, at, sh.row, np.int32)
+    candidates, at = _take(buffer, at, sh.row, np.int32)
     parent, at = _take(buffer, at, nodes, np.int32)
     flow, at = _take(buffer, at, nodes, np.float64)
     pot, at = _take(buffer, at, nodes, np.float64)
@@ -147,16 +149,16 @@ def workspace(n, m, kind, cost):
     for k in range(16):
         lane[k] = k
     ws = Workspace(
-        exact, _same_type(exact, price), links, row_of, col_of, weight, rest, share, scale, alive, whole, favour, partner,
-        score, best, best_row, parent, flow, pot, pot32, order, sub, done, lane,
+        exact, price32(exact, price), links, row_of, col_of, weight, rest, share, scale, alive, whole, favour, partner,
+        score, best, best_row, candidates, parent, flow, pot, pot32, order, sub, done, lane,
     )  # fmt: skip
     return ws, buffer
 
 
-def _same_type(first, second):
-    """first where the two have one type, else second."""
+def price32(exact, price):
+    """The array of float32 prices: ``exact`` itself where it is float32."""
 
 
-@overload(_same_type)
-def _same_type_overload(first, second):
-    return (lambda first, second: first) if first == second else (lambda first, second: second)
+@overload(price32)
+def _price32(exact, price):
+    return (lambda exact, price: exact) if exact == price else (lambda exact, price: price)

@@ -40,7 +40,7 @@ def opencv(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     """``cv2.EMD``, the solver of the authors' OpenCV path: a plan and nothing else.
 
     Value: the cost of the plan. Differentiable in cost alone, as with the authors: a and b get no gradient, and u, v
-    are NaN because OpenCV returns no potentials. Error: value 1e-7, marginals and gradient 2e-7
+    are NaN because OpenCV returns no potentials. Error: value, marginals and gradient 2e-7
     (OpenCV computes in float32); where weights span fifteen orders of magnitude, 2e-5.
 
     Raises:
