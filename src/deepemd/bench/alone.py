@@ -1,0 +1,159 @@
+"""What must be measured in a process of its own: the peak of memory, and the first result.
+
+The parent runs ``python -m deepemd.bench.alone JSON`` and reads one line of JSON. Nothing of deepemd is imported at the
+top, because the time that takes is one of the things measured.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from deepemd.bench.race import Settings
+
+__all__ = ["gradient", "start"]
+
+# How many problems each solver is given: QPTH needs half a second and 40 MB for one.
+SOLVERS: dict[str, int | None] = {"emd": None, "pot": None, "qpth": 15}
+
+
+def gradient(
+    settings: "Settings", missing: dict[str, str], rows: list[dict[str, Any]], said: Callable[[str], None]
+) -> None:
+    """Time and memory of value and gradients, to cost, a and b, of an episode's problems. Modifies rows.
+
+    The solvers take turns, each in a fresh process. Whoever is given fewer problems has the figures scaled up.
+    """
+    from deepemd.bench.measure import ratios, summary
+
+    solvers = {k: few for k, few in SOLVERS.items() if k == "emd" or (k in settings.peers and k not in missing)}
+    done: dict[str, list[dict[str, float]]] = {name: [] for name in solvers}
+    pairs = settings.pairs
+    try:
+        for r in range(settings.processes):
+            for name, few in solvers.items():
+                said(f"gradient: {name}, process {r + 1} of {settings.processes}")
+                wanted = {"what": "gradient", "solver": name, "problems": min(few or pairs, pairs), "seed": r}
+                done[name].append(_child(wanted | {"threads": settings.threads[0]}))
+    finally:
+        for name, runs in done.items():
+            if not runs:
+                continue
+            scale = pairs / runs[0]["problems"]
+            row: dict[str, Any] = {"solver": name, "problems": pairs, "measured_problems": runs[0]["problems"]}
+            row["ms"] = summary([scale * run["ms"] for run in runs])
+            beyond = [run["mb"] for run in runs if run["mb"] is not None]
+            row["mb"] = summary([scale * mb for mb in beyond]) if beyond else None
+            row["value_error"] = max(run["error"] for run in runs)
+            both = list(zip(runs, done["emd"], strict=False))
+            row["times_ours"] = ratios([scale * run["ms"] for run, _ in both], [our["ms"] for _, our in both])
+            rows.append(row)
+
+
+def start(settings: "Settings", result: dict[str, Any], said: Callable[[str], None]) -> None:
+    """Seconds to the first result of a new process, beyond ``import torch, numba``. Modifies result."""
+    from deepemd.bench.measure import summary
+
+    said("start: filling the cache of compiled code")
+    _child({"what": "start"})
+    runs: list[dict[str, float]] = []
+    try:
+        for r in range(settings.processes):
+            said(f"start: process {r + 1} of {settings.processes}")
+            runs.append(_child({"what": "start"}))
+    finally:
+        if runs:
+            result.update({name: summary([run[name] for run in runs]) for name in runs[0]})
+
+
+def _child(wanted: dict[str, Any]) -> Any:
+    command = [sys.executable, "-m", "deepemd.bench.alone", json.dumps(wanted)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    if done.returncode:
+        raise RuntimeError(f"the measuring process for {wanted} ended with {done.returncode}; its message is above")
+    return json.loads(done.stdout)
+
+
+# --- in the child -----------------------------------------------------------------------------------------------------
+
+
+def _start() -> dict[str, float]:
+    import numba  # noqa: F401
+    import torch
+
+    began = time.perf_counter()
+    from deepemd import emd
+
+    imported = time.perf_counter()
+    emd(torch.rand(25, 25), torch.ones(25), torch.ones(25))
+    solved = time.perf_counter()
+    return {"import_s": imported - began, "first_call_s": solved - imported, "total_s": solved - began}
+
+
+def _gradient(solver: str, problems: int, seed: int, threads: int) -> dict[str, float | None]:
+    """Milliseconds, and the MB that the peak of memory rises beyond the gradients themselves."""
+    import torch
+
+    from deepemd.bench.measure import peak_rise, seconds
+    from deepemd.bench.problems import embedding_problems
+    from deepemd.emd import emd
+
+    value = _values(solver)
+    generator = torch.Generator().manual_seed(seed)
+    torch.set_num_threads(threads)
+
+    def draw(count: int) -> list["torch.Tensor"]:
+        return [t.requires_grad_() for t in embedding_problems(generator, count, 25)]
+
+    def run(inputs: Sequence["torch.Tensor"]) -> None:
+        value(*inputs).sum().backward()
+
+    run(draw(2))  # compiles, imports
+    inputs = draw(problems)
+    rise = peak_rise(lambda: run(inputs))
+    gradients = sum(t.grad.nbytes for t in inputs if t.grad is not None) / 2**20
+    with torch.no_grad():
+        few = [t[:15] for t in inputs]
+        error = float((value(*few) - emd(*few).value).abs().max())
+    times = []
+    for _ in range(20 if solver == "emd" else 1):
+        inputs = draw(problems)
+        times.append(seconds(lambda: run(inputs)))  # noqa: B023
+    beyond = None if rise is None else max(0.0, rise - gradients)
+    return {"problems": problems, "ms": 1e3 * statistics.median(times), "mb": beyond, "error": error}
+
+
+def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]:
+    """The solver as a function of tensors, with gradients."""
+    import torch
+
+    if solver == "pot":
+        import ot
+
+        return lambda cost, a, b: torch.stack(
+            [ot.emd2(*problem, numItermax=1_000_000) for problem in zip(a, b, cost, strict=True)]
+        )
+    if solver == "qpth":
+        from deepemd.emd.solvers import qpth
+
+        return lambda cost, a, b: qpth(cost, a, b, form="QP").value
+    from deepemd.emd import emd
+
+    return lambda cost, a, b: emd(cost, a, b).value
+
+
+def main() -> None:
+    """Measure what the first argument asks for, and print it."""
+    wanted = json.loads(sys.argv[1])
+    work: Callable[..., Any] = {"start": _start, "gradient": _gradient}[wanted.pop("what")]
+    print(json.dumps(work(**wanted)))
+
+
+if __name__ == "__main__":
+    main()
