@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,10 +59,8 @@ def peak_rise(work: Callable[[], object]) -> float | None:
 
     Linux keeps the peak and lets a process reset its own.
     """
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that is still held would be used again, and not be counted
-    except (AttributeError, OSError, TypeError):
-        pass  # another C library
     try:
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")

@@ -76,7 +76,7 @@ def _pot_batch() -> Solve:
 
     def solve(p: Problems) -> Sequence[float]:
         solution = solve_batch(p.cost, 0.01, p.a, p.b, method="log_sinkhorn", grad="detach")
-        return solution.value_linear.tolist()
+        return list(solution.value_linear.tolist())
 
     return solve
 
@@ -93,7 +93,8 @@ def _highs() -> Solve:
 
     def value(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
         options = {"presolve": False}  # the faster way for these
-        return linprog(c.ravel(), A_eq=sums(len(a)), b_eq=np.concatenate([a, b]), method="highs", options=options).fun
+        found = linprog(c.ravel(), A_eq=sums(len(a)), b_eq=np.concatenate([a, b]), method="highs", options=options)
+        return float(found.fun)
 
     return lambda problems: [value(*problem) for problem in problems]
 
@@ -101,13 +102,13 @@ def _highs() -> Solve:
 def _qpth() -> Solve:
     import qpth.qp  # noqa: F401
 
-    from deepemd.emd.solvers import qpth as solve
+    from deepemd.emd.solvers import qpth as solve  # type: ignore[import-not-found]
 
     return lambda p: solve(*p, form="QP").value.tolist()
 
 
 def _sinkhorn() -> Solve:
-    from deepemd.emd.solvers import sinkhorn
+    from deepemd.emd.solvers import sinkhorn  # type: ignore[import-not-found]
 
     return lambda p: sinkhorn(*p).value.tolist()
 
@@ -118,9 +119,7 @@ def as_it_is(problems: Problems) -> Problems:
 
 
 PEERS = {
-    "opencv": Peer(
-        "cv2.EMD", "opencv-python-headless", "cv2.EMD in a Python loop over float32 arrays", _opencv, single
-    ),
+    "opencv": Peer("cv2.EMD", "opencv-python-headless", "in a Python loop over float32 arrays", _opencv, single),
     "pot": Peer("POT emd2", "POT", "ot.emd2 in a Python loop over float64 arrays", _pot, double),
     "pot-core": Peer(
         "POT's core", "POT", "ot.lp.emd_wrap.emd_c in a Python loop over contiguous float64 arrays", _pot_core, double
@@ -164,6 +163,6 @@ def load_peers(names: Sequence[str]) -> tuple[dict[str, Solve], dict[str, str]]:
             found[name] = PEERS[name].load()
         except ImportError as error:
             ours = (error.name or "").startswith("deepemd")
-            remedy = "update deepemd" if ours else f"'pip install {PEERS[name].pip}' brings it"
+            remedy = "update deepemd" if ours else f"'pip install --upgrade {PEERS[name].pip}' brings it"
             missing[name] = f"{PEERS[name].title} is left out: {error}; {remedy}"
     return found, missing

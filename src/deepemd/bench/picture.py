@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepemd.bench.race import AGREE, ours
+from deepemd.bench.race import ours
 from deepemd.errors import InputError
 from deepemd.files import writable
 
@@ -52,7 +52,8 @@ def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding"
     for name, title in _lines(report):
         points = [(row["n"], row["us"][name]) for row in rows if name in row["us"]]
         if points:
-            ends.append(_line(axes, name, title, points, counts))
+            exact = report["peers"].get(name, {"exact": True})["exact"]
+            ends.append(_line(axes, name, title, points, counts, exact))
     sizes = [row["n"] for row in rows]
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -67,14 +68,9 @@ def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding"
     _labels(axes, ends)
     figure.text(0.015, 0.955, _headline(report, rows), fontsize=12, fontweight="bold")
     core = f"{report['machine']['processor']}, {'one thread' if counts[0] == 1 else f'{counts[0]} threads'}"
-    inexact = " Dashed: not exact." if any("inexact" in peer["how"] for peer in report["peers"].values()) else ""
-    figure.text(
-        0.015,
-        0.905,
-        f"Median time of a transport problem of n x n, {core} unless said.{inexact}",
-        fontsize=9,
-        color="0.35",
-    )
+    inexact = " Dashed: not exact." if any(not peer["exact"] for peer in report["peers"].values()) else ""
+    lead = f"Median time of a transport problem of n x n, {core} unless said.{inexact}"
+    figure.text(0.015, 0.905, lead, fontsize=9, color="0.35")
     with writable(path.parent, 100_000, "choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
@@ -88,37 +84,41 @@ def _lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _line(
-    axes: "Axes", name: str, title: str, points: list[tuple[int, Mapping[str, float]]], counts: list[int]
+    axes: "Axes",
+    name: str,
+    title: str,
+    points: list[tuple[int, Mapping[str, float]]],
+    counts: list[int],
+    exact: bool,
 ) -> tuple[float, float, str, str]:
     """Draw one line. -> where it ends, its label and colour."""
     n = [size for size, _ in points]
     us = [found["median"] for _, found in points]
     mine = name not in _COLOURS
     colour = _COLOURS.get(name, "black" if name == ours(counts[0]) else "#666666")
-    dashed = name in ("pot-batch", "qpth", "sinkhorn")
     axes.plot(
-        n, us, "--" if dashed else "-", marker="o", color=colour, markersize=4.5 if mine else 3.5,
+        n, us, "-" if exact else "--", marker="o", color=colour, markersize=4.5 if mine else 3.5,
         linewidth=2.6 if mine else 1.5,
     )  # fmt: skip
     return n[-1], us[-1], title, colour
 
 
 def _labels(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
-    """The name of each line at its end, moved apart where they would meet."""
+    """The name of each line and its last time at its end, moved apart where they would meet."""
     last = max(n for n, *_ in ends)
     low, high = (np.log10(limit) for limit in axes.get_ylim())
     apart = 0.05 * (high - low)
     placed = -np.inf
     for n, us, title, colour in sorted(ends, key=lambda end: end[1]):
-        bold = "bold" if title.startswith("emd") else "normal"
+        style: dict[str, Any] = {"color": colour, "fontsize": 9, "annotation_clip": False}
+        style["fontweight"] = "bold" if title.startswith("emd") else "normal"
+        text = f"{title}  {_time(us)}"
         if n < last:  # a line that stops early carries its name where it stops
-            axes.annotate(title, (n, us), (5, 4), textcoords="offset points", color=colour, fontsize=9, fontweight=bold)
+            axes.annotate(text, (n, us), (5, 4), textcoords="offset points", **style)
             continue
         placed = max(np.log10(us), placed + apart)
-        axes.annotate(
-            f"{title}  {_time(us)}", (n, us), (1.02, (placed - low) / (high - low)), textcoords="axes fraction",
-            color=colour, fontsize=9, va="center", fontweight=bold, annotation_clip=False,
-        )  # fmt: skip
+        where = (1.02, (placed - low) / (high - low))
+        axes.annotate(text, (n, us), where, textcoords="axes fraction", va="center", **style)
 
 
 def _time(us: float) -> str:
@@ -134,15 +134,11 @@ def _headline(report: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
     counts = report["settings"]["threads"]
     best = {}
     for row in rows:
-        exact = {name: us["median"] for name, us in row["us"].items() if name in report["peers"] and _exact(row, name)}
+        exact = [us["median"] for name, us in row["us"].items() if report["peers"].get(name, {}).get("exact")]
         if exact:
-            best[row["n"]] = min(exact.values()) / row["us"][ours(counts[0])]["median"]
+            best[row["n"]] = min(exact) / row["us"][ours(counts[0])]["median"]
     if not best:
         return "Time of an exact transport problem against its size"
     least, most = min(best.values()), max(best.values())
     span = f"{least:.1f} to {most:.1f}" if round(least, 1) != round(most, 1) else f"{least:.1f}"
     return f"The fastest other exact solver takes {span} times as long as emd"
-
-
-def _exact(row: Mapping[str, Any], name: str) -> bool:
-    return row["error"][name] <= AGREE

@@ -17,6 +17,7 @@ from deepemd.errors import InputError
 __all__ = ["PARTS", "Settings", "batch_of", "ours", "race"]
 
 AGREE = 1e-6  # how far an exact peer's value may be from ours, relative to max |c|
+CORES = os.cpu_count() or 1
 PARTS = ("race", "calls", "gradient", "start")
 
 
@@ -39,7 +40,7 @@ class Settings:
 
     sizes: Sequence[int] = (9, 13, 25, 49, 100, 196, 256)
     rounds: int = 15
-    threads: Sequence[int] = (1, 2)
+    threads: Sequence[int] = (1, 2) if CORES > 1 else (1,)
     peers: Sequence[str] = tuple(PEERS)
     parts: Sequence[str] = PARTS
     kinds: Sequence[str] = tuple(KINDS)
@@ -48,8 +49,7 @@ class Settings:
     pairs: int = 375
 
     def __post_init__(self) -> None:
-        cores = os.cpu_count() or 1
-        for name, values, most in (("sizes", self.sizes, 2000), ("threads", self.threads, cores)):
+        for name, values, most in (("sizes", self.sizes, 2000), ("threads", self.threads, CORES)):
             wrong = [value for value in values if not 1 <= value <= most]
             if wrong or not values:
                 example = ",".join(str(value) for value in (9, 25) if value <= most) or "1"
@@ -152,7 +152,7 @@ def _plan(peer: Peer, solve: Solve, settings: Settings, problems: Problems) -> _
     share = settings.peer_seconds / settings.rounds
     affordable = int(fewest * share / once)
     turns = max(3, int(settings.peer_seconds / once))  # at least three rounds, however slow it is
-    every = max(1, settings.rounds // turns)
+    every = -(-settings.rounds // turns)
     return _Turn(solve, max(fewest, min(affordable, len(problems.a))), every)
 
 

@@ -1,6 +1,6 @@
 """All parts of the benchmark in one run, with its progress; Ctrl-C keeps what is measured so far."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepemd.bench.alone import SOLVERS, gradient, start
 from deepemd.bench.calls import calls
-from deepemd.bench.measure import machine
+from deepemd.bench.measure import machine, threads
 from deepemd.bench.peers import PEERS, load_peers
 from deepemd.bench.race import Settings, race
 
@@ -37,69 +37,62 @@ def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         "interrupted": False,
         "machine": machine(),
         "settings": asdict(settings),
-        "peers": {name: {"title": PEERS[name].title, "how": PEERS[name].how} for name in solvers},
+        "peers": {
+            name: {"title": PEERS[name].title, "how": PEERS[name].how, "exact": PEERS[name].exact} for name in solvers
+        },
         "left_out": missing,
         "race": race_rows,
         "calls": call_figures,
         "gradient": gradient_rows,
         "start": start_figures,
     }
-    parts = {
-        "race": lambda: race(settings, solvers, race_rows, shown.step),
-        "calls": lambda: calls(settings, call_figures, shown.step),
-        "gradient": lambda: gradient(settings, missing, gradient_rows, shown.step),
-        "start": lambda: start(settings, start_figures, shown.step),
-    }
-    with _shown(console, sum(_steps(settings, missing)[part] for part in parts if part in settings.parts)) as shown:
+    # Whoever is measured on more threads sets that; drawing problems must not wake PyTorch's others.
+    with _shown(console, _steps(settings, missing)) as said, threads(1):
         try:
-            for name, part in parts.items():
-                if name in settings.parts:
-                    part()
+            if "race" in settings.parts:
+                race(settings, solvers, race_rows, said)
+            if "calls" in settings.parts:
+                calls(settings, call_figures, said)
+            if "gradient" in settings.parts:
+                gradient(settings, missing, gradient_rows, said)
+            if "start" in settings.parts:
+                start(settings, start_figures, said)
         except KeyboardInterrupt:
             report["interrupted"] = True
     return report
 
 
-def _steps(settings: Settings, missing: dict[str, str]) -> dict[str, int]:
-    """How often each part says what it does."""
+def _steps(settings: Settings, missing: dict[str, str]) -> int:
+    """How often the parts together say what they do."""
     solvers = [name for name in SOLVERS if name == "emd" or (name in settings.peers and name not in missing)]
-    return {
+    steps = {
         "race": len(settings.kinds) * len(settings.sizes),
         "calls": 1 + settings.rounds,
         "gradient": len(solvers) * settings.processes,
         "start": 1 + settings.processes,
     }
-
-
-class _Shown:
-    """A bar on a terminal, a line for each new step elsewhere."""
-
-    def __init__(self, console: Console, bar: Progress | None, steps: int) -> None:
-        self.console, self.bar = console, bar
-        self.last = ""
-        self.begun = 0
-        self.task = bar.add_task("", total=steps) if bar else None
-
-    def step(self, text: str) -> None:
-        """A step begins."""
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, description=text, completed=self.begun)
-        elif text != self.last:
-            self.console.print(text, highlight=False)
-        self.last = text
-        self.begun += 1
+    return sum(steps[part] for part in set(settings.parts))
 
 
 @contextmanager
-def _shown(console: Console, steps: int) -> Iterator[_Shown]:
+def _shown(console: Console, steps: int) -> Iterator[Callable[[str], None]]:
+    """Yields the function that says which step begins: by a bar on a terminal, by lines elsewhere."""
+    begun: list[str] = []
+
+    def line(text: str) -> None:
+        if text not in begun:
+            console.print(text, highlight=False)
+        begun.append(text)
+
     if not console.is_terminal:
-        yield _Shown(console, None, steps)
+        yield line
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=14),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=14), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        yield _Shown(console, bar, steps)
+        task = bar.add_task("", total=steps)
+
+        def advance(text: str) -> None:
+            bar.update(task, description=text, completed=len(begun))
+            begun.append(text)
+
+        yield advance

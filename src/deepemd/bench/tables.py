@@ -125,7 +125,8 @@ def _machine(report: Report) -> str:
     m = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     load = "" if m["load_before"] is None else f", load {m['load_before']:.1f} before"
-    return f"{m['processor']}, {m['cores']} cores, {m['system']}{load}; {versions}; {m['time'][:10]}."
+    left_out = f" Not installed: {', '.join(report['left_out'])}." if report["left_out"] else ""
+    return f"{m['processor']}, {m['cores']} cores, {m['system']}{load}; {versions}; {m['time'][:10]}.{left_out}"
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

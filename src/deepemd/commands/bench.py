@@ -1,7 +1,6 @@
 """``deepemd bench``: measure on this machine what docs/speed.md reports."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def bench_emd(
         peers: some of opencv, pot, pot-core, pot-batch, highs, qpth, sinkhorn, separated by commas; all unless given.
         parts: some of race (against the peers), calls (one problem, batches, float64), gradient (time and memory),
             start (of a new process), separated by commas; all unless given.
-        quick: four sizes and few rounds, for a first look.
+        quick: four sizes, costs between embeddings only, few rounds: for a first look.
         out: JSON file to write the report to.
         picture: PNG file for a picture of time against n.
         report: JSON file of an earlier --out: print its tables and draw its picture, and measure nothing.
@@ -55,18 +54,15 @@ def bench_emd(
     if report is not None:
         found = _read(report)
     else:
-        given = {
+        given: dict[str, Any] = {
             "sizes": _numbers("sizes", sizes),
             "rounds": rounds,
-            "threads": _numbers("threads", threads) or _default_threads(),
+            "threads": _numbers("threads", threads),
             "peers": _words(peers),
             "parts": _words(parts),
         }
-        fewer: dict[str, Any] = (
-            {"sizes": (9, 25, 49, 100), "rounds": 5, "peer_seconds": 0.15, "processes": 1} if quick else {}
-        )
-        chosen: dict[str, Any] = fewer | {name: value for name, value in given.items() if value is not None}
-        settings = Settings(**chosen)
+        given = {name: value for name, value in given.items() if value is not None}
+        settings = Settings(**(_QUICK if quick else {}) | given)
         if picture is not None and "race" not in settings.parts:
             raise InputError("picture: it shows the part 'race'; add it to --parts, or leave --picture out")
         found = run(settings)
@@ -77,6 +73,15 @@ def bench_emd(
         speed_picture(found, picture)
     if found["interrupted"] and report is None:
         raise KeyboardInterrupt
+
+
+_QUICK: dict[str, Any] = {
+    "sizes": (9, 25, 49, 100),
+    "kinds": ("embedding",),
+    "rounds": 5,
+    "peer_seconds": 0.15,
+    "processes": 1,
+}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,7 +106,3 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
 
 def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _default_threads() -> list[int]:
-    return [1, 2] if (os.cpu_count() or 1) > 1 else [1]
