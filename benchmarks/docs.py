@@ -12,13 +12,13 @@ from deepemd.bench.picture import speed_picture
 from deepemd.bench.tables import markdown
 
 ROOT = Path(__file__).parent.parent
-PLACE = re.compile(r"(<!-- tables of benchmarks/results/emd.json -->\n).*?(\n<!-- end of the tables -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- tables of benchmarks/results/emd.json -->\n).*?(<!-- end of the tables -->)", re.DOTALL)
 
 
 def main() -> None:
     report = json.loads((ROOT / "benchmarks" / "results" / "emd.json").read_text())
     page = ROOT / "docs" / "speed.md"
-    page.write_text(PLACE.sub(lambda found: found[1] + markdown(report) + found[2], page.read_text()))
+    page.write_text(PLACE.sub(lambda found: f"{found[1]}{markdown(report)}\n{found[2]}", page.read_text()))
     speed_picture(report, ROOT / "docs" / "pictures" / "emd-speed.png")
 
 
