@@ -24,7 +24,7 @@ class Peer:
         how: how it is called.
         load: imports it; -> the function that is timed.
         prepare: problems -> what that function takes; not timed.
-        exact: whether its values must agree with ours.
+        agree: how far its values may be from ours, relative to max |c|; None for a solver that is not exact.
         least: fewest problems that are worth a call; more than 1 for solvers of batches.
         largest: largest n that it is asked for.
     """
@@ -34,7 +34,7 @@ class Peer:
     how: str
     load: Callable[[], Solve]
     prepare: Callable[[Problems], Any]
-    exact: bool = True
+    agree: float | None = 1e-6
     least: int = 1
     largest: int | None = None
 
@@ -119,7 +119,14 @@ def as_it_is(problems: Problems) -> Problems:
 
 
 PEERS = {
-    "opencv": Peer("cv2.EMD", "opencv-python-headless", "in a Python loop over float32 arrays", _opencv, single),
+    "opencv": Peer(
+        "cv2.EMD",
+        "opencv-python-headless",
+        "in a Python loop over float32 arrays; it computes in float32",
+        _opencv,
+        single,
+        agree=1e-5,
+    ),
     "pot": Peer("POT emd2", "POT", "ot.emd2 in a Python loop over float64 arrays", _pot, double),
     "pot-core": Peer(
         "POT's core", "POT", "ot.lp.emd_wrap.emd_c in a Python loop over contiguous float64 arrays", _pot_core, double
@@ -130,7 +137,7 @@ PEERS = {
         "ot.batch.solve_batch, log_sinkhorn with reg = 0.01, on a batch of float32 tensors; inexact",
         _pot_batch,
         as_it_is,
-        exact=False,
+        agree=None,
         least=100,
     ),
     "highs": Peer("HiGHS", "scipy", "scipy.optimize.linprog, sparse, without presolve", _highs, double),
@@ -140,7 +147,7 @@ PEERS = {
         "QPTH's interior point on a batch of tensors, the quadratic form of the published code; inexact",
         _qpth,
         as_it_is,
-        exact=False,
+        agree=None,
         largest=25,
     ),
     "sinkhorn": Peer(
@@ -149,7 +156,7 @@ PEERS = {
         "deepemd.emd.solvers.sinkhorn on a batch of float32 tensors; inexact",
         _sinkhorn,
         as_it_is,
-        exact=False,
+        agree=None,
         least=100,
     ),
 }

@@ -1,5 +1,6 @@
 """The race: `emd` and its peers on the same sizes, in turns, on fresh problems in every round."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from deepemd.errors import InputError
 
 __all__ = ["PARTS", "Settings", "batch_of", "ours", "race"]
 
-AGREE = 1e-6  # how far an exact peer's value may be from ours, relative to max |c|
 CORES = os.cpu_count() or 1
 PARTS = ("race", "calls", "gradient", "start")
 
@@ -181,7 +181,7 @@ def _row(
     times, faster, disagree = {}, {}, {}
     for name in {name: None for lap in laps for name in lap}:
         own = [lap for lap in laps if name in lap]
-        if name in PEERS and PEERS[name].exact and errors[name] > AGREE:
+        if name in PEERS and errors[name] > (PEERS[name].agree or math.inf):
             disagree[name] = errors[name]
             continue
         times[name] = summary([1e6 * lap[name] for lap in own])

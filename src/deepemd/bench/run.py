@@ -38,7 +38,8 @@ def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         "machine": machine(),
         "settings": asdict(settings),
         "peers": {
-            name: {"title": PEERS[name].title, "how": PEERS[name].how, "exact": PEERS[name].exact} for name in solvers
+            name: {"title": PEERS[name].title, "how": PEERS[name].how, "exact": PEERS[name].agree is not None}
+            for name in solvers
         },
         "left_out": missing,
         "race": race_rows,
