@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deepemd import InputError, cli
+from deepemd import InputError, cli, emd
 from deepemd.bench import calls, race
 from deepemd.bench.measure import peak_rise, ratios, summary, threads
 from deepemd.bench.peers import PEERS, load_peers
@@ -76,6 +76,26 @@ def test_a_peer_that_answers_wrongly_is_not_timed():
     assert row["disagree"]["highs"] == row["error"]["highs"] > 1e-3
     assert "highs" not in row["us"]
     assert "highs" not in row["times_ours"]
+
+
+def test_a_peer_that_fails_drops_out_and_is_told():
+    def solve(problems):
+        if len(rounds) == 3:
+            raise RuntimeError("singular matrix")
+        rounds.append(1)
+        return emd(*problems).value.tolist()
+
+    rounds, rows = [], []
+    solvers = {"sinkhorn": solve, "highs": lambda problems: [float("nan")] * len(problems)}
+    settings = replace(SMALL, sizes=(3,), kinds=("embedding",), rounds=4, peer_seconds=10.0)
+    race.race(settings, solvers, rows, lambda _: None)
+    (row,) = rows
+    assert row["failed"] == {
+        "sinkhorn": "RuntimeError: singular matrix",
+        "highs": "ValueError: a value that is not a finite number",
+    }
+    assert row["us"]["sinkhorn"]["rounds"] == 1  # the first two calls were to warm up
+    assert "highs" not in row["us"]
 
 
 def test_a_slow_peer_takes_part_in_fewer_rounds():

@@ -33,26 +33,35 @@ def gradient(
     from deepemd.bench.measure import ratios, summary
 
     solvers = {k: few for k, few in SOLVERS.items() if k == "emd" or (k in settings.peers and k not in missing)}
-    done: dict[str, list[dict[str, float]]] = {name: [] for name in solvers}
+    done: dict[str, dict[int, dict[str, float]]] = {name: {} for name in solvers}
+    failed = dict.fromkeys(solvers, 0)
     pairs = settings.pairs
     try:
         for r in range(settings.processes):
             for name, few in solvers.items():
                 said(f"gradient: {name}, process {r + 1} of {settings.processes}")
                 wanted = {"what": "gradient", "solver": name, "problems": min(few or pairs, pairs), "seed": r}
-                done[name].append(_child(wanted | {"threads": settings.threads[0]}))
+                try:
+                    done[name][r] = _child(wanted | {"threads": settings.threads[0]})
+                except ChildProcessError:
+                    if name == "emd":
+                        raise
+                    failed[name] += 1  # its message is on standard error; others are not stopped by it
     finally:
         for name, runs in done.items():
             if not runs:
                 continue
-            scale = pairs / runs[0]["problems"]
-            row: dict[str, Any] = {"solver": name, "problems": pairs, "measured_problems": runs[0]["problems"]}
-            row["ms"] = summary([scale * run["ms"] for run in runs])
-            beyond = [run["mb"] for run in runs if run["mb"] is not None]
+            measured = min(solvers[name] or pairs, pairs)
+            scale = pairs / measured
+            row: dict[str, Any] = {"solver": name, "problems": pairs, "measured_problems": measured}
+            row["ms"] = summary([scale * run["ms"] for run in runs.values()])
+            beyond = [run["mb"] for run in runs.values() if run["mb"] is not None]
             row["mb"] = summary([scale * mb for mb in beyond]) if beyond else None
-            row["value_error"] = max(run["error"] for run in runs)
-            both = list(zip(runs, done["emd"], strict=False))
-            row["times_ours"] = ratios([scale * run["ms"] for run, _ in both], [our["ms"] for _, our in both])
+            row["value_error"] = max(run["error"] for run in runs.values())
+            row["times_ours"] = ratios(
+                [scale * run["ms"] for run in runs.values()], [done["emd"][r]["ms"] for r in runs]
+            )
+            row["failed_processes"] = failed[name]
             rows.append(row)
 
 
@@ -76,7 +85,9 @@ def _child(wanted: dict[str, Any]) -> Any:
     command = [sys.executable, "-m", "deepemd.bench.alone", json.dumps(wanted)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     if done.returncode:
-        raise RuntimeError(f"the measuring process for {wanted} ended with {done.returncode}; its message is above")
+        raise ChildProcessError(
+            f"the measuring process for {wanted} ended with {done.returncode}; its message is above"
+        )
     return json.loads(done.stdout)
 
 
@@ -126,7 +137,7 @@ def _gradient(solver: str, problems: int, seed: int, threads: int) -> dict[str, 
         inputs = draw(problems)
         times.append(seconds(lambda: run(inputs)))  # noqa: B023
     beyond = None if rise is None else max(0.0, rise - gradients)
-    return {"problems": problems, "ms": 1e3 * statistics.median(times), "mb": beyond, "error": error}
+    return {"ms": 1e3 * statistics.median(times), "mb": beyond, "error": error}
 
 
 def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]:
@@ -140,7 +151,7 @@ def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Ten
             [ot.emd2(*problem, numItermax=1_000_000) for problem in zip(a, b, cost, strict=True)]
         )
     if solver == "qpth":
-        from deepemd.emd.solvers import qpth  # type: ignore[import-not-found]
+        from deepemd.emd.solvers import qpth
 
         return lambda cost, a, b: qpth(cost, a, b, form="QP").value
     from deepemd.emd import emd

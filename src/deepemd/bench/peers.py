@@ -20,22 +20,22 @@ class Peer:
 
     Attributes:
         title: what tables and the picture call it.
-        pip: what `pip install` brings it.
+        install: the command that brings it.
         how: how it is called.
         load: imports it; -> the function that is timed.
         prepare: problems -> what that function takes; not timed.
         agree: how far its values may be from ours, relative to max |c|; None for a solver that is not exact.
-        least: fewest problems that are worth a call; more than 1 for solvers of batches.
+        batched: whether it needs a batch to be worth a call; it then gets at least `Settings.batched` problems.
         largest: largest n that it is asked for.
     """
 
     title: str
-    pip: str
+    install: str
     how: str
     load: Callable[[], Solve]
     prepare: Callable[[Problems], Any]
     agree: float | None = 1e-6
-    least: int = 1
+    batched: bool = False
     largest: int | None = None
 
 
@@ -102,13 +102,13 @@ def _highs() -> Solve:
 def _qpth() -> Solve:
     import qpth.qp  # noqa: F401
 
-    from deepemd.emd.solvers import qpth as solve  # type: ignore[import-not-found]
+    from deepemd.emd.solvers import qpth as solve
 
     return lambda p: solve(*p, form="QP").value.tolist()
 
 
 def _sinkhorn() -> Solve:
-    from deepemd.emd.solvers import sinkhorn  # type: ignore[import-not-found]
+    from deepemd.emd.solvers import sinkhorn
 
     return lambda p: sinkhorn(*p).value.tolist()
 
@@ -118,33 +118,36 @@ def as_it_is(problems: Problems) -> Problems:
     return problems
 
 
+_POT = "pip install --upgrade POT"
 PEERS = {
     "opencv": Peer(
         "cv2.EMD",
-        "opencv-python-headless",
+        "pip install --upgrade opencv-python-headless",
         "in a Python loop over float32 arrays; it computes in float32",
         _opencv,
         single,
         agree=1e-5,
     ),
-    "pot": Peer("POT emd2", "POT", "ot.emd2 in a Python loop over float64 arrays", _pot, double),
+    "pot": Peer("POT emd2", _POT, "ot.emd2 in a Python loop over float64 arrays", _pot, double),
     "pot-core": Peer(
-        "POT's core", "POT", "ot.lp.emd_wrap.emd_c in a Python loop over contiguous float64 arrays", _pot_core, double
+        "POT's core", _POT, "ot.lp.emd_wrap.emd_c in a Python loop over contiguous float64 arrays", _pot_core, double
     ),
     "pot-batch": Peer(
         "ot.batch",
-        "POT",
+        _POT,
         "ot.batch.solve_batch, log_sinkhorn with reg = 0.01, on a batch of float32 tensors; inexact",
         _pot_batch,
         as_it_is,
         agree=None,
-        least=100,
+        batched=True,
     ),
-    "highs": Peer("HiGHS", "scipy", "scipy.optimize.linprog, sparse, without presolve", _highs, double),
+    "highs": Peer(
+        "HiGHS", "pip install --upgrade scipy", "scipy.optimize.linprog, sparse, without presolve", _highs, double
+    ),
     "qpth": Peer(
         "QPTH",
-        "qpth",
-        "QPTH's interior point on a batch of tensors, the quadratic form of the published code; inexact",
+        "pip install cvxpy && pip install --no-deps qpth",
+        "deepemd.emd.solvers.qpth in its form QP, the quadratic programme of the published code, on a batch; inexact",
         _qpth,
         as_it_is,
         agree=None,
@@ -152,12 +155,12 @@ PEERS = {
     ),
     "sinkhorn": Peer(
         "Sinkhorn",
-        "deepemd",
+        "",
         "deepemd.emd.solvers.sinkhorn on a batch of float32 tensors; inexact",
         _sinkhorn,
         as_it_is,
         agree=None,
-        least=100,
+        batched=True,
     ),
 }
 
@@ -169,7 +172,5 @@ def load_peers(names: Sequence[str]) -> tuple[dict[str, Solve], dict[str, str]]:
         try:
             found[name] = PEERS[name].load()
         except ImportError as error:
-            ours = (error.name or "").startswith("deepemd")
-            remedy = "update deepemd" if ours else f"'pip install --upgrade {PEERS[name].pip}' brings it"
-            missing[name] = f"{PEERS[name].title} is left out: {error}; {remedy}"
+            missing[name] = f"{PEERS[name].title} is left out: {error}; '{PEERS[name].install}' brings it"
     return found, missing

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ class Settings:
         kinds: of problems, names in KINDS.
         peer_seconds: about how long each peer may run for one size and kind. It solves fewer problems of a round, and
             takes part in fewer rounds, rather than exceed that by much.
+        batched: fewest problems in a call of a solver of batches.
         processes: fresh processes for each figure that needs them.
         pairs: problems of the batch whose gradient is measured: one 5-way episode with 75 queries.
     """
@@ -45,6 +47,7 @@ class Settings:
     parts: Sequence[str] = PARTS
     kinds: Sequence[str] = tuple(KINDS)
     peer_seconds: float = 1.5
+    batched: int = 100
     processes: int = 3
     pairs: int = 375
 
@@ -96,20 +99,32 @@ def _one_race(settings: Settings, solvers: dict[str, Solve], rows: list[dict[str
     generator = torch.Generator().manual_seed(n)
     fresh = partial(KINDS[kind], generator, batch_of(n), n)
     _our_turn(settings.threads, fresh)  # compiles
-    turns = {
-        name: _plan(PEERS[name], solve, settings, fresh())
-        for name, solve in solvers.items()
-        if n <= (PEERS[name].largest or n)
-    }
+    turns: dict[str, _Turn] = {}
+    errors: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for name, solve in solvers.items():
+        if n <= (PEERS[name].largest or n):
+            with _failing(failed, name):
+                turns[name] = _plan(PEERS[name], solve, settings, fresh())
     gap = _gap(fresh())
     laps: list[dict[str, float]] = []
-    errors: dict[str, float] = {}
     try:
         for r in range(settings.rounds):
-            laps.append(_lap(settings, {k: t for k, t in turns.items() if r % t.every == 0}, fresh, errors))
+            now = {name: turn for name, turn in turns.items() if r % turn.every == 0 and name not in failed}
+            laps.append(_lap(settings, now, fresh, errors, failed))
     finally:  # Ctrl-C keeps the rounds that are whole
         if laps:
-            rows.append(_row(kind, n, settings, turns, laps, errors) | {"duality_gap": gap})
+            row = _row(kind, n, settings, turns, laps, errors)
+            rows.append(row | {"failed": failed, "duality_gap": gap})
+
+
+@contextmanager
+def _failing(failed: dict[str, str], name: str) -> Iterator[None]:
+    """A peer that raises an error drops out of this size, and the report tells it. Modifies failed."""
+    try:
+        yield
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        failed[name] = f"{type(error).__name__}: {error}"
 
 
 def _our_turn(counts: Sequence[int], fresh: Callable[[], Problems]) -> tuple[dict[str, float], Problems, Transport]:
@@ -125,26 +140,35 @@ def _our_turn(counts: Sequence[int], fresh: Callable[[], Problems]) -> tuple[dic
 
 
 def _lap(
-    settings: Settings, turns: dict[str, _Turn], fresh: Callable[[], Problems], errors: dict[str, float]
+    settings: Settings,
+    turns: dict[str, _Turn],
+    fresh: Callable[[], Problems],
+    errors: dict[str, float],
+    failed: dict[str, str],
 ) -> dict[str, float]:
-    """Everyone takes a turn. -> seconds a problem. Modifies errors: the largest of each peer, relative to max |c|."""
+    """Everyone takes a turn. -> seconds a problem.
+
+    Modifies errors, the largest of each peer's values, relative to max |c|; and failed.
+    """
     times, problems, solution = _our_turn(settings.threads, fresh)
     for name, turn in turns.items():
         few = problems.first(turn.problems)
         prepared = PEERS[name].prepare(few)
         values: list[Sequence[float]] = []
-        with threads(settings.threads[0]), torch.no_grad():
+        with _failing(failed, name), threads(settings.threads[0]), torch.no_grad():
             took = seconds(lambda: values.append(turn.solve(prepared)))  # noqa: B023
-        times[name] = took / len(few.a)
-        off = torch.as_tensor(values[0], dtype=torch.float64) - solution.value[: len(few.a)]
-        error = float((off.abs() / few.cost.abs().amax((1, 2))).max())
-        errors[name] = max(error, errors.get(name, 0.0))
+            off = torch.as_tensor(values[0], dtype=torch.float64) - solution.value[: len(few.a)]
+            if not off.isfinite().all():
+                raise ValueError("a value that is not a finite number")
+            error = float((off.abs() / few.cost.abs().amax((1, 2))).max())
+            errors[name] = max(error, errors.get(name, 0.0))
+            times[name] = took / len(few.a)
     return times
 
 
 def _plan(peer: Peer, solve: Solve, settings: Settings, problems: Problems) -> _Turn:
     """Share a peer's time out over the rounds, after a first call to warm it up."""
-    fewest = min(peer.least, len(problems.a))
+    fewest = min(settings.batched if peer.batched else 1, len(problems.a))
     least = peer.prepare(problems.first(fewest))
     with threads(settings.threads[0]), torch.no_grad():
         first = seconds(lambda: solve(least))

@@ -38,15 +38,18 @@ _KIND = {"embedding": "costs between embeddings", "uniform": "uniform random cos
 
 
 def _errors(report: Report) -> str:
-    names = _names(report["race"], "error")
-    if not names:
+    if not report["race"] or not report["peers"]:
         return ""
+    names = list(report["peers"])
     rows = []
     for name in names:
         found = [row["error"][name] for row in report["race"] if name in row["error"]]
         wrong = [row["n"] for row in report["race"] if name in row["disagree"]]
-        told = f"not timed at n = {', '.join(map(str, wrong))}: wrong" if wrong else ""
-        rows.append([_title(report, name), report["peers"][name]["how"], f"{max(found):.0e} {told}".strip()])
+        failed = [row["n"] for row in report["race"] if name in row["failed"]]
+        told = f"{max(found):.0e}" if found else ""
+        told += f"; wrong, so not timed, at n = {', '.join(map(str, wrong))}" if wrong else ""
+        told += f"; fails at n = {', '.join(map(str, failed))}" if failed else ""
+        rows.append([_title(report, name), report["peers"][name]["how"], told.removeprefix("; ")])
     gap = max(row["duality_gap"] for row in report["race"])
     rows.append(["emd", "one call for the batch of float32 tensors", f"proven by its duals to {gap:.0e}"])
     return "**How each is called, and how far its values are from ours, relative to max |c|**\n\n" + _table(

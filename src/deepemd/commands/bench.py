@@ -80,6 +80,7 @@ _QUICK: dict[str, Any] = {
     "kinds": ("embedding",),
     "rounds": 5,
     "peer_seconds": 0.15,
+    "batched": 25,
     "processes": 1,
 }
 

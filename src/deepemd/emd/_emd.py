@@ -29,10 +29,12 @@ class Transport:
     value: Tensor
     u: Tensor
     v: Tensor
-    _arcs: tuple[Tensor, Tensor, Tensor]  # rows, cols (B, n + m - 1) int32 and their flow
+    _arcs: tuple[Tensor, Tensor, Tensor] | Tensor  # rows, cols (B, n + m - 1) int32 and their flow; or the plan itself
 
     @cached_property
     def plan(self) -> Tensor:
+        if isinstance(self._arcs, Tensor):
+            return self._arcs
         n, m = self.u.shape[-1], self.v.shape[-1]
         return dense_plan(*self._arcs, n, m).view(*self.value.shape, n, m)  # (..., n, m)
 
@@ -74,6 +76,21 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     Source: equation 1 and section 3.1 of DeepEMD (arXiv 2003.06777); the gradient is derived in
         ``deepemd/emd/_autograd.py``.
     """
+    cost, a, b, tolerance, shape = pose(cost, a, b)
+    n, m = cost.shape[-2:]
+    ratio = a.sum(-1, dtype=torch.float64) / b.sum(-1, dtype=torch.float64)  # (B,)
+    scaled = b * ratio.to(b.dtype)[:, None]  # (B, m), to the total of a
+    value, u, v, rows, cols, flow = transport(cost, a, scaled, ratio.detach(), tolerance, list(shape))
+    u, v = u.detach().view(*shape, n), v.detach().view(*shape, m)
+    return Transport(value.view(shape), u, v, (rows, cols, flow.detach()))
+
+
+def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, torch.Size]:
+    """The arguments of ``emd``, checked but for their values, as one batch: cost (B, n, m), a (B, n), b (B, m).
+
+    All are of the answer's dtype. With them come the largest relative difference of their totals that counts as
+    rounding, and the leading dimensions of the answer.
+    """
     _check(cost, a, b)
     tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
     double = any(t.dtype == torch.float64 for t in (cost, a, b))
@@ -89,12 +106,7 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
         ) from None
     cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)
     a, b = a.expand(*shape, n).reshape(-1, n), b.expand(*shape, m).reshape(-1, m)  # (B, n), (B, m)
-
-    ratio = a.sum(-1, dtype=torch.float64) / b.sum(-1, dtype=torch.float64)  # (B,)
-    scaled = b * ratio.to(b.dtype)[:, None]  # (B, m), to the total of a
-    value, u, v, rows, cols, flow = transport(cost, a, scaled, ratio.detach(), tolerance, list(shape))
-    u, v = u.detach().view(*shape, n), v.detach().view(*shape, m)
-    return Transport(value.view(shape), u, v, (rows, cols, flow.detach()))
+    return cost, a, b, tolerance, shape
 
 
 def _check(cost: Tensor, a: Tensor, b: Tensor) -> None:
