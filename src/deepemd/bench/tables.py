@@ -46,7 +46,7 @@ def _errors(report: Report) -> str:
         found = [row["error"][name] for row in report["race"] if name in row["error"]]
         wrong = [row["n"] for row in report["race"] if name in row["disagree"]]
         failed = [row["n"] for row in report["race"] if name in row["failed"]]
-        told = f"{max(found):.0e}" if found else ""
+        told = f"{max(found):.0e}".replace("0e+00", "0 in float32") if found else ""
         told += f"; wrong, so not timed, at n = {', '.join(map(str, wrong))}" if wrong else ""
         told += f"; fails at n = {', '.join(map(str, failed))}" if failed else ""
         rows.append([_title(report, name), report["peers"][name]["how"], told.removeprefix("; ")])
@@ -101,7 +101,7 @@ def _gradient(report: Report) -> str:
         memory = "" if row["mb"] is None else f"{_number(row['mb']['median'])} MB"
         more = "1" if row is mine else _times(row["times_ours"])
         share = "" if not memory or not mine["mb"] else _number(row["mb"]["median"] / max(0.1, mine["mb"]["median"]))
-        rows.append([label, f"{_number(row['ms']['median'])} ms", more, memory, share])
+        rows.append([label, _duration(row["ms"]["median"]), more, memory, share])
     heads = ["", "time", "times emd's", "peak memory beyond inputs and gradients", "times emd's"]
     return (
         f"**Value and gradients to cost, a and b, {mine['problems']} problems of 25 x 25, "
@@ -157,6 +157,10 @@ def _number(value: float) -> str:
     if abs(value) < 10:
         return f"{value:.2g}" if abs(value) < 1 else f"{value:.1f}"
     return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _duration(ms: float) -> str:
+    return f"{_number(ms)} ms" if ms < 10_000 else f"{_number(ms / 1000)} s"
 
 
 def _median(found: Mapping[str, float] | None) -> str:

@@ -26,7 +26,7 @@ def bench_emd(
     Everyone takes a turn on fresh problems in every round, and what counts are the ratios of one round. The values of
     exact peers are compared with ours, so that no wrong answer is timed; inexact ones have their error told. A peer
     that is not installed is left out, with a line that says what brings it. Ctrl-C keeps what is measured so far.
-    Takes less than ten minutes, with --quick less than one.
+    Takes less than ten minutes, with --quick about one.
 
     Args:
         sizes: n of the n x n problems, such as 9,25,100; 9,13,25,49,100,196,256 unless given.
