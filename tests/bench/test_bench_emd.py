@@ -68,7 +68,7 @@ def test_ratios_are_taken_within_a_round(monkeypatch, peers):
     assert rows[0]["us"]["pot-core"]["median"] == pytest.approx(1e6 * np.mean([lap["pot-core"] for lap in laps]))
 
 
-def test_a_peer_that_answers_wrongly_is_not_timed():
+def test_a_peer_that_answers_wrongly_is_not_timed(report):
     rows = []
     settings = replace(SMALL, sizes=(3,), kinds=("embedding",))
     race.race(settings, {"highs": lambda problems: [0.5 for _ in problems]}, rows, lambda _: None)
@@ -76,6 +76,10 @@ def test_a_peer_that_answers_wrongly_is_not_timed():
     assert row["disagree"]["highs"] == row["error"]["highs"] > 1e-3
     assert "highs" not in row["us"]
     assert "highs" not in row["times_ours"]
+    text = markdown({**report, "race": rows, "settings": {**report["settings"], "kinds": ["embedding"]}})
+    assert "| n | emd, 1 thread | HiGHS |" in text
+    assert "| wrong |" in text
+    assert "wrong, so not timed, at n = 3" in text
 
 
 def test_a_peer_that_fails_drops_out_and_is_told():

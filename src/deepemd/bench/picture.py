@@ -130,15 +130,12 @@ def _time(us: float) -> str:
 
 
 def _headline(report: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
-    """What one sees, in numbers: how much faster than the fastest exact peer."""
-    counts = report["settings"]["threads"]
-    best = {}
-    for row in rows:
-        exact = [us["median"] for name, us in row["us"].items() if report["peers"].get(name, {}).get("exact")]
-        if exact:
-            best[row["n"]] = min(exact) / row["us"][ours(counts[0])]["median"]
+    """What one sees, in numbers: the ratio of the fastest exact peer, a size at a time."""
+    exact = {name for name, peer in report["peers"].items() if peer["exact"]}
+    ratios = [[found["median"] for name, found in row["times_ours"].items() if name in exact] for row in rows]
+    best = [min(found) for found in ratios if found]
     if not best:
         return "Time of an exact transport problem against its size"
-    least, most = min(best.values()), max(best.values())
-    span = f"{least:.1f} to {most:.1f}" if round(least, 1) != round(most, 1) else f"{least:.1f}"
+    least, most = (f"{end:.1f}" for end in (min(best), max(best)))
+    span = least if least == most else f"{least} to {most}"
     return f"The fastest other exact solver takes {span} times as long as emd"

@@ -21,14 +21,18 @@ def _race(report: Report, kind: str) -> str:
     rows = [row for row in report["race"] if row["kind"] == kind]
     if not rows:
         return ""
-    names = _names(rows, "us")
+    names = list({name: None for row in rows for key in ("us", "disagree", "failed") for name in row[key]})
+    names = sorted(names, key=lambda name: list(report["peers"]).index(name) if name in report["peers"] else -1)
     first = ours(report["settings"]["threads"][0])
     peers = [name for name in names if name in report["peers"]]
     titles = [_title(report, name) for name in names]
-    us = [[str(row["n"]), *(_median(row["us"].get(name)) for name in names)] for row in rows]
+    us = [[str(row["n"]), *(_median(row["us"].get(name)) or _why_not(row, name) for name in names)] for row in rows]
     text = f"**Microseconds a problem, {_KIND[kind]}**\n\n" + _table(["n", *titles], us)
     if peers:
-        times = [[str(row["n"]), *(_times(row["times_ours"].get(name)) for name in peers)] for row in rows]
+        times = [
+            [str(row["n"]), *(_times(row["times_ours"].get(name)) or _why_not(row, name) for name in peers)]
+            for row in rows
+        ]
         title = f"**Times as long as {first}, {_KIND[kind]}** (± interquartile range over the rounds)"
         text += f"\n\n{title}\n\n" + _table(["n", *(_title(report, name) for name in peers)], times)
     return text
@@ -44,8 +48,9 @@ def _errors(report: Report) -> str:
     rows = []
     for name in names:
         found = [row["error"][name] for row in report["race"] if name in row["error"]]
-        wrong = [row["n"] for row in report["race"] if name in row["disagree"]]
-        failed = [row["n"] for row in report["race"] if name in row["failed"]]
+        wrong, failed = (
+            sorted({row["n"] for row in report["race"] if name in row[key]}) for key in ("disagree", "failed")
+        )
         told = f"{max(found):.0e}".replace("0e+00", "0 in float32") if found else ""
         told += f"; wrong, so not timed, at n = {', '.join(map(str, wrong))}" if wrong else ""
         told += f"; fails at n = {', '.join(map(str, failed))}" if failed else ""
@@ -140,8 +145,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _names(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    return list({name: None for row in rows for name in row[key]})
+def _why_not(row: Mapping[str, Any], name: str) -> str:
+    return "wrong" if name in row["disagree"] else "fails" if name in row["failed"] else ""
 
 
 def _title(report: Report, name: str) -> str:
