@@ -28,8 +28,8 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from problems import FAMILIES, FLOAT32_ROUNDING, defects, draw_batch
-from spine import processor
 
+from deepemd.bench.measure import processor
 from deepemd.emd import emd
 from deepemd.training.evaluate import versions
 

@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "data": {"files", "errors"},
     "model": {"emd", "matching", "nodes", "files", "errors"},
     "training": {"emd", "matching", "nodes", "data", "model", "files", "errors"},
+    "bench": {"emd", "files", "errors"},
     "apps": {"emd", "matching", "nodes", "data", "model", "training", "files", "errors"},
-    "commands": {"files", "data", "model", "training", "apps", "errors"},
+    "commands": {"files", "data", "model", "training", "apps", "bench", "errors"},
     "cli": {"commands", "errors"},
 }
 

@@ -27,6 +27,7 @@ COMMANDS = {
         "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
     ),
     "evaluate": Command("deepemd.commands.train:evaluate", "accuracy on episodes of new classes, beside the baselines"),
+    "bench emd": Command("deepemd.commands.bench:bench_emd", "time the transport solver beside others"),
 }
 
 _OVERVIEW = """usage: deepemd COMMAND [options]

@@ -1,0 +1,223 @@
+"""The race: `emd` and its peers on the same sizes, in turns, on fresh problems in every round."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from deepemd.bench.measure import ratios, seconds, summary, threads
+from deepemd.bench.peers import PEERS, Peer, Solve
+from deepemd.bench.problems import KINDS, Problems
+from deepemd.emd import Transport, emd
+from deepemd.errors import InputError
+
+__all__ = ["PARTS", "Settings", "batch_of", "ours", "race"]
+
+CORES = os.cpu_count() or 1
+PARTS = ("race", "calls", "gradient", "start")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure, and for how long.
+
+    Attributes:
+        sizes: n of the n x n problems of the race.
+        rounds: turns that everyone takes; medians and interquartile ranges are over them.
+        threads: thread counts for `emd`; the peers race against the first.
+        peers: names in PEERS.
+        parts: of PARTS.
+        kinds: of problems, names in KINDS.
+        peer_seconds: about how long each peer may run for one size and kind. It solves fewer problems of a round, and
+            takes part in fewer rounds, rather than exceed that by much.
+        batched: fewest problems in a call of a solver of batches.
+        processes: fresh processes for each figure that needs them.
+        pairs: problems of the batch whose gradient is measured: one 5-way episode with 75 queries.
+    """
+
+    sizes: Sequence[int] = (9, 13, 25, 49, 100, 196, 256)
+    rounds: int = 15
+    threads: Sequence[int] = (1, 2) if CORES > 1 else (1,)
+    peers: Sequence[str] = tuple(PEERS)
+    parts: Sequence[str] = PARTS
+    kinds: Sequence[str] = tuple(KINDS)
+    peer_seconds: float = 1.5
+    batched: int = 100
+    processes: int = 3
+    pairs: int = 375
+
+    def __post_init__(self) -> None:
+        for name, values, most in (("sizes", self.sizes, 2000), ("threads", self.threads, CORES)):
+            wrong = [value for value in values if not 1 <= value <= most]
+            if wrong or not values:
+                example = ",".join(str(value) for value in (9, 25) if value <= most) or "1"
+                found = f"holds {wrong[0]}" if wrong else "is empty"
+                raise InputError(f"{name} {found}; give whole numbers from 1 to {most:,}, such as --{name} {example}")
+        if self.rounds < 1:
+            raise InputError(f"rounds is {self.rounds}; at least 1 is needed, and 15 give steady medians")
+        for name, words, known in (("peers", self.peers, tuple(PEERS)), ("parts", self.parts, PARTS)):
+            for word in words:
+                if word not in known:
+                    raise InputError(f"{name} holds {word!r}; choose from {', '.join(known)}, separated by commas")
+
+
+def ours(count: int) -> str:
+    """What tables call `emd` on so many threads."""
+    return f"emd, {count} thread{'s' * (count > 1)}"
+
+
+def batch_of(n: int) -> int:
+    """Problems of a batch of ours: as much work as an episode's 375 problems of 25 x 25, but at least 16 problems."""
+    return max(16, 375 * 25 * 25 // (n * n))
+
+
+@dataclass
+class _Turn:
+    """How many problems a peer solves in a round, and in which rounds."""
+
+    solve: Solve
+    problems: int
+    every: int  # it takes part in every so-many-th round
+
+
+def race(
+    settings: Settings, solvers: dict[str, Solve], rows: list[dict[str, Any]], said: Callable[[str], None]
+) -> None:
+    """Measure every size and kind. Modifies rows: appends one for each, as soon as it is measured or interrupted."""
+    for kind in settings.kinds:
+        for n in settings.sizes:
+            said(f"race: {kind} costs, n = {n}")
+            _one_race(settings, solvers, rows, kind, n)
+
+
+def _one_race(settings: Settings, solvers: dict[str, Solve], rows: list[dict[str, Any]], kind: str, n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    fresh = partial(KINDS[kind], generator, batch_of(n), n)
+    _our_turn(settings.threads, fresh)  # compiles
+    turns: dict[str, _Turn] = {}
+    errors: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for name, solve in solvers.items():
+        if n <= (PEERS[name].largest or n):
+            with _failing(failed, name):
+                turns[name] = _plan(PEERS[name], solve, settings, fresh())
+    gap = _gap(fresh())
+    laps: list[dict[str, float]] = []
+    try:
+        for r in range(settings.rounds):
+            now = {name: turn for name, turn in turns.items() if r % turn.every == 0 and name not in failed}
+            laps.append(_lap(settings, now, fresh, errors, failed))
+    finally:  # Ctrl-C keeps the rounds that are whole
+        if laps:
+            row = _row(kind, n, settings, turns, laps, errors)
+            rows.append(row | {"failed": failed, "duality_gap": gap})
+
+
+@contextmanager
+def _failing(failed: dict[str, str], name: str) -> Iterator[None]:
+    """A peer that raises an error drops out of this size, and the report tells it. Modifies failed."""
+    try:
+        yield
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        failed[name] = f"{type(error).__name__}: {error}"
+
+
+def _our_turn(counts: Sequence[int], fresh: Callable[[], Problems]) -> tuple[dict[str, float], Problems, Transport]:
+    """Seconds a problem for each number of threads, each on a fresh batch; the last batch and its solution."""
+    times = dict.fromkeys(map(ours, counts), 0.0)
+    for count in reversed(counts):  # the first count comes last: its batch is the peers' too
+        problems = fresh()
+        found: list[Transport] = []
+        with threads(count):
+            took = seconds(lambda: found.append(emd(*problems)))  # noqa: B023
+        times[ours(count)] = took / len(problems.a)
+    return times, problems, found[0]
+
+
+def _lap(
+    settings: Settings,
+    turns: dict[str, _Turn],
+    fresh: Callable[[], Problems],
+    errors: dict[str, float],
+    failed: dict[str, str],
+) -> dict[str, float]:
+    """Everyone takes a turn. -> seconds a problem.
+
+    Modifies errors, the largest of each peer's values, relative to max |c|; and failed.
+    """
+    times, problems, solution = _our_turn(settings.threads, fresh)
+    for name, turn in turns.items():
+        few = problems.first(turn.problems)
+        prepared = PEERS[name].prepare(few)
+        values: list[Sequence[float]] = []
+        with _failing(failed, name), threads(settings.threads[0]), torch.no_grad():
+            took = seconds(lambda: values.append(turn.solve(prepared)))  # noqa: B023
+            off = torch.as_tensor(values[0], dtype=torch.float64) - solution.value[: len(few.a)]
+            if not off.isfinite().all():
+                raise ValueError("a value that is not a finite number")
+            error = float((off.abs() / few.cost.abs().amax((1, 2))).max())
+            errors[name] = max(error, errors.get(name, 0.0))
+            times[name] = took / len(few.a)
+    return times
+
+
+def _plan(peer: Peer, solve: Solve, settings: Settings, problems: Problems) -> _Turn:
+    """Share a peer's time out over the rounds, after a first call to warm it up."""
+    fewest = min(settings.batched if peer.batched else 1, len(problems.a))
+    least = peer.prepare(problems.first(fewest))
+    with threads(settings.threads[0]), torch.no_grad():
+        first = seconds(lambda: solve(least))
+        once = first if first > settings.peer_seconds else seconds(lambda: solve(least))
+    share = settings.peer_seconds / settings.rounds
+    affordable = int(fewest * share / once)
+    turns = max(3, int(settings.peer_seconds / once))  # at least three rounds, however slow it is
+    every = -(-settings.rounds // turns)
+    return _Turn(solve, max(fewest, min(affordable, len(problems.a))), every)
+
+
+def _gap(problems: Problems) -> float:
+    """The proof that our values are right: how far cost and duals are from proving each other, relative to max |c|."""
+    solution = emd(*problems)
+    cost, a, b = (t.double() for t in problems)
+    u, v = solution.u.double(), solution.v.double()
+    top = cost.abs().amax((1, 2))
+    infeasible = (u[:, :, None] + v[:, None] - cost).amax((1, 2))  # <= 0 but for rounding
+    b = b * (a.sum(-1) / b.sum(-1))[:, None]
+    gap = solution.value.double() - (a * u).sum(-1) - (b * v).sum(-1)
+    return float((torch.maximum(infeasible, gap.abs()) / top).max())
+
+
+def _row(
+    kind: str,
+    n: int,
+    settings: Settings,
+    turns: dict[str, _Turn],
+    laps: list[dict[str, float]],
+    errors: dict[str, float],
+) -> dict[str, Any]:
+    """The row of a size and kind. A peer that should be exact and is not has its error told, and no time."""
+    first = ours(settings.threads[0])
+    times, faster, disagree = {}, {}, {}
+    for name in {name: None for lap in laps for name in lap}:
+        own = [lap for lap in laps if name in lap]
+        if name in PEERS and errors[name] > (PEERS[name].agree or math.inf):
+            disagree[name] = errors[name]
+            continue
+        times[name] = summary([1e6 * lap[name] for lap in own])
+        if name != first:
+            faster[name] = ratios([lap[name] for lap in own], [lap[first] for lap in own])
+    return {
+        "kind": kind,
+        "n": n,
+        "problems": {ours(count): batch_of(n) for count in settings.threads}
+        | {name: turn.problems for name, turn in turns.items()},
+        "us": times,
+        "times_ours": faster,
+        "error": errors,
+        "disagree": disagree,
+    }

@@ -1,0 +1,109 @@
+"""``deepemd bench``: measure on this machine what docs/speed.md reports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deepemd.errors import InputError
+from deepemd.files import writable, write
+
+__all__ = ["bench_emd"]
+
+
+def bench_emd(
+    sizes: str | None = None,
+    rounds: int | None = None,
+    threads: str | None = None,
+    peers: str | None = None,
+    parts: str | None = None,
+    quick: bool = False,
+    out: Path | None = None,
+    picture: Path | None = None,
+    report: Path | None = None,
+) -> None:
+    """Time emd beside other exact and inexact solvers, on this machine; print the tables as Markdown.
+
+    Everyone takes a turn on fresh problems in every round, and what counts are the ratios of one round. The values of
+    exact peers are compared with ours, so that no wrong answer is timed; inexact ones have their error told. A peer
+    that is not installed is left out, with a line that says what brings it. Ctrl-C keeps what is measured so far.
+    Takes less than ten minutes, with --quick about one.
+
+    Args:
+        sizes: n of the n x n problems, such as 9,25,100; 9,13,25,49,100,196,256 unless given.
+        rounds: turns of everyone; more narrow the figures. 15 unless given, 5 with --quick.
+        threads: thread counts for emd; peers are compared with the first. 1,2 unless given.
+        peers: some of opencv, pot, pot-core, pot-batch, highs, qpth, sinkhorn, separated by commas; all unless given.
+        parts: some of race (against the peers), calls (one problem, batches, float64), gradient (time and memory),
+            start (of a new process), separated by commas; all unless given.
+        quick: four sizes, costs between embeddings only, few rounds: for a first look.
+        out: JSON file to write the report to.
+        picture: PNG file for a picture of time against n.
+        report: JSON file of an earlier --out: print its tables and draw its picture, and measure nothing.
+    """
+    from deepemd.bench.picture import speed_picture
+    from deepemd.bench.race import Settings
+    from deepemd.bench.run import run
+    from deepemd.bench.tables import markdown
+
+    for option, file, example in (("out", out, "emd.json"), ("picture", picture, "emd.png")):
+        if file is not None:  # before the long work
+            if file.is_dir():
+                raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
+            with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+    if report is not None:
+        found = _read(report)
+    else:
+        given: dict[str, Any] = {
+            "sizes": _numbers("sizes", sizes),
+            "rounds": rounds,
+            "threads": _numbers("threads", threads),
+            "peers": _words(peers),
+            "parts": _words(parts),
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        settings = Settings(**(_QUICK if quick else {}) | given)
+        if picture is not None and "race" not in settings.parts:
+            raise InputError("picture: it shows the part 'race'; add it to --parts, or leave --picture out")
+        found = run(settings)
+    if out is not None:
+        write(out, (json.dumps(found, indent=1) + "\n").encode())
+    print(markdown(found))
+    if picture is not None and (found["race"] or report is not None):
+        speed_picture(found, picture)
+    if found["interrupted"] and report is None:
+        raise KeyboardInterrupt
+
+
+_QUICK: dict[str, Any] = {
+    "sizes": (9, 25, 49, 100),
+    "kinds": ("embedding",),
+    "rounds": 5,
+    "peer_seconds": 0.15,
+    "batched": 25,
+    "processes": 1,
+}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"report: {path} cannot be read ({error}); pass a file that --out has written") from error
+    if not isinstance(found, dict) or found.get("benchmark") != "deepemd bench emd":
+        raise InputError(f"report: {path} is not a report of 'deepemd bench emd'; pass a file that --out has written")
+    return found
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    words = _words(text)
+    try:
+        return None if words is None else [int(word) for word in words]
+    except ValueError:
+        raise InputError(
+            f"{option}: {text!r} is not a list of whole numbers; separate them by commas, such as --{option} 1,2"
+        ) from None
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
