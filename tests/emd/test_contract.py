@@ -178,17 +178,6 @@ def test_bad_arguments(arguments, error, says):
         emd(*arguments)
 
 
-def test_under_torch_compile():
-    def loss(cost, a, b):
-        return emd(cost, a, b).value.sum()
-
-    inputs = [t.requires_grad_() for t in _batch(batch=(3,))]
-    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    expected = torch.autograd.grad(loss(*inputs), inputs)
-    for got, want in zip(torch.autograd.grad(compiled(*inputs), inputs), expected, strict=True):
-        torch.testing.assert_close(got, want)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_tensors_are_solved_and_come_back():

@@ -1,4 +1,4 @@
-"""The transport solver as a PyTorch operator, and the derivation of its gradient.
+"""The transport solver as a PyTorch operator with a gradient, and the derivation of the gradient.
 
 The value of the linear programme as a function of its data,
 
@@ -18,8 +18,12 @@ Reference: Zhang et al., DeepEMD (arXiv 2003.06777), section 3.3, differentiates
 of a dense (nm + n + m)-square solve per problem; the two agree wherever the derivative exists.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from deepemd.emd import _solve, _threads
 
@@ -51,48 +55,66 @@ def _refuse(problem: int, reason: int, batch_shape: list[int], ratio: Tensor, to
     raise ValueError(f"{name} {found}{where}; {remedy}")
 
 
-@torch.library.custom_op("deepemd::transport", mutates_args=())
-def transport(
-    cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64.
+# --- the operator -----------------------------------------------------------------------------------------------------
 
-    b has been scaled to the total of a by ratio (B,) float64; problems where |ratio - 1| > tolerance are refused.
-    batch_shape names the problem in errors. Returns value (B,), u (B, n), v (B, m) and the basis arcs: rows, cols (B,
-    n + m - 1) int32, flow (B, n + m - 1).
-    """
+# Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b has been scaled
+# to the total of a by ratio (B, 1) float64; problems where |ratio - 1| > tolerance are refused. batch_shape names the
+# problem in errors. Returns value (B,), u (B, n), v (B, m) and the basis arcs: rows, cols (B, n + m - 1) int32, flow
+# (B, n + m - 1). The operator is what torch.compile, vmap and fake tensors see instead of the solver.
+_SCHEMA = (
+    "transport(Tensor cost, Tensor a, Tensor b, Tensor ratio, float tolerance, int[] batch_shape) "
+    "-> (Tensor value, Tensor u, Tensor v, Tensor rows, Tensor cols, Tensor flow)"
+)
+_library = torch.library.Library("deepemd", "DEF")
+_library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+
+_Answer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@torch.library.impl(_library, "transport", "CPU")
+def _transport(cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]) -> _Answer:
     batch, n, m = cost.shape
-    host = [t.detach().cpu().contiguous() for t in (cost, a, b, ratio)]
-    outputs = [
-        torch.empty(batch, dtype=cost.dtype),
-        torch.empty(batch, n, dtype=cost.dtype),
-        torch.empty(batch, m, dtype=cost.dtype),
-        torch.empty(batch, n + m - 1, dtype=torch.int32),
-        torch.empty(batch, n + m - 1, dtype=torch.int32),
-        torch.empty(batch, n + m - 1, dtype=cost.dtype),
-    ]
+    given = [t.contiguous().numpy() for t in (cost, a, b, ratio)]
+    real, arcs = given[0].dtype, (batch, n + m - 1)
+    answer = (
+        np.empty(batch, real),
+        np.empty((batch, n), real),
+        np.empty((batch, m), real),
+        np.empty(arcs, np.int32),
+        np.empty(arcs, np.int32),
+        np.empty(arcs, real),
+    )
     if batch:
-        problem, reason = _threads.solve_batch(
-            tuple(t.numpy() for t in host), tolerance, tuple(t.numpy() for t in outputs)
-        )
+        problem, reason = _threads.solve_batch(given, tolerance, answer)
         if reason != _solve.OK:
-            _refuse(problem, reason, batch_shape, host[3], tolerance)
-    value, u, v, rows, cols, flow = (t.to(cost.device) for t in outputs)
-    return value, u, v, rows, cols, flow
+            _refuse(problem, reason, batch_shape, ratio, tolerance)
+    return tuple(torch.from_numpy(t) for t in answer)  # type: ignore[return-value]
 
 
-@transport.register_fake
+@torch.library.register_fake("deepemd::transport", lib=_library)
 def _(cost, a, b, ratio, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
     batch, n, m = cost.shape
     arcs = cost.new_empty(batch, n + m - 1)
+    places = torch.empty_like(arcs, dtype=torch.int32)
     return (
-        cost.new_empty(batch),
-        cost.new_empty(batch, n),
-        cost.new_empty(batch, m),
-        torch.empty_like(arcs, dtype=torch.int32),
-        torch.empty_like(arcs, dtype=torch.int32),
-        arcs,
-    )
+        cost.new_empty(batch), cost.new_empty(batch, n), cost.new_empty(batch, m),
+        places, torch.empty_like(places), arcs,
+    )  # fmt: skip
+
+
+@torch.library.register_vmap("deepemd::transport", lib=_library)
+def _(info, in_dims, cost, a, b, ratio, tolerance, batch_shape):  # type: ignore[no-untyped-def]
+    """A further batch dimension joins the one that is there."""
+    size = info.batch_size
+    joined = []
+    for tensor, dim in zip((cost, a, b, ratio), in_dims, strict=False):
+        tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        joined.append(tensor.reshape(-1, *tensor.shape[2:]))
+    answer = torch.ops.deepemd.transport(*joined, tolerance, [size, *batch_shape])
+    return tuple(t.reshape(size, -1, *t.shape[1:]) for t in answer), (0,) * len(answer)
+
+
+# --- the gradient -----------------------------------------------------------------------------------------------------
 
 
 def dense_plan(rows: Tensor, cols: Tensor, flow: Tensor, n: int, m: int) -> Tensor:
@@ -101,38 +123,57 @@ def dense_plan(rows: Tensor, cols: Tensor, flow: Tensor, n: int, m: int) -> Tens
     return flow.new_zeros(flow.shape[0], n * m).scatter_add_(1, arcs, flow).view(-1, n, m)  # (B, n, m)
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    _, u, v, rows, cols, flow = output
-    ctx.save_for_backward(u, v, rows, cols, flow)
-    ctx.shape = inputs[0].shape
-    ctx.set_materialize_grads(False)
+class _Solve(torch.autograd.Function):
+    """The operator with its gradient. (An autograd.Function, because torch.func.grad does not see register_autograd.)"""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*given: Any) -> _Answer:
+        return torch.ops.deepemd.transport.default(*given)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:  # noqa: ARG004
+        _, u, v, rows, cols, flow = output
+        ctx.mark_non_differentiable(rows, cols, flow)  # not u and v: what is made of them must know that it depends
+        ctx.save_for_backward(u, v, rows, cols, flow)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
+        if grad is None:
+            return None, None, None, None, None, None
+        return *_Gradient.apply(grad, *ctx.saved_tensors), None, None, None
 
 
-@torch.library.custom_op("deepemd::transport_gradient", mutates_args=())
-def _gradient(
-    grad: Tensor, u: Tensor, v: Tensor, rows: Tensor, cols: Tensor, flow: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    n, m = u.shape[1], v.shape[1]
-    return dense_plan(rows, cols, flow * grad[:, None], n, m), u * grad[:, None], v * grad[:, None]
+def transport(
+    cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]
+) -> _Answer:
+    """The operator, differentiable where a derivative may be asked for; arguments and results as in its schema."""
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (cost, a, b)):
+        raise RuntimeError("emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev")
+    if torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad):
+        return _Solve.apply(cost, a, b, ratio, tolerance, batch_shape)
+    return torch.ops.deepemd.transport.default(cost, a, b, ratio, tolerance, batch_shape)
 
 
-@_gradient.register_fake
-def _(grad, u, v, rows, cols, flow):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    return u.new_empty(u.shape[0], u.shape[1], v.shape[1]), torch.empty_like(u), torch.empty_like(v)
+class _Gradient(torch.autograd.Function):
+    """dE/dc, dE/da, dE/db, each times the gradient (B,) of the value; has no derivative itself."""
 
+    generate_vmap_rule = True
 
-def _backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return None, None, None, None, None, None
-    return *_gradient(grad, *ctx.saved_tensors), None, None, None
+    @staticmethod
+    def forward(grad: Tensor, u: Tensor, v: Tensor, rows: Tensor, cols: Tensor, flow: Tensor) -> tuple:
+        g = grad[:, None]  # (B, 1)
+        return dense_plan(rows, cols, flow * g, u.shape[1], v.shape[1]), u * g, v * g
 
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:  # noqa: ARG004
+        """Nothing is kept: there is no second derivative."""
 
-def _no_second_gradient(ctx, *_):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    raise RuntimeError(
-        "emd has no second derivative: its value is piecewise linear in cost, a and b, so the second derivative is "
-        "zero almost everywhere and does not exist elsewhere; use create_graph=False, or detach the gradient"
-    )
-
-
-transport.register_autograd(_backward, setup_context=_save)
-_gradient.register_autograd(_no_second_gradient)
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple:
+        raise RuntimeError(
+            "emd has no second derivative: its value is piecewise linear in cost, a and b, so the second derivative is "
+            "zero almost everywhere and does not exist elsewhere; use create_graph=False, or detach the gradient"
+        )

@@ -1,7 +1,8 @@
 """``emd``: the public verb, and ``Transport``, what it returns."""
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from deepemd.emd._autograd import dense_plan, transport
 _HALF = (torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Transport:
     """The solution of a batch of transport problems.
 
@@ -29,14 +30,50 @@ class Transport:
     value: Tensor
     u: Tensor
     v: Tensor
-    _arcs: tuple[Tensor, Tensor, Tensor] | Tensor  # rows, cols (B, n + m - 1) int32 and their flow; or the plan itself
+    _arcs: tuple[Tensor, ...] | Tensor  # rows, cols (B, n + m - 1) int32 and their flow; or the plan itself
+    _posed: tuple[Tensor, Tensor, Tensor]  # cost (B, n, m), a (B, n) and b (B, m) scaled to the total of a
 
-    @cached_property
+    @property
     def plan(self) -> Tensor:
-        if isinstance(self._arcs, Tensor):
-            return self._arcs
-        n, m = self.u.shape[-1], self.v.shape[-1]
-        return dense_plan(*self._arcs, n, m).view(*self.value.shape, n, m)  # (..., n, m)
+        if not isinstance(self._arcs, Tensor):  # functools.cached_property would take a lock that torch.compile refuses
+            n, m = self.u.shape[-1], self.v.shape[-1]
+            self._arcs = dense_plan(*self._arcs, n, m).view(*self.value.shape, n, m)  # (..., n, m)
+        return self._arcs
+
+    def certificate(self) -> "Certificate":
+        """How far this is from a proof of its own optimality, computed in float64 from the arguments and the answer.
+
+        A plan with the right marginals whose cost equals the worth a.u + b.v of potentials with u_i + v_j <= c_ij is
+        optimal: no plan can cost less than any such potentials are worth. Takes memory for a few copies of the costs.
+
+        >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
+        >>> proof = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).certificate()
+        >>> float(proof.marginal_error), float(proof.dual_infeasibility), float(proof.gap)
+        (0.0, 0.0, 0.0)
+        """
+        cost, a, b = (t.detach().to(self.value.device, torch.float64) for t in self._posed)
+        shape = self.value.shape
+        plan = self.plan.double().reshape(cost.shape)  # (B, n, m)
+        u, v = self.u.double().reshape(a.shape), self.v.double().reshape(b.shape)
+        unit = cost.abs().amax((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)  # (B,)
+        total = a.sum(1)
+        marginal = torch.maximum((plan.sum(2) - a).abs().amax(1), (plan.sum(1) - b).abs().amax(1))
+        excess = (u[:, :, None] + v[:, None] - cost).amax((1, 2)).clamp_min(0)
+        share = (plan / total[:, None, None] * (cost / unit[:, None, None])).sum((1, 2))  # both below 1: no overflow
+        worth = ((a / total[:, None]) * (u / unit[:, None])).sum(1) + ((b / total[:, None]) * (v / unit[:, None])).sum(1)
+        parts = marginal / total, excess / unit, (share - worth).abs()
+        return Certificate(*(t.view(shape) for t in parts))
+
+
+class Certificate(NamedTuple):
+    """The defects of a solution, each (...) float64; zeros prove it optimal.
+
+    About 1e-15 is the rounding of float64. Float32 answers were rounded once more, to about 1e-7.
+    """
+
+    marginal_error: Tensor  # the plan's largest missing or surplus row or column sum, relative to sum(a)
+    dual_infeasibility: Tensor  # the largest u_i + v_j - c_ij above 0, relative to max |c|
+    gap: Tensor  # |<cost, plan> - (a.u + b.v)|, relative to max |c| sum(a)
 
 
 def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
@@ -77,35 +114,52 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
         ``deepemd/emd/_autograd.py``.
     """
     cost, a, b, tolerance, shape = pose(cost, a, b)
+    home = cost.device
+    if home.type not in ("cpu", "meta"):
+        cost, a, b = cost.cpu(), a.cpu(), b.cpu()
     n, m = cost.shape[-2:]
-    ratio = a.sum(-1, dtype=torch.float64) / b.sum(-1, dtype=torch.float64)  # (B,)
-    scaled = b * ratio.to(b.dtype)[:, None]  # (B, m), to the total of a
-    value, u, v, rows, cols, flow = transport(cost, a, scaled, ratio.detach(), tolerance, list(shape))
-    u, v = u.detach().view(*shape, n), v.detach().view(*shape, m)
-    return Transport(value.view(shape), u, v, (rows, cols, flow.detach()))
+    ratio = a.sum(-1, keepdim=True, dtype=torch.float64) / b.sum(-1, keepdim=True, dtype=torch.float64)  # (B, 1)
+    scaled = b * ratio.to(b.dtype)  # (B, m), to the total of a
+    value, u, v, *arcs = transport(cost, a, scaled, ratio.detach(), tolerance, shape)
+    u, v = u.detach(), v.detach()
+    if len(shape) != 1:
+        value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
+    if home != cost.device:
+        value, u, v, *arcs = (t.to(home) for t in (value, u, v, *arcs))
+    return Transport(value, u, v, tuple(arcs), (cost, a, scaled))
 
 
-def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, torch.Size]:
+def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, list[int]]:
     """The arguments of ``emd``, checked but for their values, as one batch: cost (B, n, m), a (B, n), b (B, m).
 
     All are of the answer's dtype. With them come the largest relative difference of their totals that counts as
     rounding, and the leading dimensions of the answer.
     """
     _check(cost, a, b)
-    tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
-    double = any(t.dtype == torch.float64 for t in (cost, a, b))
-    cost, a, b = (t.to(torch.float64 if double else torch.float32) for t in (cost, a, b))
+    tolerance = 1e-4
+    if not cost.dtype == a.dtype == b.dtype or cost.dtype in _HALF:
+        tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
+        double = any(t.dtype == torch.float64 for t in (cost, a, b))
+        cost, a, b = (t.to(torch.float64 if double else torch.float32) for t in (cost, a, b))
 
     n, m = cost.shape[-2:]
-    try:
-        shape = torch.broadcast_shapes(cost.shape[:-2], a.shape[:-1], b.shape[:-1])
-    except RuntimeError:
+    shape = list(cost.shape[:-2])
+    if not shape == list(a.shape[:-1]) == list(b.shape[:-1]):
+        try:
+            shape = list(torch.broadcast_shapes(cost.shape[:-2], a.shape[:-1], b.shape[:-1]))
+        except RuntimeError:
+            raise ValueError(
+                f"leading dimensions do not broadcast: cost {tuple(cost.shape[:-2])}, a {tuple(a.shape[:-1])}, "
+                f"b {tuple(b.shape[:-1])}"
+            ) from None
+    if (elements := math.prod(shape) * n * m) >= 2**31:
         raise ValueError(
-            f"leading dimensions do not broadcast: cost {tuple(cost.shape[:-2])}, a {tuple(a.shape[:-1])}, "
-            f"b {tuple(b.shape[:-1])}"
-        ) from None
-    cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)
-    a, b = a.expand(*shape, n).reshape(-1, n), b.expand(*shape, m).reshape(-1, m)  # (B, n), (B, m)
+            f"cost, broadcast to {(*shape, n, m)}, has {elements:,} elements, at most {2**31 - 1:,} are allowed; "
+            "solve the batch in parts"
+        )
+    if len(shape) != 1 or cost.ndim != 3 or a.ndim != 2 or b.ndim != 2 or not len(cost) == len(a) == len(b):
+        cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)
+        a, b = a.expand(*shape, n).reshape(-1, n), b.expand(*shape, m).reshape(-1, m)  # (B, n), (B, m)
     return cost, a, b, tolerance, shape
 
 

@@ -42,7 +42,7 @@ from deepemd.emd._vectors import (
 
 PRICE_TOLERANCE = 1e-6  # of the float32 scan, relative to max |c|
 TOLERANCE = 1e-13  # of the float64 passes, relative to max |c|
-STALE = 0.4  # a scan's candidates serve while they are better than this fraction of its best
+STALE = 0.6  # a scan's candidates serve while they are better than this fraction of its best
 REFRESH = 32  # after so many pivots the potentials are computed anew before they may end the search
 INF32 = np.float32(np.inf)
 

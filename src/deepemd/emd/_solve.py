@@ -213,7 +213,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
     def solve_range(cost, a, b, ratio, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow):
         """Solve problems first .. last - 1 of a batch on the calling thread. Modifies value, u, v, rows, cols, flow.
 
-        cost (B, n, m), a (B, n), b (B, m) share one float type; ratio (B,) float64 is the total of a over that of the
+        cost (B, n, m), a (B, n), b (B, m) share one float type; ratio (B, 1) float64 is the total of a over that of the
         weights that b was scaled from. value (B,), u (B, n), v (B, m) take the results in their own type; rows, cols (B,
         n + m - 1) int32 and flow (B, n + m - 1) take the basis arcs, filled up with arcs of flow 0. -> the first problem
         refused and why, or (-1, OK).
@@ -221,7 +221,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         for p in range(first, last):
-            status, sh, total_weight, top, exponent = _load(cost[p], a[p], b[p], ratio[p], totals_tolerance, kind, ws)
+            status, sh, total_weight, top, exponent = _load(cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws)
             if status != OK:
                 return p, status
             sinkhorn(sh, total_weight, ws)

@@ -358,7 +358,7 @@ def _by_envelope(batch: _Batch, plan: Tensor, u: Tensor | None = None, v: Tensor
 def _answer(batch: _Batch, value: Tensor, plan: Tensor, u: Tensor | None = None, v: Tensor | None = None) -> Transport:
     u, v = (torch.full_like(w, torch.nan) if t is None else t for t, w in ((u, batch.a), (v, batch.b)))
     value, plan, u, v = (t.to(batch.dtype).view([*batch.shape, *t.shape[1:]]) for t in (value, plan, u, v))
-    return Transport(value, u.detach(), v.detach(), plan.detach())
+    return Transport(value, u.detach(), v.detach(), plan.detach(), (batch.cost, batch.a, batch.b))
 
 
 def _sums(n: int, m: int) -> Tensor:
