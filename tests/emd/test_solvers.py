@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
@@ -35,7 +35,7 @@ class Solver:
     marginal: float
     gradient: tuple[float, float]  # to cost, to the weights
     potentials: float | None = None  # of u_i + v_j <= c_ij and of a.u + b.v; None if there are none
-    spread: float = 0.0  # of the value, marginals and a.u + b.v where weights span 15 orders of magnitude
+    hard: dict[str, float] = field(default_factory=dict)  # of all but gradients, for families that it finds hard
     most: tuple[float, float, float] | None = None  # value and gradients of most problems, where the worst is far worse
 
     def need(self):
@@ -43,17 +43,22 @@ class Solver:
         pytest.importorskip(self.module, reason=f"needs {self.package}: {command}")
 
 
+# OpenCV computes in float32, and HiGHS takes what is below 1e-10 for 0.
+WIDE_FOR_FLOAT32 = {"tiny and huge weights": 2e-5, "clusters": 2e-6, "heavy tails": 2e-6}
+BELOW_ITS_TOLERANCE = dict.fromkeys(("tiny and huge weights", "dominant weight", "heavy tails"), 3e-10)
 SOLVERS = {
-    "opencv": Solver(solvers.opencv, "cv2", "OpenCV", 2e-7, 2e-7, (2e-7, 0.0), spread=2e-5),
+    "opencv": Solver(solvers.opencv, "cv2", "OpenCV", 2e-7, 2e-7, (2e-7, 0.0), hard=WIDE_FOR_FLOAT32),
     "pot": Solver(solvers.pot, "ot.lp", "POT", 1e-15, 1e-15, (1e-15, 3e-14), 3e-14),
-    "highs": Solver(solvers.highs, "scipy.optimize", "SciPy", 1e-15, 1e-15, (1e-15, 1e-15), 1e-15, spread=2e-10),
+    "highs": Solver(
+        solvers.highs, "scipy.optimize", "SciPy", 1e-15, 1e-15, (1e-15, 1e-15), 1e-15, hard=BELOW_ITS_TOLERANCE
+    ),
     "cvxpy": Solver(solvers.cvxpy, "cvxpy", "CVXPY", 5e-8, 5e-8, (2e-6, 1e-4), 5e-8),
     # With some room: where qpth stops early depends on rounding.
-    "qpth": Solver(solvers.qpth, "qpth.qp", "qpth", 5e-3, 1e-4, (1e-2, 1e-2), most=(1e-12, 1e-7, 1e-10)),
+    "qpth": Solver(solvers.qpth, "qpth.qp", "qpth", 1e-2, 1e-4, (1e-2, 1e-2), most=(1e-12, 1e-7, 1e-10)),
     "qpth-QP": Solver(
         partial(solvers.qpth, form="QP"), "qpth.qp", "qpth", 0.1, 1e-4, (1e-2, 1e-2), most=(1e-12, 1e-7, 1e-7)
     ),
-    "sinkhorn": Solver(solvers.sinkhorn, "torch", "PyTorch", 3e-3, 1e-15, (0.1, 0.5), 0.1),
+    "sinkhorn": Solver(solvers.sinkhorn, "torch", "PyTorch", 4e-3, 1e-15, (0.1, 0.5), 0.1),
 }
 each = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 
@@ -72,30 +77,31 @@ def _batch(seed, family="random", batch=4, n=None, m=None):
 @each
 def test_value_marginals_and_potentials(solver, family):
     solver.need()
-    if family == "negative cost" and solver is SOLVERS["qpth-QP"]:
-        with pytest.raises(ValueError, match="must not be negative"):
-            solver.solve(*_batch(0, family))
-        return
-    spread = solver.spread if family == "tiny and huge weights" else 0.0
+    hard = solver.hard.get(family, 0.0)
     off = []
     for seed in range(5):
         cost, a, b = _batch(seed, family)
+        if solver is SOLVERS["qpth-QP"] and cost.min() < 0:  # it squares the total cost
+            with pytest.raises(ValueError, match="must not be negative"):
+                solver.solve(cost, a, b)
+            cost = (cost - cost.min()) / (cost.max() - cost.min())  # the same plans are optimal
         exact, found = emd(cost, a, b), solver.solve(cost, a, b)
         off += (found.value - exact.value).abs().tolist()
-        torch.testing.assert_close(found.plan.sum(2), a, rtol=0, atol=max(solver.marginal, spread))
-        torch.testing.assert_close(found.plan.sum(1), b, rtol=0, atol=max(solver.marginal, spread))
+        torch.testing.assert_close(found.plan.sum(2), a, rtol=0, atol=max(solver.marginal, hard))
+        torch.testing.assert_close(found.plan.sum(1), b, rtol=0, atol=max(solver.marginal, hard))
         if solver.potentials is None:
             assert found.u.isnan().all()
             assert found.v.isnan().all()
             continue
+        feasible = max(solver.potentials, hard)
         bound = (a * found.u).sum(1) + (b * found.v).sum(1)  # (batch,)
-        assert float((found.u[:, :, None] + found.v[:, None] - cost).max()) <= solver.potentials
-        torch.testing.assert_close(bound, exact.value, rtol=0, atol=max(solver.potentials, spread))
+        assert float((found.u[:, :, None] + found.v[:, None] - cost).max()) <= feasible
+        torch.testing.assert_close(bound, exact.value, rtol=0, atol=feasible)
         torch.testing.assert_close((a * found.u).sum(1), bound / 2)  # the constant, as emd shares it out
         if solver is SOLVERS["sinkhorn"]:
             assert (bound <= exact.value + 1e-14).all()
             assert (exact.value <= found.value + 1e-14).all()
-    assert max(off) <= max(solver.value, spread)
+    assert max(off) <= max(solver.value, hard)
     if solver.most and family in UNIQUE:
         assert np.median(off) <= solver.most[0]
 
