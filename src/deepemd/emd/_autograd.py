@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from deepemd.emd import _solve, _threads
+from deepemd.emd._operator import operator
 
 _REASONS = {
     _solve.COST_NOT_FINITE: ("cost", "holds NaN or an infinite value", "costs must be finite"),
@@ -51,7 +52,7 @@ def _refuse(problem: int, reason: int, batch_shape: list[int], ratio: Tensor, to
     raise ValueError(f"{name} {found}{where}; {remedy}")
 
 
-@torch.library.custom_op("deepemd::transport", mutates_args=())
+@operator("transport")
 def transport(
     cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -81,7 +82,7 @@ def transport(
     return value, u, v, rows, cols, flow
 
 
-@transport.register_fake
+@torch.library.register_fake(transport)
 def _(cost, a, b, ratio, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
     batch, n, m = cost.shape
     arcs = cost.new_empty(batch, n + m - 1)
@@ -108,7 +109,7 @@ def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.set_materialize_grads(False)
 
 
-@torch.library.custom_op("deepemd::transport_gradient", mutates_args=())
+@operator("transport_gradient")
 def _gradient(
     grad: Tensor, u: Tensor, v: Tensor, rows: Tensor, cols: Tensor, flow: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +117,7 @@ def _gradient(
     return dense_plan(rows, cols, flow * grad[:, None], n, m), u * grad[:, None], v * grad[:, None]
 
 
-@_gradient.register_fake
+@torch.library.register_fake(_gradient)
 def _(grad, u, v, rows, cols, flow):  # type: ignore[no-untyped-def]  # noqa: ARG001
     return u.new_empty(u.shape[0], u.shape[1], v.shape[1]), torch.empty_like(u), torch.empty_like(v)
 
@@ -134,5 +135,5 @@ def _no_second_gradient(ctx, *_):  # type: ignore[no-untyped-def]  # noqa: ARG00
     )
 
 
-transport.register_autograd(_backward, setup_context=_save)
-_gradient.register_autograd(_no_second_gradient)
+torch.library.register_autograd(transport, _backward, setup_context=_save)
+torch.library.register_autograd(_gradient, _no_second_gradient)

@@ -98,7 +98,8 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, fl
 
     n, m = cost.shape[-2:]
     try:
-        shape = torch.broadcast_shapes(cost.shape[:-2], a.shape[:-1], b.shape[:-1])
+        # torch.broadcast_shapes would do, but imports half a second of symbolic shapes with the first call.
+        shape = torch.broadcast_tensors(cost[..., 0, 0], a[..., 0], b[..., 0])[0].shape
     except RuntimeError:
         raise ValueError(
             f"leading dimensions do not broadcast: cost {tuple(cost.shape[:-2])}, a {tuple(a.shape[:-1])}, "
