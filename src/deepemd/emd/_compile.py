@@ -64,7 +64,8 @@ class Shelf:
         self.describe = describe
         self.folders = folders()
         self.loaded: dict[tuple, Path] = {}  # argument types, and the file that their code came from
-        self.quiet = False
+        self.compiled: dict[tuple, Path | None] = {}  # argument types, and the file that their code went to, if any
+        self.quiet = False  # whether someone else says that it is compiled
         self._name = function.__name__
         self._source = repr([cell.cell_contents for cell in function.__closure__ or ()]).encode()
 
@@ -93,6 +94,7 @@ class Shelf:
         """Keep what was compiled, in the first folder that takes it. A failure is told and has no other consequence."""
         name = self._file_name(sig, result.codegen)
         payload = dumps(result._reduce())
+        self.compiled[sig] = None
         failures = []
         for folder in self.folders:
             try:
@@ -100,9 +102,14 @@ class Shelf:
             except OSError as error:
                 failures.append(f"{folder}: {error.strerror or error}")
             else:
+                self.compiled[sig] = folder / name
                 return
         if _writable(self.folders) is not None:  # else the user has been told before
             _say(f"the compiled solver could not be kept ({'; '.join(failures)}) and serves this process only")
+
+    def files(self) -> list[Path]:
+        """Where the code lies that this process has loaded or kept."""
+        return [*self.loaded.values(), *(path for path in self.compiled.values() if path is not None)]
 
     def _announce(self, sig: tuple) -> None:
         what = f"compiling the transport solver for {self.describe(sig)}"

@@ -6,9 +6,9 @@ import torch
 
 
 def operator(name: str) -> Callable[[Callable], Callable]:
-    """Decorate a typed function that changes none of its arguments: from now on it is called as torch.ops.deepemd.NAME.
+    """Decorate a typed function that changes none of its arguments: it becomes torch.ops.deepemd.NAME.
 
-    ``torch.library.custom_op`` does the same, but imports all of torch._dynamo, more than a second, with the first call.
+    ``torch.library.custom_op`` does the same, but its first call imports torch._dynamo, which takes a second.
     """
 
     def register(function: Callable) -> Callable:
