@@ -35,7 +35,7 @@ _SIZES = (16, 32, 64, 128, 256)  # one of each kind that the solver is compiled 
 def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | None = None) -> None:
     """Compile the transport solver for every size and type now, and keep it on disk.
 
-    Otherwise that happens when emd meets a size or type for the first time: 5 to 20 seconds each. The compiled code
+    Otherwise that happens when emd meets a size or type for the first time: 5 to 30 seconds each. The compiled code
     lies in $NUMBA_CACHE_DIR if that is set; else beside the package, or in ~/.cache/deepemd where that cannot be
     written. Any user who can read the folder profits. It is for one kind of processor: build where you run. In a
     container:

@@ -49,8 +49,8 @@ def folders() -> list[Path]:
     """Where compiled code may lie, best first: $NUMBA_CACHE_DIR; else beside the package, then in the user's cache."""
     here = Path(__file__).absolute().parent
     mine = f"{here.name}_{hashlib.sha256(str(here).encode()).hexdigest()[:16]}"  # apart from other copies of deepemd
-    if config.CACHE_DIR:
-        return [Path(config.CACHE_DIR) / mine]
+    if given := getattr(config, "CACHE_DIR", ""):
+        return [Path(given) / mine]
     found = [here / "__pycache__"]
     with contextlib.suppress(RuntimeError):  # there are users without a home
         found.append(Path.home() / ".cache" / "deepemd" / "compiled" / mine)
@@ -82,7 +82,7 @@ class Shelf:
                 continue
             rtsys.initialize(target_context)  # loaded code allocates memory; nothing else of Numba's is needed
             try:
-                result = CompileResult._rebuild(target_context, *pickle.loads(payload))
+                result: CompileResult = CompileResult._rebuild(target_context, *pickle.loads(payload))
             except Exception:  # whole and ours, yet not to be had: compile instead
                 continue
             self.loaded[sig] = folder / name
@@ -176,7 +176,7 @@ def kept(describe: Callable[[tuple], str]) -> Callable[[Callable], Callable]:
 
     def decorate(function: Callable) -> Callable:
         dispatcher = njit(nogil=True, error_model="numpy")(function)
-        dispatcher._cache = Shelf(function, describe)
+        dispatcher._cache = Shelf(function, describe)  # type: ignore[attr-defined]
         return dispatcher
 
     return decorate
