@@ -172,6 +172,8 @@ def _check(cost: Tensor, a: Tensor, b: Tensor) -> None:
             )
         if not t.is_floating_point():
             raise TypeError(f"{name} must be of a floating-point dtype, got {t.dtype}; convert it with {name}.float()")
+        if t.layout is not torch.strided:
+            raise TypeError(f"{name} must be dense, got layout {t.layout}; convert it with {name}.to_dense()")
     if cost.ndim < 2 or a.ndim < 1 or b.ndim < 1:
         raise ValueError(
             f"cost must be (..., n, m), a (..., n), b (..., m); "
