@@ -141,7 +141,11 @@ def test_different_totals():
             r"do not broadcast: cost \(3,\), a \(4,\)",
         ),
         ((torch.zeros(2, 2), torch.ones(2, device="meta"), torch.ones(2)), ValueError, "on one device"),
-        ((torch.zeros(2, 2).to_sparse(), torch.ones(2), torch.ones(2)), TypeError, "cost must be dense, got .*sparse_coo"),
+        (
+            (torch.zeros(2, 2).to_sparse(), torch.ones(2), torch.ones(2)),
+            TypeError,
+            "cost must be dense, got .*sparse_coo",
+        ),
         (
             (torch.zeros(1).expand(2**29, 2, 2), torch.ones(2), torch.ones(2)),
             ValueError,
@@ -183,7 +187,9 @@ def test_memory_of_forward_and_backward():
     """Above the inputs and their gradients a step keeps the duals and the arcs, not a copy of the costs."""
     cost, a, b = (t.requires_grad_() for t in _batch(25, 25, batch=(375,)))
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel() * t.element_size()) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel() * t.element_size()) or t, lambda t: t
+    ):
         value = emd(cost, a, b).value
     assert sum(kept) < 1e6
     value.sum().backward()

@@ -146,12 +146,12 @@ class _Solve(torch.autograd.Function):
         return *_Gradient.apply(grad, *ctx.saved_tensors), None, None, None
 
 
-def transport(
-    cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]
-) -> _Answer:
+def transport(cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]) -> _Answer:
     """The operator, differentiable where a derivative may be asked for; arguments and results as in its schema."""
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (cost, a, b)):
-        raise RuntimeError("emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev")
+        raise RuntimeError(
+            "emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev"
+        )
     if torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad):
         return _Solve.apply(cost, a, b, ratio, tolerance, batch_shape)
     return torch.ops.deepemd.transport.default(cost, a, b, ratio, tolerance, batch_shape)

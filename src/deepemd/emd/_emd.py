@@ -60,7 +60,9 @@ class Transport:
         marginal = torch.maximum((plan.sum(2) - a).abs().amax(1), (plan.sum(1) - b).abs().amax(1))
         excess = (u[:, :, None] + v[:, None] - cost).amax((1, 2)).clamp_min(0)
         share = (plan / total[:, None, None] * (cost / unit[:, None, None])).sum((1, 2))  # both below 1: no overflow
-        worth = ((a / total[:, None]) * (u / unit[:, None])).sum(1) + ((b / total[:, None]) * (v / unit[:, None])).sum(1)
+        worth = ((a / total[:, None]) * (u / unit[:, None])).sum(1) + ((b / total[:, None]) * (v / unit[:, None])).sum(
+            1
+        )
         parts = marginal / total, excess / unit, (share - worth).abs()
         return Certificate(*(t.view(shape) for t in parts))
 

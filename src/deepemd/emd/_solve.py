@@ -232,7 +232,9 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         for p in range(first, last):
-            status, sh, total_weight, top, exponent, lift = _load(cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws)
+            status, sh, total_weight, top, exponent, lift = _load(
+                cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws
+            )
             if status != OK:
                 return p, status
             star = min(sh.n, sh.m) == 1  # a single node on one side: there is only one tree
