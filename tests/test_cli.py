@@ -86,6 +86,7 @@ def test_print_config_is_a_config(capsys, tmp_path, name):
         (["evaluate", "/no/such/folder", "glyphs"], "/no/such/folder: no model here"),
         (["data", "verify", "nosuch"], "unknown data set 'nosuch'"),
         (["data", "prepare", "miniimagenet", "--source", "/no/such.zip"], "/no/such.zip"),
+        (["warmup", "--sizes", "25,small"], "sizes: '25,small' is not a list"),
         (["pretrain", "glyphs", "out", "--recipe.epochs", "0"], "epochs is 0"),
         (["pretrain", "glyphs", "out", "--config", "/no/such.yaml"], "/no/such.yaml"),
     ],
@@ -141,6 +142,15 @@ def test_data_commands(capsys, photos, tmp_path):
     code, _, err = _run(capsys, "data", "verify", store)
     assert code == 2
     assert "is not whole" in err
+
+
+def test_warmup_says_what_was_there_and_where_it_lies(capsys):
+    assert _run(capsys, "warmup", "--sizes", "5,9", "--dtype", "float32")[0] == 0
+    code, out, err = _run(capsys, "warmup", "--sizes", "5,9", "--dtype", "float32")
+    assert code == 0
+    assert "transport, float32, up to 16 x 16         already there" in err
+    assert out.startswith("0 compiled, 1 already there")
+    assert "1 files" in out
 
 
 def test_demo_refuses_a_folder_that_holds_something_else(capsys, tmp_path):

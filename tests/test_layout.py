@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "training": {"emd", "matching", "nodes", "data", "model", "files", "errors"},
     "bench": {"emd", "files", "errors"},
     "apps": {"emd", "matching", "nodes", "data", "model", "training", "files", "errors"},
-    "commands": {"files", "data", "model", "training", "apps", "bench", "errors"},
+    "commands": {"emd", "files", "data", "model", "training", "apps", "bench", "errors"},
     "cli": {"commands", "errors"},
 }
 

@@ -27,6 +27,9 @@ COMMANDS = {
         "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
     ),
     "evaluate": Command("deepemd.commands.train:evaluate", "accuracy on episodes of new classes, beside the baselines"),
+    "warmup": Command(
+        "deepemd.commands.warmup:warmup", "compile the transport solver now, for instance in a container"
+    ),
     "bench emd": Command("deepemd.commands.bench:bench_emd", "time the transport solver beside others"),
 }
 

@@ -146,7 +146,8 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, fl
     shape = list(cost.shape[:-2])
     if not shape == list(a.shape[:-1]) == list(b.shape[:-1]):
         try:
-            shape = list(torch.broadcast_shapes(cost.shape[:-2], a.shape[:-1], b.shape[:-1]))
+            # torch.broadcast_shapes would do, but its first call imports half a second of symbolic shapes
+            shape = list(torch.broadcast_tensors(cost[..., 0, 0], a[..., 0], b[..., 0])[0].shape)
         except RuntimeError:
             raise ValueError(
                 f"leading dimensions do not broadcast: cost {tuple(cost.shape[:-2])}, a {tuple(a.shape[:-1])}, "

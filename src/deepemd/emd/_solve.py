@@ -110,38 +110,49 @@ def _round_costs_if_double(exact, price, count):
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
-    """Check and copy one problem. -> status, its shape, the total weight, max |c|, the exponent of the scale."""
+    """Check and copy one problem. -> status, shape, total weight, max |c|, exponents of the costs' and weights' scale."""
     sh = shape_of(a.shape[0], b.shape[0], kind)
     n, total_a, wrong = _load_weights(a, ws.row_of, ws.weight, 0)
     if wrong:
-        return A_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0
+        return A_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0, 0
     if ratio == np.inf:
-        return B_ZERO, sh, 0.0, 0.0, 0
+        return B_ZERO, sh, 0.0, 0.0, 0, 0
     if ratio == 0.0 or ratio != ratio:
-        return B_NOT_FINITE, sh, 0.0, 0.0, 0
+        return B_NOT_FINITE, sh, 0.0, 0.0, 0, 0
     sh = shape_of(n, b.shape[0], kind)
     m, total_b, wrong = _load_weights(b, ws.col_of, ws.weight, sh.base)
     if wrong:
-        return B_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0
+        return B_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0, 0
     if ratio < 0.0:
-        return B_NEGATIVE, sh, 0.0, 0.0, 0
+        return B_NEGATIVE, sh, 0.0, 0.0, 0, 0
     if abs(ratio - 1.0) > totals_tolerance:
-        return TOTALS, sh, 0.0, 0.0, 0
+        return TOTALS, sh, 0.0, 0.0, 0, 0
     sh = shape_of(n, m, kind)
     factor = total_a / total_b
     for j in range(sh.base, sh.base + m):
         ws.weight[j] *= factor
+    lift = 0
+    if not 1e-100 < total_a < 1e100:  # by a power of two, so that products with costs stay finite
+        lift = math.frexp(total_a)[1]
+        total_a = math.ldexp(total_a, -lift)
+        for x in range(sh.base + m):
+            ws.weight[x] = math.ldexp(ws.weight[x], -lift)
     if n == cost.shape[0] and m == cost.shape[1]:
         top = _load_whole_costs(cost, sh, ws.exact)
     else:
         top = _load_some_costs(cost, sh, ws)
     if not top < np.inf:
-        return COST_NOT_FINITE, sh, 0.0, 0.0, 0
+        return COST_NOT_FINITE, sh, 0.0, 0.0, 0, 0
     exponent = 0
     if not (1e-12 < top < 1e12 or top == 0.0):
         exponent, top = _rescale(sh, top, ws)
     _round_costs(ws.exact, ws.price, n * sh.row)
-    return OK, sh, total_a, top, exponent
+    return OK, sh, total_a, top, exponent, lift
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _lifted(x, exponent):
+    return x if exponent == 0 else math.ldexp(x, exponent)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -154,11 +165,10 @@ def _write_duals(cost, sh, total_weight, exponent, ws, u, v):
     for x in range(base, base + m):
         balance -= weight[x] * pot[x]
     balance /= 2.0 * total_weight
-    factor = math.ldexp(1.0, exponent)
     for i in range(n):
-        u[ws.row_of[i]] = (pot[i] + balance) * factor
+        u[ws.row_of[i]] = _lifted(pot[i] + balance, exponent)
     for j in range(m):
-        v[ws.col_of[j]] = (-pot[base + j] - balance) * factor
+        v[ws.col_of[j]] = _lifted(-pot[base + j] - balance, exponent)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -185,7 +195,7 @@ def _write_free_duals(cost, sh, ws, u, v):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _write_arcs(sh, ws, rows, cols, flow):
+def _write_arcs(sh, lift, ws, rows, cols, flow):
     """The arcs of the tree and their flow, filled up with arcs of flow 0. -> the cost of all. Modifies the three."""
     k, spent = 0, 0.0
     for side in range(2):
@@ -193,8 +203,9 @@ def _write_arcs(sh, ws, rows, cols, flow):
             p = np.int64(ws.parent[x])
             if p >= 0:
                 i, j = (x, p - sh.base) if side == 0 else (p, x - sh.base)
-                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], ws.flow[x]
-                spent += ws.flow[x] * ws.exact[i * sh.row + j]
+                shipped = max(ws.flow[x], 0.0)  # rounding may have left it below
+                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], _lifted(shipped, lift)
+                spent += shipped * ws.exact[i * sh.row + j]
                 k += 1
     for k in range(k, rows.shape[0]):
         rows[k], cols[k], flow[k] = 0, 0, 0.0
@@ -221,20 +232,23 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         for p in range(first, last):
-            status, sh, total_weight, top, exponent = _load(cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws)
+            status, sh, total_weight, top, exponent, lift = _load(cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws)
             if status != OK:
                 return p, status
-            sinkhorn(sh, total_weight, ws)
+            star = min(sh.n, sh.m) == 1  # a single node on one side: there is only one tree
+            if not star:
+                sinkhorn(sh, total_weight, ws)
             strip_leaves(sh, ws)
-            plant(sh, ws)
             potentials(sh, ws)
-            cap = 10_000 + 1_000 * (sh.n + sh.m)
-            if optimise(kind[0], top, cap, sh, ws) > cap:
-                return p, PIVOT_CAP
+            if not star:
+                plant(sh, ws)
+                cap = 10_000 + 1_000 * (sh.n + sh.m)
+                if optimise(kind[0], top, cap, sh, ws) > cap:
+                    return p, PIVOT_CAP
             _write_duals(cost[p], sh, total_weight, exponent, ws, u[p], v[p])
             if sh.n < cost.shape[1] or sh.m < cost.shape[2]:
                 _write_free_duals(cost[p], sh, ws, u[p], v[p])
-            value[p] = math.ldexp(_write_arcs(sh, ws, rows[p], cols[p], flow[p]), exponent)
+            value[p] = _lifted(_write_arcs(sh, lift, ws, rows[p], cols[p], flow[p]), exponent + lift)
         buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
         return -1, OK
 

@@ -119,7 +119,8 @@ def workspace(n, m, kind, cost):
     """Room for problems of up to n rows and m columns, costs of the type of ``cost``. -> Workspace and its buffer."""
     sh = shape_of(n, m, kind)
     nodes, costs, links = 64 * sh.words, n * sh.row, 2 * sh.row * sh.across
-    size = 12 * costs + 4 * links + 8 * (n + m) + 12 * sh.row + nodes * (72 + 8 * sh.words) + 8 * sh.words + 27 * 64
+    masks = nodes * sh.words if min(n, m) > 1 else 0  # a star is never pivoted
+    size = 12 * costs + 4 * links + 8 * (n + m) + 12 * sh.row + 72 * nodes + 8 * masks + 8 * sh.words + 27 * 64
     buffer = np.zeros(size, np.uint8)
     exact, at = _take(buffer, (64 - _address(buffer) % 64) % 64, costs, cost)
     price, at = _take(buffer, at, costs, np.float32)
@@ -143,7 +144,7 @@ def workspace(n, m, kind, cost):
     pot, at = _take(buffer, at, nodes, np.float64)
     pot32, at = _take(buffer, at, nodes, np.float32)
     order, at = _take(buffer, at, nodes, np.int32)
-    sub, at = _take(buffer, at, nodes * sh.words, np.int64)
+    sub, at = _take(buffer, at, masks, np.int64)
     done, at = _take(buffer, at, sh.words, np.int64)
     lane, at = _take(buffer, at, 16, np.int32)
     for k in range(16):
