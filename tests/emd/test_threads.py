@@ -19,7 +19,7 @@ def _many(batch=300):
 
 @pytest.fixture
 def used(monkeypatch):
-    """The number of threads of each solve in the test, seen where work is handed out; eight processors to choose from."""
+    """How many threads each solve of the test used, seen where work is handed out; of eight processors."""
     seen = []
     pieces = _threads._pieces
 

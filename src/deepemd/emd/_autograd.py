@@ -124,13 +124,14 @@ def dense_plan(rows: Tensor, cols: Tensor, flow: Tensor, n: int, m: int) -> Tens
 
 
 class _Solve(torch.autograd.Function):
-    """The operator with its gradient. (An autograd.Function, because torch.func.grad does not see register_autograd.)"""
+    """The operator with its gradient: an autograd.Function, because torch.func.grad ignores register_autograd."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(*given: Any) -> _Answer:
-        return torch.ops.deepemd.transport.default(*given)
+        answer: _Answer = torch.ops.deepemd.transport.default(*given)
+        return answer
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:  # noqa: ARG004
@@ -153,8 +154,10 @@ def transport(cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: floa
             "emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev"
         )
     if torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad):
-        return _Solve.apply(cost, a, b, ratio, tolerance, batch_shape)
-    return torch.ops.deepemd.transport.default(cost, a, b, ratio, tolerance, batch_shape)
+        answer: _Answer = _Solve.apply(cost, a, b, ratio, tolerance, batch_shape)
+    else:
+        answer = torch.ops.deepemd.transport.default(cost, a, b, ratio, tolerance, batch_shape)
+    return answer
 
 
 class _Gradient(torch.autograd.Function):
@@ -168,11 +171,11 @@ class _Gradient(torch.autograd.Function):
         return dense_plan(rows, cols, flow * g, u.shape[1], v.shape[1]), u * g, v * g
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         """Nothing is kept: there is no second derivative."""
 
     @staticmethod
-    def backward(ctx: Any, *_: Any) -> tuple:
+    def backward(ctx: Any, *_: Any) -> tuple:  # noqa: ARG004
         raise RuntimeError(
             "emd has no second derivative: its value is piecewise linear in cost, a and b, so the second derivative is "
             "zero almost everywhere and does not exist elsewhere; use create_graph=False, or detach the gradient"

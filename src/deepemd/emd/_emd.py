@@ -37,7 +37,8 @@ class Transport:
     def plan(self) -> Tensor:
         if not isinstance(self._arcs, Tensor):  # functools.cached_property would take a lock that torch.compile refuses
             n, m = self.u.shape[-1], self.v.shape[-1]
-            self._arcs = dense_plan(*self._arcs, n, m).view(*self.value.shape, n, m)  # (..., n, m)
+            rows, cols, flow = self._arcs
+            self._arcs = dense_plan(rows, cols, flow, n, m).view(*self.value.shape, n, m)  # (..., n, m)
         return self._arcs
 
     def certificate(self) -> "Certificate":
@@ -48,8 +49,8 @@ class Transport:
 
         >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
         >>> proof = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).certificate()
-        >>> float(proof.marginal_error), float(proof.dual_infeasibility), float(proof.gap)
-        (0.0, 0.0, 0.0)
+        >>> max(float(part) for part in proof) < 1e-15
+        True
         """
         cost, a, b = (t.detach().to(self.value.device, torch.float64) for t in self._posed)
         shape = self.value.shape

@@ -24,7 +24,6 @@ from numba import njit
 from deepemd.emd._vectors import (
     bits,
     lane_bits,
-    largest,
     least,
     load8,
     load16,

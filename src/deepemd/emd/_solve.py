@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numba import njit
-from numba.extending import overload
 
 from deepemd.emd._compile import kept, sources
 from deepemd.emd._simplex import optimise, plant, potentials
@@ -95,22 +94,16 @@ def _rescale(sh, top, ws):
     return exponent, math.ldexp(top, -exponent)
 
 
-def _round_costs(exact, price, count):
-    """Fill price from exact, where it is not the same array. Modifies price."""
-
-
-@overload(_round_costs, inline="always")
-def _round_costs_if_double(exact, price, count):
-    def round_costs(exact, price, count):
-        for k in range(0, count, 16):
-            store(price, k, narrow(load16(exact, k)))
-
-    return round_costs if exact != price else lambda exact, price, count: None
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def _round_costs(ws, count):
+    """Fill price from exact. Modifies price."""
+    for k in range(0, count, 16):
+        store(ws.price, k, narrow(load16(ws.exact, k)))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
-    """Check and copy one problem. -> status, shape, total weight, max |c|, exponents of the costs' and weights' scale."""
+    """Check and copy one problem. -> status, shape, total, max |c|, exponents of costs and weights."""
     sh = shape_of(a.shape[0], b.shape[0], kind)
     n, total_a, wrong = _load_weights(a, ws.row_of, ws.weight, 0)
     if wrong:
@@ -146,7 +139,8 @@ def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
     exponent = 0
     if not (1e-12 < top < 1e12 or top == 0.0):
         exponent, top = _rescale(sh, top, ws)
-    _round_costs(ws.exact, ws.price, n * sh.row)
+    if cost.dtype != ws.price.dtype:  # else the two are one array
+        _round_costs(ws, n * sh.row)
     return OK, sh, total_a, top, exponent, lift
 
 
@@ -156,7 +150,7 @@ def _lifted(x, exponent):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _write_duals(cost, sh, total_weight, exponent, ws, u, v):
+def _write_duals(sh, total_weight, exponent, ws, u, v):
     """Duals of every row and column of the input, with sum a u = sum b v. Modifies u and v."""
     n, m, base, weight, pot = sh.n, sh.m, sh.base, ws.weight, ws.pot
     balance = 0.0
@@ -207,8 +201,8 @@ def _write_arcs(sh, lift, ws, rows, cols, flow):
                 rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], _lifted(shipped, lift)
                 spent += shipped * ws.exact[i * sh.row + j]
                 k += 1
-    for k in range(k, rows.shape[0]):
-        rows[k], cols[k], flow[k] = 0, 0, 0.0
+    for rest in range(k, rows.shape[0]):
+        rows[rest], cols[rest], flow[rest] = 0, 0, 0.0
     return spent
 
 
@@ -224,10 +218,10 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
     def solve_range(cost, a, b, ratio, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow):
         """Solve problems first .. last - 1 of a batch on the calling thread. Modifies value, u, v, rows, cols, flow.
 
-        cost (B, n, m), a (B, n), b (B, m) share one float type; ratio (B, 1) float64 is the total of a over that of the
-        weights that b was scaled from. value (B,), u (B, n), v (B, m) take the results in their own type; rows, cols (B,
-        n + m - 1) int32 and flow (B, n + m - 1) take the basis arcs, filled up with arcs of flow 0. -> the first problem
-        refused and why, or (-1, OK).
+        cost (B, n, m), a (B, n), b (B, m) share one float type; ratio (B, 1) float64 is the total of a over that of
+        the weights that b was scaled from. value (B,), u (B, n), v (B, m) take the results in their own type; rows,
+        cols (B, n + m - 1) int32 and flow (B, n + m - 1) take the basis arcs, filled up with arcs of flow 0. -> the
+        first problem refused and why, or (-1, OK).
         """
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
@@ -247,7 +241,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
                 cap = 10_000 + 1_000 * (sh.n + sh.m)
                 if optimise(kind[0], top, cap, sh, ws) > cap:
                     return p, PIVOT_CAP
-            _write_duals(cost[p], sh, total_weight, exponent, ws, u[p], v[p])
+            _write_duals(sh, total_weight, exponent, ws, u[p], v[p])
             if sh.n < cost.shape[1] or sh.m < cost.shape[2]:
                 _write_free_duals(cost[p], sh, ws, u[p], v[p])
             value[p] = _lifted(_write_arcs(sh, lift, ws, rows[p], cols[p], flow[p]), exponent + lift)

@@ -12,12 +12,26 @@ Nothing in this file needs to be exact: it decides how many pivots follow, not w
 import numpy as np
 from numba import njit
 
-from deepemd.emd._vectors import bits, greatest, largest, least, load16, smallest, splat16, store, total, trailing_zeros
-from deepemd.emd._vectors import transpose16, where
+from deepemd.emd._vectors import (
+    bits,
+    greatest,
+    largest,
+    least,
+    load16,
+    smallest,
+    splat16,
+    store,
+    total,
+    trailing_zeros,
+    transpose16,
+    where,
+)
 
 ROUNDS = (3, 3, 4)  # Sinkhorn steps before the first and the second halving of the temperature, and after
 TEMPERATURE = np.float32(0.4)  # of the first round, relative to the standard deviation of the costs
-RIPE = np.float32(0.08)  # how much more than the ripest, in mean weights, a node may leave over to be stripped with it
+RIPE = np.float32(
+    0.08
+)  # of the total over the nodes: how much more than the ripest a node stripped with it may leave over
 TINY, LARGE = np.float32(1e-30), np.float32(1e15)
 ZERO, ONE = np.float32(0), np.float32(1)
 

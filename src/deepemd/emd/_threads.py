@@ -36,6 +36,7 @@ def threads(count: int) -> Iterator[None]:
     Raises:
         TypeError, ValueError: count is not a whole number, or not at least 1.
 
+    >>> from deepemd.emd import emd
     >>> with threads(1):
     ...     float(emd(torch.eye(2), torch.ones(2), torch.ones(2)).value)
     0.0

@@ -54,13 +54,13 @@ def _operator(function, result, lower):
 
     @infer_global(function)
     class _Template(AbstractTemplate):
-        def generic(self, args, kws):  # noqa: ARG002
+        def generic(self, args, kws):
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
                 return signature(result(args[0]), *args)
             return None
 
     @lower_builtin(function, Vector, Vector)
-    def _lowered(context, builder, sig, args):  # noqa: ARG001
+    def _lowered(context, builder, sig, args):
         return lower(builder, sig.args[0], *args)
 
 
@@ -125,7 +125,7 @@ def _load(array, lanes):
 
 
 @intrinsic
-def load16(typing, array, k):  # noqa: ARG001
+def load16(typing, array, k):
     """Elements k .. k + 15 of a flat array."""
     if not _is_flat(array):
         return None
@@ -134,7 +134,7 @@ def load16(typing, array, k):  # noqa: ARG001
 
 
 @intrinsic
-def load8(typing, array, k):  # noqa: ARG001
+def load8(typing, array, k):
     """Elements k .. k + 7 of a flat array."""
     if not _is_flat(array):
         return None
@@ -143,7 +143,7 @@ def load8(typing, array, k):  # noqa: ARG001
 
 
 @intrinsic
-def load_lanes(typing, array, k, like):  # noqa: ARG001
+def load_lanes(typing, array, k, like):
     """As many elements from k on as the tuple ``like`` has."""
     if not _is_flat(array):
         return None
@@ -152,7 +152,7 @@ def load_lanes(typing, array, k, like):  # noqa: ARG001
 
 
 @intrinsic
-def store(typing, array, k, vector):  # noqa: ARG001
+def store(typing, array, k, vector):
     """Write a vector to elements k and following of a flat array."""
     if not (_is_flat(array) and isinstance(vector, Vector) and vector.dtype == array.dtype):
         return None
@@ -204,39 +204,39 @@ def _splat(builder, scalar, lanes):
 
 
 @intrinsic
-def splat16(typing, scalar):  # noqa: ARG001
+def splat16(typing, scalar):
     """Sixteen times one number."""
     return Vector(scalar, 16)(scalar), lambda context, builder, sig, args: _splat(builder, args[0], 16)
 
 
 @intrinsic
-def splat8(typing, scalar):  # noqa: ARG001
+def splat8(typing, scalar):
     """Eight times one number."""
     return Vector(scalar, 8)(scalar), lambda context, builder, sig, args: _splat(builder, args[0], 8)
 
 
 @intrinsic
-def splat_lanes(typing, scalar, like):  # noqa: ARG001
+def splat_lanes(typing, scalar, like):
     """One number as many times as the tuple ``like`` has entries."""
     lanes = len(like)
     return Vector(scalar, lanes)(scalar, like), lambda context, builder, sig, args: _splat(builder, args[0], lanes)
 
 
 @intrinsic
-def zero16(typing, array):  # noqa: ARG001
+def zero16(typing, array):
     """Sixteen zeros of an array's type."""
     vector = Vector(array.dtype, 16)
     return vector(array), lambda context, builder, sig, args: ir.Constant(_llvm(vector), [0.0] * 16)
 
 
 @intrinsic
-def where(typing, mask, x, y):  # noqa: ARG001
+def where(typing, mask, x, y):
     """x in the lanes where the mask holds, else y."""
     return x(mask, x, y), lambda context, builder, sig, args: builder.select(*args)
 
 
 def _choice(sign):
-    def lower(context, builder, sig, args):  # noqa: ARG001
+    def lower(context, builder, sig, args):
         x, y = args
         compare = builder.fcmp_ordered if sig.return_type.real else builder.icmp_signed
         return builder.select(compare(sign, x, y), x, y)
@@ -245,20 +245,20 @@ def _choice(sign):
 
 
 @intrinsic
-def least(typing, x, y):  # noqa: ARG001
+def least(typing, x, y):
     """The lesser in each lane; y where they do not compare."""
     return x(x, y), _choice("<")
 
 
 @intrinsic
-def greatest(typing, x, y):  # noqa: ARG001
+def greatest(typing, x, y):
     """The greater in each lane; y where they do not compare."""
     return x(x, y), _choice(">")
 
 
 def _reduction(name, start, flags):
     def typed(vector):
-        def lower(context, builder, sig, args):  # noqa: ARG001
+        def lower(context, builder, sig, args):
             kind, scalar = _llvm(vector), _llvm(vector).element
             full = f"llvm.vector.reduce.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
             before = [ir.Constant(scalar, start)] if start is not None else []
@@ -273,28 +273,28 @@ def _reduction(name, start, flags):
 
 
 @intrinsic
-def smallest(typing, vector):  # noqa: ARG001
+def smallest(typing, vector):
     """The least of all lanes, which must hold no NaN."""
     return _reduction("fmin", None, ("nnan", "nsz"))(vector)
 
 
 @intrinsic
-def largest(typing, vector):  # noqa: ARG001
+def largest(typing, vector):
     """The greatest of all lanes, which must hold no NaN."""
     return _reduction("fmax", None, ("nnan", "nsz"))(vector)
 
 
 @intrinsic
-def total(typing, vector):  # noqa: ARG001
+def total(typing, vector):
     """The sum of all lanes, in any order."""
     return _reduction("fadd", -0.0, ("reassoc",))(vector)
 
 
 @intrinsic
-def bits(typing, mask):  # noqa: ARG001
+def bits(typing, mask):
     """A mask as a number: bit k is lane k."""
 
-    def lower(context, builder, sig, args):  # noqa: ARG001
+    def lower(context, builder, sig, args):
         whole = builder.bitcast(args[0], ir.IntType(mask.lanes))
         return builder.zext(whole, ir.IntType(64)) if mask.lanes < 64 else whole
 
@@ -302,35 +302,35 @@ def bits(typing, mask):  # noqa: ARG001
 
 
 @intrinsic
-def trailing_zeros(typing, word):  # noqa: ARG001
+def trailing_zeros(typing, word):
     """The place of the lowest bit of a word that is not 0."""
 
-    def lower(context, builder, sig, args):  # noqa: ARG001
+    def lower(context, builder, sig, args):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), lower
 
 
 @intrinsic
-def lane_bits(typing, word, like):  # noqa: ARG001
+def lane_bits(typing, word, like):
     """The lowest bits of a word as a mask with as many lanes as the vector ``like``."""
     mask = Vector(types.boolean, like.lanes)
 
-    def lower(context, builder, sig, args):  # noqa: ARG001
+    def lower(context, builder, sig, args):
         return builder.bitcast(builder.trunc(args[0], ir.IntType(like.lanes)), _llvm(mask))
 
     return mask(types.int64, like), lower
 
 
 @intrinsic
-def narrow(typing, vector):  # noqa: ARG001
+def narrow(typing, vector):
     """float64 lanes rounded to float32."""
     result = Vector(types.float32, vector.lanes)
     return result(vector), lambda context, builder, sig, args: builder.fptrunc(args[0], _llvm(result))
 
 
 @intrinsic
-def widen(typing, vector):  # noqa: ARG001
+def widen(typing, vector):
     """float32 lanes as float64; float64 lanes as they are."""
     result = Vector(types.float64, vector.lanes)
     if vector == result:

@@ -37,7 +37,7 @@ class Workspace(NamedTuple):
     whole: np.ndarray  # (nodes,) float32 a node's plan to partners alive
     favour: np.ndarray  # (nodes,) float32 the largest part of it
     partner: np.ndarray  # (nodes,) int32 whose that is
-    score: np.ndarray  # (nodes,) float32 favour / whole, or -1
+    score: np.ndarray  # (nodes,) float32 favour - whole: 0 for a leaf
     best: np.ndarray  # (row,) float32 least reduced cost of each column
     best_row: np.ndarray  # (row,) int32 the row that has it
     candidates: np.ndarray  # (row,) int32 columns whose best is worth a pivot
@@ -52,7 +52,7 @@ class Workspace(NamedTuple):
 
 
 @intrinsic
-def _part(typing, buffer, offset, count, kind):  # noqa: ARG001
+def _part(typing, buffer, offset, count, kind):
     """``count`` numbers of a type at a byte offset of a byte buffer, as an array that is not reference-counted.
 
     Counting costs an atomic operation for each use of an array, several hundred nanoseconds a problem. The buffer must
@@ -78,7 +78,7 @@ def _part(typing, buffer, offset, count, kind):  # noqa: ARG001
 
 
 @intrinsic
-def _address(typing, buffer):  # noqa: ARG001
+def _address(typing, buffer):
     def lower(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         return builder.ptrtoint(data, context.get_value_type(types.intp))

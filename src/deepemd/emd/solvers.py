@@ -299,7 +299,7 @@ class _Batch(NamedTuple):
     cost: Tensor  # (B, n, m)
     a: Tensor  # (B, n)
     b: Tensor  # (B, m)
-    shape: torch.Size  # leading dimensions of the answer
+    shape: list[int]  # leading dimensions of the answer
     dtype: torch.dtype  # of the answer
 
     def units(self) -> tuple[Tensor, Tensor]:
