@@ -139,7 +139,7 @@ def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
     exponent = 0
     if not (1e-12 < top < 1e12 or top == 0.0):
         exponent, top = _rescale(sh, top, ws)
-    if cost.dtype != ws.price.dtype:  # else the two are one array
+    if cost.itemsize > 4:  # else the two are one array
         _round_costs(ws, n * sh.row)
     return OK, sh, total_a, top, exponent, lift
 
