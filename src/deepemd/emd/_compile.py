@@ -8,7 +8,7 @@ from pathlib import Path
 from numba import njit
 from numba.core import config, event
 
-_KERNELS = ("_vectors.py", "_workspace.py", "_start.py", "_simplex.py", "_solve.py")
+_KERNELS = ("_vectors.py", "_workspace.py", "_start.py", "_simplex.py", "_solve.py", "_warm.py")
 
 
 def sources() -> str:

@@ -1,7 +1,7 @@
 """A batch on several CPU threads. Each solves whole problems, so results do not depend on how many there are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -41,7 +41,9 @@ def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def solve_batch(arrays: tuple, totals_tolerance: float, outputs: tuple) -> tuple[int, int]:
+def solve_batch(
+    arrays: tuple, totals_tolerance: float, outputs: tuple, kernel: Callable[..., tuple[int, int]] = solve_range
+) -> tuple[int, int]:
     """Solve every problem, on up to ``torch.get_num_threads()`` threads. -> the first refused and why, or (-1, OK).
 
     The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
@@ -56,7 +58,7 @@ def solve_batch(arrays: tuple, totals_tolerance: float, outputs: tuple) -> tuple
         """Take pieces until none is left; what was refused, if anything."""
         refused = []
         for first, last in pieces:  # a list's iterator hands out each item once, to whichever thread asks
-            problem, reason = solve_range(*arrays, totals_tolerance, first, last, shape, *outputs)  # type: ignore[call-arg]
+            problem, reason = kernel(*arrays, totals_tolerance, first, last, shape, *outputs)
             if reason != OK:
                 refused.append((problem, reason))
         return refused
