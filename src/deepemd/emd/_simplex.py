@@ -174,7 +174,7 @@ def move_potentials(top, shift, sh, ws):
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def rehang(inner, leave, outer, apex, theta, change, shift, like, sh, ws):
-    """The arc above ``leave`` gives way to inner - outer, which carries theta. Modifies parent, flow, sub, pot, pot32."""
+    """The arc above ``leave`` gives way to the one from inner to outer. Modifies parent, flow, sub, pot, pot32."""
     _move_bits(inner, leave, outer, apex, like, sh.words, ws.parent, ws.sub)
     _move_flow(inner, leave, outer, apex, theta, change, sh.base, ws.parent, ws.flow)
     move_potentials(inner, shift, sh, ws)
