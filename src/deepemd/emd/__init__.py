@@ -2,5 +2,6 @@
 
 from deepemd.emd._emd import Certificate, Transport, emd
 from deepemd.emd._threads import threads
+from deepemd.emd.warm import WarmStart
 
-__all__ = ["Certificate", "Transport", "emd", "threads"]
+__all__ = ["Certificate", "Transport", "WarmStart", "emd", "threads"]

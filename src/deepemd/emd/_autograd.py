@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from deepemd.emd import _solve, _threads
+from deepemd.emd._warm import resume_range
 
 _REASONS = {
     _solve.COST_NOT_FINITE: ("cost", "holds NaN or an infinite value", "costs must be finite"),
@@ -59,20 +60,30 @@ def _refuse(problem: int, reason: int, batch_shape: list[int], ratio: Tensor, to
 
 # Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b has been scaled
 # to the total of a by ratio (B, 1) float64; problems where |ratio - 1| > tolerance are refused. batch_shape names the
-# problem in errors. Returns value (B,), u (B, n), v (B, m) and the basis arcs: rows, cols (B, n + m - 1) int32, flow
-# (B, n + m - 1). The operator is what torch.compile, vmap and fake tensors see instead of the solver.
+# problem in errors. old_rows and old_cols, if given, are the basis arcs to start from. Returns value (B,), u (B, n),
+# v (B, m), the basis arcs: rows, cols (B, n + m - 1) int32, flow (B, n + m - 1), and resumed (B,) bool, where the old
+# arcs served. The operator is what torch.compile, vmap and fake tensors see instead of the solver.
 _SCHEMA = (
-    "transport(Tensor cost, Tensor a, Tensor b, Tensor ratio, float tolerance, int[] batch_shape) "
-    "-> (Tensor value, Tensor u, Tensor v, Tensor rows, Tensor cols, Tensor flow)"
+    "transport(Tensor cost, Tensor a, Tensor b, Tensor ratio, Tensor? old_rows, Tensor? old_cols, float tolerance, "
+    "int[] batch_shape) -> (Tensor value, Tensor u, Tensor v, Tensor rows, Tensor cols, Tensor flow, Tensor resumed)"
 )
 _library = torch.library.Library("deepemd", "DEF")
 _library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 
-_Answer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+_Answer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.impl(_library, "transport", "CPU")
-def _transport(cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]) -> _Answer:
+def _transport(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    ratio: Tensor,
+    old_rows: Tensor | None,
+    old_cols: Tensor | None,
+    tolerance: float,
+    batch_shape: list[int],
+) -> _Answer:
     batch, n, m = cost.shape
     given = [t.contiguous().numpy() for t in (cost, a, b, ratio)]
     real, arcs = given[0].dtype, (batch, n + m - 1)
@@ -80,36 +91,43 @@ def _transport(cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: flo
         np.empty(batch, real),
         np.empty((batch, n), real),
         np.empty((batch, m), real),
-        np.empty(arcs, np.int32),
-        np.empty(arcs, np.int32),
+        np.empty(arcs, np.int32) if old_rows is None else old_rows.numpy().copy(),
+        np.empty(arcs, np.int32) if old_cols is None else old_cols.numpy().copy(),
         np.empty(arcs, real),
+        np.zeros(batch, np.bool_),
     )
     if batch:
-        problem, reason = _threads.solve_batch(given, tolerance, answer)
+        if old_rows is None:
+            problem, reason = _threads.solve_batch(given, tolerance, answer[:-1])
+        else:
+            problem, reason = _threads.solve_batch(given, tolerance, answer, resume_range)
         if reason != _solve.OK:
             _refuse(problem, reason, batch_shape, ratio, tolerance)
     return tuple(torch.from_numpy(t) for t in answer)  # type: ignore[return-value]
 
 
 @torch.library.register_fake("deepemd::transport", lib=_library)
-def _(cost, a, b, ratio, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _(cost, a, b, ratio, old_rows, old_cols, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
     batch, n, m = cost.shape
     arcs = cost.new_empty(batch, n + m - 1)
     places = torch.empty_like(arcs, dtype=torch.int32)
     return (
         cost.new_empty(batch), cost.new_empty(batch, n), cost.new_empty(batch, m),
-        places, torch.empty_like(places), arcs,
+        places, torch.empty_like(places), arcs, cost.new_empty(batch, dtype=torch.bool),
     )  # fmt: skip
 
 
 @torch.library.register_vmap("deepemd::transport", lib=_library)
-def _(info, in_dims, cost, a, b, ratio, tolerance, batch_shape):  # type: ignore[no-untyped-def]
+def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
     """A further batch dimension joins the one that is there."""
+    *tensors, tolerance, batch_shape = given
     size = info.batch_size
     joined = []
-    for tensor, dim in zip((cost, a, b, ratio), in_dims, strict=False):
-        tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        joined.append(tensor.reshape(-1, *tensor.shape[2:]))
+    for tensor, dim in zip(tensors, in_dims, strict=False):
+        if tensor is not None:
+            tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            tensor = tensor.reshape(-1, *tensor.shape[2:])
+        joined.append(tensor)
     answer = torch.ops.deepemd.transport(*joined, tolerance, [size, *batch_shape])
     return tuple(t.reshape(size, -1, *t.shape[1:]) for t in answer), (0,) * len(answer)
 
@@ -135,28 +153,30 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:  # noqa: ARG004
-        _, u, v, rows, cols, flow = output
-        ctx.mark_non_differentiable(rows, cols, flow)  # not u and v: what is made of them must know that it depends
+        _, u, v, rows, cols, flow, resumed = output
+        ctx.mark_non_differentiable(
+            rows, cols, flow, resumed
+        )  # not u and v: what is made of them must know that it depends
         ctx.save_for_backward(u, v, rows, cols, flow)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         if grad is None:
-            return None, None, None, None, None, None
-        return *_Gradient.apply(grad, *ctx.saved_tensors), None, None, None
+            return (None,) * 8
+        return *_Gradient.apply(grad, *ctx.saved_tensors), *(None,) * 5
 
 
-def transport(cost: Tensor, a: Tensor, b: Tensor, ratio: Tensor, tolerance: float, batch_shape: list[int]) -> _Answer:
+def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
     """The operator, differentiable where a derivative may be asked for; arguments and results as in its schema."""
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (cost, a, b)):
         raise RuntimeError(
             "emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev"
         )
     if torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad):
-        answer: _Answer = _Solve.apply(cost, a, b, ratio, tolerance, batch_shape)
+        answer: _Answer = _Solve.apply(cost, a, b, *others)
     else:
-        answer = torch.ops.deepemd.transport.default(cost, a, b, ratio, tolerance, batch_shape)
+        answer = torch.ops.deepemd.transport.default(cost, a, b, *others)
     return answer
 
 

@@ -116,6 +116,11 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     Source: equation 1 and section 3.1 of DeepEMD (arXiv 2003.06777); the gradient is derived in
         ``deepemd/emd/_autograd.py``.
     """
+    return solve(cost, a, b, None)[0]
+
+
+def solve(cost: Tensor, a: Tensor, b: Tensor, basis: tuple[Tensor, Tensor] | None) -> tuple[Transport, Tensor]:
+    """``emd``, from the rows and cols (B, n + m - 1) of an old basis if there is one, and where that served (B,)."""
     cost, a, b, tolerance, shape = pose(cost, a, b)
     home = cost.device
     if home.type not in ("cpu", "meta"):
@@ -123,13 +128,14 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     n, m = cost.shape[-2:]
     ratio = a.sum(-1, keepdim=True, dtype=torch.float64) / b.sum(-1, keepdim=True, dtype=torch.float64)  # (B, 1)
     scaled = b * ratio.to(b.dtype)  # (B, m), to the total of a
-    value, u, v, *arcs = transport(cost, a, scaled, ratio.detach(), tolerance, shape)
+    old = basis if basis is not None else (None, None)
+    value, u, v, *arcs, resumed = transport(cost, a, scaled, ratio.detach(), *old, tolerance, shape)
     u, v = u.detach(), v.detach()
     if len(shape) != 1:
         value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
     if home != cost.device:
         value, u, v, *arcs = (t.to(home) for t in (value, u, v, *arcs))
-    return Transport(value, u, v, tuple(arcs), (cost, a, scaled))
+    return Transport(value, u, v, tuple(arcs), (cost, a, scaled)), resumed
 
 
 def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, list[int]]:

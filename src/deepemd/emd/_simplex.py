@@ -105,7 +105,7 @@ def sort_tree(sh, ws):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _holds(sub, stride, x, y):
+def holds(sub, stride, x, y):
     return (sub[x * stride + (y >> 6)] >> np.int64(y & 63)) & 1
 
 
@@ -172,6 +172,14 @@ def move_potentials(top, shift, sh, ws):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
+def rehang(inner, leave, outer, apex, theta, change, shift, like, sh, ws):
+    """The arc above ``leave`` gives way to the one from inner to outer. Modifies parent, flow, sub, pot, pot32."""
+    _move_bits(inner, leave, outer, apex, like, sh.words, ws.parent, ws.sub)
+    _move_flow(inner, leave, outer, apex, theta, change, sh.base, ws.parent, ws.flow)
+    move_potentials(inner, shift, sh, ws)
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
 def pivot(i, j, reduced, like, sh, ws):
     """Bring the arc from row i to column node j into the tree. Modifies parent, flow, sub, pot, pot32."""
     parent, flow, sub, base, stride = ws.parent, ws.flow, ws.sub, sh.base, sh.words
@@ -181,7 +189,7 @@ def pivot(i, j, reduced, like, sh, ws):
     # zero: that keeps the tree strongly feasible, so that degenerate pivots cannot cycle.
     theta, leave, on_row_side = np.inf, i, True
     x = i
-    while not _holds(sub, stride, x, j):
+    while not holds(sub, stride, x, j):
         f = flow[x]
         less = (x < base) & (f < theta)
         theta = f if less else theta
@@ -198,9 +206,7 @@ def pivot(i, j, reduced, like, sh, ws):
         x = parent[x]
 
     inner, outer, shift = (i, j, reduced) if on_row_side else (j, i, -reduced)
-    _move_bits(inner, leave, outer, apex, like, stride, parent, sub)
-    _move_flow(inner, leave, outer, apex, theta, -theta if on_row_side else theta, base, parent, flow)
-    move_potentials(inner, shift, sh, ws)
+    rehang(inner, leave, outer, apex, theta, -theta if on_row_side else theta, shift, like, sh, ws)
 
 
 # --- pricing ----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def _round_costs(ws, count):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
+def load(cost, a, b, ratio, totals_tolerance, kind, ws):
     """Check and copy one problem. -> status, shape, total, max |c|, exponents of costs and weights."""
     sh = shape_of(a.shape[0], b.shape[0], kind)
     n, total_a, wrong = _load_weights(a, ws.row_of, ws.weight, 0)
@@ -145,12 +145,12 @@ def _load(cost, a, b, ratio, totals_tolerance, kind, ws):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _lifted(x, exponent):
+def lifted(x, exponent):
     return x if exponent == 0 else math.ldexp(x, exponent)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _write_duals(sh, total_weight, exponent, ws, u, v):
+def write_duals(sh, total_weight, exponent, ws, u, v):
     """Duals of every row and column of the input, with sum a u = sum b v. Modifies u and v."""
     n, m, base, weight, pot = sh.n, sh.m, sh.base, ws.weight, ws.pot
     balance = 0.0
@@ -160,13 +160,13 @@ def _write_duals(sh, total_weight, exponent, ws, u, v):
         balance -= weight[x] * pot[x]
     balance /= 2.0 * total_weight
     for i in range(n):
-        u[ws.row_of[i]] = _lifted(pot[i] + balance, exponent)
+        u[ws.row_of[i]] = lifted(pot[i] + balance, exponent)
     for j in range(m):
-        v[ws.col_of[j]] = _lifted(-pot[base + j] - balance, exponent)
+        v[ws.col_of[j]] = lifted(-pot[base + j] - balance, exponent)
 
 
 @njit(nogil=True, error_model="numpy")
-def _write_free_duals(cost, sh, ws, u, v):
+def write_free_duals(cost, sh, ws, u, v):
     """A node of zero weight takes the largest dual that is feasible: rows first, then columns against all rows."""
     k = 0
     for i in range(u.shape[0]):
@@ -189,7 +189,7 @@ def _write_free_duals(cost, sh, ws, u, v):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _write_arcs(sh, lift, ws, rows, cols, flow):
+def write_arcs(sh, lift, ws, rows, cols, flow):
     """The arcs of the tree and their flow, filled up with arcs of flow 0. -> the cost of all. Modifies the three."""
     k, spent = 0, 0.0
     for side in range(2):
@@ -198,7 +198,7 @@ def _write_arcs(sh, lift, ws, rows, cols, flow):
             if p >= 0:
                 i, j = (x, p - sh.base) if side == 0 else (p, x - sh.base)
                 shipped = max(ws.flow[x], 0.0)  # rounding may have left it below
-                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], _lifted(shipped, lift)
+                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], lifted(shipped, lift)
                 spent += shipped * ws.exact[i * sh.row + j]
                 k += 1
     for rest in range(k, rows.shape[0]):
@@ -206,7 +206,7 @@ def _write_arcs(sh, lift, ws, rows, cols, flow):
     return spent
 
 
-def _describe(args: tuple) -> str:
+def describe(args: tuple) -> str:
     """What the solver is compiled for, in words, from the Numba types of its arguments."""
     words, sixteens = (len(part) for part in args[7])
     size = 16 * sixteens or (128 if words == 4 else 0)
@@ -214,7 +214,7 @@ def _describe(args: tuple) -> str:
 
 
 def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
-    @kept(_describe)
+    @kept(describe)
     def solve_range(cost, a, b, ratio, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow):
         """Solve problems first .. last - 1 of a batch on the calling thread. Modifies value, u, v, rows, cols, flow.
 
@@ -226,7 +226,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         for p in range(first, last):
-            status, sh, total_weight, top, exponent, lift = _load(
+            status, sh, total_weight, top, exponent, lift = load(
                 cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws
             )
             if status != OK:
@@ -241,10 +241,10 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
                 cap = 10_000 + 1_000 * (sh.n + sh.m)
                 if optimise(kind[0], top, cap, sh, ws) > cap:
                     return p, PIVOT_CAP
-            _write_duals(sh, total_weight, exponent, ws, u[p], v[p])
+            write_duals(sh, total_weight, exponent, ws, u[p], v[p])
             if sh.n < cost.shape[1] or sh.m < cost.shape[2]:
-                _write_free_duals(cost[p], sh, ws, u[p], v[p])
-            value[p] = _lifted(_write_arcs(sh, lift, ws, rows[p], cols[p], flow[p]), exponent + lift)
+                write_free_duals(cost[p], sh, ws, u[p], v[p])
+            value[p] = lifted(write_arcs(sh, lift, ws, rows[p], cols[p], flow[p]), exponent + lift)
         buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
         return -1, OK
 

@@ -1,7 +1,7 @@
 """A batch on several CPU threads. Each solves whole problems, so results do not depend on how many there are."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -94,7 +94,9 @@ def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def solve_batch(arrays: Sequence, totals_tolerance: float, outputs: Sequence) -> tuple[int, int]:
+def solve_batch(
+    arrays: Sequence, totals_tolerance: float, outputs: Sequence, kernel: Callable[..., tuple[int, int]] = solve_range
+) -> tuple[int, int]:
     """Solve every problem, on as many threads as pay and are allowed. -> the first refused and why, or (-1, OK).
 
     The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
@@ -106,7 +108,7 @@ def solve_batch(arrays: Sequence, totals_tolerance: float, outputs: Sequence) ->
     if count > 1:
         count = min(count, _most_threads(), _processors())
     if count <= 1:
-        return solve_range(*arrays, totals_tolerance, 0, batch, shape, *outputs)
+        return kernel(*arrays, totals_tolerance, 0, batch, shape, *outputs)
 
     pieces = iter(list(_pieces(batch, count)))
 
@@ -114,7 +116,7 @@ def solve_batch(arrays: Sequence, totals_tolerance: float, outputs: Sequence) ->
         """Take pieces until none is left; what was refused, if anything."""
         refused = []
         for first, last in pieces:  # a list's iterator hands out each item once, to whichever thread asks
-            problem, reason = solve_range(*arrays, totals_tolerance, first, last, shape, *outputs)
+            problem, reason = kernel(*arrays, totals_tolerance, first, last, shape, *outputs)
             if reason != OK:
                 refused.append((problem, reason))
         return refused
