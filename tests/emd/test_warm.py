@@ -150,16 +150,15 @@ def test_gradients_are_those_of_emd():
 
 
 def test_gradcheck_and_opcheck():
-    from deepemd.emd.warm import transport_from
-
     problem = [torch.from_numpy(t) for t in draw_batch(np.random.default_rng(2), "random", 2, 4, 5)]
     solver = WarmStart()
     solver(*problem)
     inputs = [t.requires_grad_() for t in problem]
     assert torch.autograd.gradcheck(lambda c, a, b: solver(c, a, b).value, inputs)
     assert solver.warm == 2
-    arguments = (*inputs, torch.ones(2, dtype=torch.float64), 1e-4, [2], *solver._basis)
-    torch.library.opcheck(transport_from, arguments)
+    problem = [t.detach() for t in problem]
+    arguments = (*problem, torch.ones(2, 1, dtype=torch.float64), *solver._basis, 1e-4, [2])
+    torch.library.opcheck(torch.ops.deepemd.transport.default, arguments)
     (grad,) = torch.autograd.grad(solver(*inputs).value.sum(), inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(grad.sum(), inputs[0])
