@@ -29,9 +29,7 @@ from deepemd.emd._vectors import (
 
 ROUNDS = (3, 3, 4)  # Sinkhorn steps before the first and the second halving of the temperature, and after
 TEMPERATURE = np.float32(0.4)  # of the first round, relative to the standard deviation of the costs
-RIPE = np.float32(
-    0.08
-)  # of the total over the nodes: how much more than the ripest a node stripped with it may leave over
+RIPE = np.float32(0.08)  # of total / nodes: how much more than the ripest a node stripped with it may leave over
 TINY, LARGE = np.float32(1e-30), np.float32(1e15)
 ZERO, ONE = np.float32(0), np.float32(1)
 
@@ -246,11 +244,13 @@ def strip_leaves(sh, ws):
     while rows > 1 and columns > 1:
         bar = _ripest(sh.span, score, alive) - slack
         for k in range(0, sh.span, 16):
-            ripe = bits(splat16(bar) < load16(score, k)) & bits(splat16(ZERO) < load16(alive, k))
+            ripe = bits(splat16(ZERO) < load16(alive, k)) & ~bits(
+                load16(score, k) < splat16(bar)
+            )  # the ripest, at least
             while ripe and rows > 1 and columns > 1:
                 x = k + trailing_zeros(ripe)
                 ripe &= ripe - 1
-                if not (alive[x] > ZERO and score[x] > bar):  # no more, since others left
+                if alive[x] == ZERO or score[x] < bar:  # no more, since others left
                     continue
                 y = np.int64(ws.partner[x])
                 i, j = (x, y) if x < base else (y, x)
