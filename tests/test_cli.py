@@ -149,8 +149,9 @@ def test_warmup_says_what_was_there_and_where_it_lies(capsys):
     code, out, err = _run(capsys, "warmup", "--sizes", "5,9", "--dtype", "float32")
     assert code == 0
     assert "transport, float32, up to 16 x 16         already there" in err
-    assert out.startswith("0 compiled, 1 already there")
-    assert "1 files" in out
+    assert "warm start, float32, up to 16 x 16        already there" in err
+    assert out.startswith("0 compiled, 2 already there")
+    assert " files, " in out
 
 
 def test_demo_refuses_a_folder_that_holds_something_else(capsys, tmp_path):

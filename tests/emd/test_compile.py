@@ -29,7 +29,7 @@ print(emd(cost, torch.full((3,), 4.0), torch.full((4,), 3.0)).value.item())
 """
 NEEDLESS = """
 import sys
-print([name for name in ("torch._dynamo", "sympy", "numba.cpython.unicode") if name in sys.modules])
+print([name for name in ("torch._dynamo", "sympy", "numba.np.linalg") if name in sys.modules])
 """
 TINY = """
 import numpy as np

@@ -24,6 +24,7 @@ class WarmStart:
         warm: how many problems of the last call were solved from their old basis.
         cold: how many started afresh.
 
+    >>> import torch
     >>> solver = WarmStart()
     >>> cost, weights = torch.rand(10, 25, 25, generator=torch.Generator().manual_seed(0)), torch.full((25,), 0.04)
     >>> before = solver(cost, weights, weights)
