@@ -145,12 +145,12 @@ def load(cost, a, b, ratio, totals_tolerance, kind, ws):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def lifted(x, exponent):
+def _lifted(x, exponent):
     return x if exponent == 0 else math.ldexp(x, exponent)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def write_duals(sh, total_weight, exponent, ws, u, v):
+def _write_duals(sh, total_weight, exponent, ws, u, v):
     """Duals of every row and column of the input, with sum a u = sum b v. Modifies u and v."""
     n, m, base, weight, pot = sh.n, sh.m, sh.base, ws.weight, ws.pot
     balance = 0.0
@@ -160,13 +160,13 @@ def write_duals(sh, total_weight, exponent, ws, u, v):
         balance -= weight[x] * pot[x]
     balance /= 2.0 * total_weight
     for i in range(n):
-        u[ws.row_of[i]] = lifted(pot[i] + balance, exponent)
+        u[ws.row_of[i]] = _lifted(pot[i] + balance, exponent)
     for j in range(m):
-        v[ws.col_of[j]] = lifted(-pot[base + j] - balance, exponent)
+        v[ws.col_of[j]] = _lifted(-pot[base + j] - balance, exponent)
 
 
 @njit(nogil=True, error_model="numpy")
-def write_free_duals(cost, sh, ws, u, v):
+def _write_free_duals(cost, sh, ws, u, v):
     """A node of zero weight takes the largest dual that is feasible: rows first, then columns against all rows."""
     k = 0
     for i in range(u.shape[0]):
@@ -189,7 +189,7 @@ def write_free_duals(cost, sh, ws, u, v):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def write_arcs(sh, lift, ws, rows, cols, flow):
+def _write_arcs(sh, lift, ws, rows, cols, flow):
     """The arcs of the tree and their flow, filled up with arcs of flow 0. -> the cost of all. Modifies the three."""
     k, spent = 0, 0.0
     for side in range(2):
@@ -198,12 +198,21 @@ def write_arcs(sh, lift, ws, rows, cols, flow):
             if p >= 0:
                 i, j = (x, p - sh.base) if side == 0 else (p, x - sh.base)
                 shipped = max(ws.flow[x], 0.0)  # rounding may have left it below
-                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], lifted(shipped, lift)
+                rows[k], cols[k], flow[k] = ws.row_of[i], ws.col_of[j], _lifted(shipped, lift)
                 spent += shipped * ws.exact[i * sh.row + j]
                 k += 1
     for rest in range(k, rows.shape[0]):
         rows[rest], cols[rest], flow[rest] = 0, 0, 0.0
     return spent
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def write(cost, sh, total_weight, exponent, lift, ws, u, v, rows, cols, flow):
+    """Put an optimal tree into the caller's arrays. -> the value. Modifies u, v, rows, cols, flow."""
+    _write_duals(sh, total_weight, exponent, ws, u, v)
+    if sh.n < cost.shape[0] or sh.m < cost.shape[1]:
+        _write_free_duals(cost, sh, ws, u, v)
+    return _lifted(_write_arcs(sh, lift, ws, rows, cols, flow), exponent + lift)
 
 
 def describe(args: tuple) -> str:
@@ -241,10 +250,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
                 cap = 10_000 + 1_000 * (sh.n + sh.m)
                 if optimise(kind[0], top, cap, sh, ws) > cap:
                     return p, PIVOT_CAP
-            write_duals(sh, total_weight, exponent, ws, u[p], v[p])
-            if sh.n < cost.shape[1] or sh.m < cost.shape[2]:
-                write_free_duals(cost[p], sh, ws, u[p], v[p])
-            value[p] = lifted(write_arcs(sh, lift, ws, rows[p], cols[p], flow[p]), exponent + lift)
+            value[p] = write(cost[p], sh, total_weight, exponent, lift, ws, u[p], v[p], rows[p], cols[p], flow[p])
         buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
         return -1, OK
 

@@ -19,7 +19,7 @@ from numba import njit
 
 from deepemd.emd._compile import kept, sources
 from deepemd.emd._simplex import INF32, holds, optimise, plant, potentials, rehang, sort_tree
-from deepemd.emd._solve import OK, PIVOT_CAP, describe, lifted, load, write_arcs, write_duals, write_free_duals
+from deepemd.emd._solve import OK, PIVOT_CAP, describe, load, write
 from deepemd.emd._start import sinkhorn, strip_leaves
 from deepemd.emd._vectors import (
     bits,
@@ -52,7 +52,7 @@ FEW = 8  # pivots that any problem may take
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def recall(rows, cols, all_rows, all_cols, sh, ws):
-    """Parents and ``order`` from basis arcs as write_arcs left them. -> False if they leave out a node that has weight.
+    """Parents and ``order`` from basis arcs as ``write`` left them. -> False if they leave out a node that has weight.
 
     The arcs stand in the order of their lower nodes, rows before columns, and the root is a column: so the first n
     are those above the rows. Modifies parent, order; uses partner.
@@ -231,10 +231,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
                     return p, PIVOT_CAP
                 warm = False
             resumed[p] = warm
-            write_duals(sh, total_weight, exponent, ws, u[p], v[p])
-            if sh.n < cost.shape[1] or sh.m < cost.shape[2]:
-                write_free_duals(cost[p], sh, ws, u[p], v[p])
-            value[p] = lifted(write_arcs(sh, lift, ws, rows[p], cols[p], flow[p]), exponent + lift)
+            value[p] = write(cost[p], sh, total_weight, exponent, lift, ws, u[p], v[p], rows[p], cols[p], flow[p])
         buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
         return -1, OK
 
