@@ -9,10 +9,13 @@ with x the optimal plan and (u, v) the optimal duals that the simplex method ret
 
     dE/dc = x,    dE/da = u,    dE/db = v.
 
-(u, v) is defined up to (u + t, v - t). E is defined only where the totals of a and b agree, and along such directions
-the constant t cancels; `emd` scales b to the total of a before the operator, in differentiable torch operations,
-which takes care of it for any change of a and b. At degenerate points (several optimal plans or duals) x is a
-subgradient of a concave function and (u, v) of a convex one.
+E is defined only where the totals of a and b agree, and (u, v) only up to (u + t, v - t). `emd` scales b to the total
+of a, so its value is F(c, a, b) = E(c, a, r b) with r = sum a / sum b, and by the chain rule
+
+    dF/da = u + w,    dF/db = r (v - w),    w = sum_j v_j b_j / sum_j b_j,
+
+the same for every t. At degenerate points (several optimal plans or duals) x is a subgradient of a concave function
+and (u, v) of a convex one.
 
 Reference: Zhang et al., DeepEMD (arXiv 2003.06777), section 3.3, differentiates the KKT system instead, at the cost
 of a dense (nm + n + m)-square solve per problem; the two agree wherever the derivative exists.
@@ -39,12 +42,13 @@ _REASONS = {
 }
 
 
-def _refuse(problem: int, reason: int, batch_shape: list[int], ratio: Tensor, tolerance: float) -> None:
+def _refuse(problem: int, reason: int, batch_shape: list[int], a: Tensor, b: Tensor, tolerance: float) -> None:
     index = tuple(int(k) for k in torch.unravel_index(torch.tensor(problem), batch_shape)) if batch_shape else ()
     where = f" at batch index {index}" if index else ""
     if reason == _solve.TOTALS:
+        ratio = float(a[problem].double().sum() / b[problem].double().sum())
         raise ValueError(
-            f"a and b have different totals{where}: sum(a) / sum(b) = {float(ratio[problem]):.6g}, off 1 by more than "
+            f"a and b have different totals{where}: sum(a) / sum(b) = {ratio:.6g}, off 1 by more than "
             f"{tolerance:g}; scale the weights to one total first (smaller differences count as rounding)"
         )
     if reason == _solve.PIVOT_CAP:
@@ -58,14 +62,14 @@ def _refuse(problem: int, reason: int, batch_shape: list[int], ratio: Tensor, to
 
 # --- the operator -----------------------------------------------------------------------------------------------------
 
-# Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b has been scaled
-# to the total of a by ratio (B, 1) float64; problems where |ratio - 1| > tolerance are refused. batch_shape names the
-# problem in errors. old_rows and old_cols, if given, are the basis arcs to start from. Returns value (B,), u (B, n),
+# Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b counts as scaled
+# to the total of a; totals that differ by more than a relative tolerance are refused. batch_shape names the problem in
+# errors. old_rows and old_cols, if given, are the basis arcs to start from. Returns value (B,), u (B, n),
 # v (B, m), the basis arcs: rows, cols (B, n + m - 1) int32, flow (B, n + m - 1), and resumed (B,) bool, where the old
 # arcs served. The operator is what torch.compile, vmap and fake tensors see instead of the solver.
 _SCHEMA = (
-    "transport(Tensor cost, Tensor a, Tensor b, Tensor ratio, Tensor? old_rows, Tensor? old_cols, float tolerance, "
-    "int[] batch_shape) -> (Tensor value, Tensor u, Tensor v, Tensor rows, Tensor cols, Tensor flow, Tensor resumed)"
+    "transport(Tensor cost, Tensor a, Tensor b, Tensor? old_rows, Tensor? old_cols, float tolerance, int[] batch_shape)"
+    " -> (Tensor value, Tensor u, Tensor v, Tensor rows, Tensor cols, Tensor flow, Tensor resumed)"
 )
 _library = torch.library.Library("deepemd", "DEF")
 _library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
@@ -78,14 +82,13 @@ def _transport(
     cost: Tensor,
     a: Tensor,
     b: Tensor,
-    ratio: Tensor,
     old_rows: Tensor | None,
     old_cols: Tensor | None,
     tolerance: float,
     batch_shape: list[int],
 ) -> _Answer:
     batch, n, m = cost.shape
-    given = [t.contiguous().numpy() for t in (cost, a, b, ratio)]
+    given = [t.contiguous().numpy() for t in (cost, a, b)]
     real, arcs = given[0].dtype, (batch, n + m - 1)
     answer = (
         np.empty(batch, real),
@@ -102,12 +105,12 @@ def _transport(
         else:
             problem, reason = _threads.solve_batch(given, tolerance, answer, resume_range)
         if reason != _solve.OK:
-            _refuse(problem, reason, batch_shape, ratio, tolerance)
+            _refuse(problem, reason, batch_shape, a, b, tolerance)
     return tuple(torch.from_numpy(t) for t in answer)  # type: ignore[return-value]
 
 
 @torch.library.register_fake("deepemd::transport", lib=_library)
-def _(cost, a, b, ratio, old_rows, old_cols, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _(cost, a, b, old_rows, old_cols, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
     batch, n, m = cost.shape
     arcs = cost.new_empty(batch, n + m - 1)
     places = torch.empty_like(arcs, dtype=torch.int32)
@@ -152,19 +155,19 @@ class _Solve(torch.autograd.Function):
         return answer
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:
+        _, a, b, *_ = inputs
         _, u, v, rows, cols, flow, resumed = output
-        ctx.mark_non_differentiable(
-            rows, cols, flow, resumed
-        )  # not u and v: what is made of them must know that it depends
-        ctx.save_for_backward(u, v, rows, cols, flow)
+        # not u and v: what is made of them must know that it depends
+        ctx.mark_non_differentiable(rows, cols, flow, resumed)
+        ctx.save_for_backward(a, b, u, v, rows, cols, flow)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         if grad is None:
-            return (None,) * 8
-        return *_Gradient.apply(grad, *ctx.saved_tensors), *(None,) * 5
+            return (None,) * 7
+        return *_Gradient.apply(grad, *ctx.saved_tensors), *(None,) * 4
 
 
 def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
@@ -174,21 +177,26 @@ def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
             "emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev"
         )
     if torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad):
-        answer: _Answer = _Solve.apply(cost, a, b, *others)
-    else:
-        answer = torch.ops.deepemd.transport.default(cost, a, b, *others)
+        value, u, v, *others = _Solve.apply(cost, a, b, *others)
+        return value, u.detach(), v.detach(), *others
+    answer: _Answer = torch.ops.deepemd.transport.default(cost, a, b, *others)
     return answer
 
 
 class _Gradient(torch.autograd.Function):
-    """dE/dc, dE/da, dE/db, each times the gradient (B,) of the value; has no derivative itself."""
+    """dF/dc, dF/da, dF/db, each times the gradient (B,) of the value; has no derivative itself."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, u: Tensor, v: Tensor, rows: Tensor, cols: Tensor, flow: Tensor) -> tuple:
+    def forward(
+        grad: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, rows: Tensor, cols: Tensor, flow: Tensor
+    ) -> tuple:
         g = grad[:, None]  # (B, 1)
-        return dense_plan(rows, cols, flow * g, u.shape[1], v.shape[1]), u * g, v * g
+        total = b.sum(1, keepdim=True, dtype=torch.float64)  # (B, 1)
+        r = (a.sum(1, keepdim=True, dtype=torch.float64) / total).to(b.dtype)  # (B, 1)
+        w = (v * (b / total)).sum(1, keepdim=True).to(v.dtype)  # (B, 1)
+        return dense_plan(rows, cols, flow * g, u.shape[1], v.shape[1]), (u + w) * g, (v - w) * (r * g)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -31,7 +31,7 @@ class Transport:
     u: Tensor
     v: Tensor
     _arcs: tuple[Tensor, ...] | Tensor  # rows, cols (B, n + m - 1) int32 and their flow; or the plan itself
-    _posed: tuple[Tensor, Tensor, Tensor]  # cost (B, n, m), a (B, n) and b (B, m) scaled to the total of a
+    _posed: tuple[Tensor, Tensor, Tensor]  # cost (B, n, m), a (B, n) and b (B, m)
 
     @property
     def plan(self) -> Tensor:
@@ -57,7 +57,8 @@ class Transport:
         plan = self.plan.double().reshape(cost.shape)  # (B, n, m)
         u, v = self.u.double().reshape(a.shape), self.v.double().reshape(b.shape)
         unit = cost.abs().amax((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)  # (B,)
-        total = a.sum(1)
+        total = a.sum(1)  # (B,)
+        b = b * (total / b.sum(1))[:, None]
         marginal = torch.maximum((plan.sum(2) - a).abs().amax(1), (plan.sum(1) - b).abs().amax(1))
         excess = (u[:, :, None] + v[:, None] - cost).amax((1, 2)).clamp_min(0)
         share = (plan / total[:, None, None] * (cost / unit[:, None, None])).sum((1, 2))  # both below 1: no overflow
@@ -126,16 +127,13 @@ def solve(cost: Tensor, a: Tensor, b: Tensor, basis: tuple[Tensor, Tensor] | Non
     if home.type not in ("cpu", "meta"):
         cost, a, b = cost.cpu(), a.cpu(), b.cpu()
     n, m = cost.shape[-2:]
-    ratio = a.sum(-1, keepdim=True, dtype=torch.float64) / b.sum(-1, keepdim=True, dtype=torch.float64)  # (B, 1)
-    scaled = b * ratio.to(b.dtype)  # (B, m), to the total of a
     old = basis if basis is not None else (None, None)
-    value, u, v, *arcs, resumed = transport(cost, a, scaled, ratio.detach(), *old, tolerance, shape)
-    u, v = u.detach(), v.detach()
+    value, u, v, *arcs, resumed = transport(cost, a, b, *old, tolerance, shape)
     if len(shape) != 1:
         value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
     if home != cost.device:
         value, u, v, *arcs = (t.to(home) for t in (value, u, v, *arcs))
-    return Transport(value, u, v, tuple(arcs), (cost, a, scaled)), resumed
+    return Transport(value, u, v, tuple(arcs), (cost, a, b)), resumed
 
 
 def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, list[int]]:

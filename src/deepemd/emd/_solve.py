@@ -102,26 +102,20 @@ def _round_costs(ws, count):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def load(cost, a, b, ratio, totals_tolerance, kind, ws):
+def load(cost, a, b, totals_tolerance, kind, ws):
     """Check and copy one problem. -> status, shape, total, max |c|, exponents of costs and weights."""
     sh = shape_of(a.shape[0], b.shape[0], kind)
     n, total_a, wrong = _load_weights(a, ws.row_of, ws.weight, 0)
     if wrong:
         return A_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0, 0
-    if ratio == np.inf:
-        return B_ZERO, sh, 0.0, 0.0, 0, 0
-    if ratio == 0.0 or ratio != ratio:
-        return B_NOT_FINITE, sh, 0.0, 0.0, 0, 0
     sh = shape_of(n, b.shape[0], kind)
     m, total_b, wrong = _load_weights(b, ws.col_of, ws.weight, sh.base)
     if wrong:
         return B_NEGATIVE + wrong - 1, sh, 0.0, 0.0, 0, 0
-    if ratio < 0.0:
-        return B_NEGATIVE, sh, 0.0, 0.0, 0, 0
-    if abs(ratio - 1.0) > totals_tolerance:
+    factor = total_a / total_b
+    if abs(factor - 1.0) > totals_tolerance:
         return TOTALS, sh, 0.0, 0.0, 0, 0
     sh = shape_of(n, m, kind)
-    factor = total_a / total_b
     for j in range(sh.base, sh.base + m):
         ws.weight[j] *= factor
     lift = 0
@@ -217,27 +211,24 @@ def write(cost, sh, total_weight, exponent, lift, ws, u, v, rows, cols, flow):
 
 def describe(args: tuple) -> str:
     """What the solver is compiled for, in words, from the Numba types of its arguments."""
-    words, sixteens = (len(part) for part in args[7])
+    words, sixteens = (len(part) for part in args[6])
     size = 16 * sixteens or (128 if words == 4 else 0)
     return f"{args[0].dtype} costs, " + (f"up to {size} x {size}" if size else "larger problems")
 
 
 def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
     @kept(describe)
-    def solve_range(cost, a, b, ratio, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow):
+    def solve_range(cost, a, b, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow):
         """Solve problems first .. last - 1 of a batch on the calling thread. Modifies value, u, v, rows, cols, flow.
 
-        cost (B, n, m), a (B, n), b (B, m) share one float type; ratio (B, 1) float64 is the total of a over that of
-        the weights that b was scaled from. value (B,), u (B, n), v (B, m) take the results in their own type; rows,
-        cols (B, n + m - 1) int32 and flow (B, n + m - 1) take the basis arcs, filled up with arcs of flow 0. -> the
-        first problem refused and why, or (-1, OK).
+        cost (B, n, m), a (B, n), b (B, m) share one float type; b counts as scaled to the total of a. value (B,),
+        u (B, n), v (B, m) take the results in their own type; rows, cols (B, n + m - 1) int32 and flow (B, n + m - 1)
+        take the basis arcs, filled up with arcs of flow 0. -> the first problem refused and why, or (-1, OK).
         """
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         for p in range(first, last):
-            status, sh, total_weight, top, exponent, lift = load(
-                cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws
-            )
+            status, sh, total_weight, top, exponent, lift = load(cost[p], a[p], b[p], totals_tolerance, kind, ws)
             if status != OK:
                 return p, status
             star = min(sh.n, sh.m) == 1  # a single node on one side: there is only one tree

@@ -197,7 +197,7 @@ def repair(like, total_weight, cap, sh, ws):
 
 def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
     @kept(lambda args: f"warm starts, {describe(args)}")
-    def resume_range(cost, a, b, ratio, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow, resumed):
+    def resume_range(cost, a, b, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow, resumed):
         """As solve_range, but rows and cols hold the basis arcs to start from. resumed (B,) bool: where they served.
 
         Modifies value, u, v, rows, cols, flow, resumed.
@@ -205,7 +205,7 @@ def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         for p in range(first, last):
-            loaded = load(cost[p], a[p], b[p], ratio[p, 0], totals_tolerance, kind, ws)
+            loaded = load(cost[p], a[p], b[p], totals_tolerance, kind, ws)
             status, sh, total_weight, top, exponent, lift = loaded
             if status != OK:
                 return p, status
