@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
 from problems import draw_batch
 
-from deepemd.emd import _threads, emd, threads
+from deepemd.emd import _threads, _tickets, emd, threads
 
 
 def _many(batch=300):
@@ -18,24 +19,34 @@ def _many(batch=300):
 
 @pytest.fixture
 def used(monkeypatch):
-    """How many threads each solve of the test used, seen where work is handed out; of eight processors."""
+    """How many threads each solve of the test used, seen where help is asked for; of eight processors."""
     seen = []
-    pieces = _threads._pieces
+    ask = _threads._helpers.ask
 
-    def spy(batch, count):
-        seen.append(count)
-        return pieces(batch, count)
+    def spy(work, count):
+        seen.append(1 + count)
+        ask(work, count)
 
-    monkeypatch.setattr(_threads, "_pieces", spy)
+    monkeypatch.setattr(_threads._helpers, "ask", spy)
     monkeypatch.setattr(_threads, "_processors", lambda: 8)
-    monkeypatch.delenv("DEEPEMD_NUM_THREADS", raising=False)
-    return seen
+    _environment(monkeypatch, None)
+    yield seen
+    _threads._from_environment.cache_clear()
+
+
+def _environment(monkeypatch, count):
+    """Set the variable, as if the process had just begun."""
+    if count is None:
+        monkeypatch.delenv("DEEPEMD_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("DEEPEMD_NUM_THREADS", count)
+    _threads._from_environment.cache_clear()
 
 
 def test_the_block_decides_and_what_was_before_comes_back(used, monkeypatch):
     inputs = _many()
     before = torch.get_num_threads()
-    monkeypatch.setenv("DEEPEMD_NUM_THREADS", "4")
+    _environment(monkeypatch, "4")
     with threads(3):
         with threads(2):
             emd(*inputs)
@@ -44,7 +55,7 @@ def test_the_block_decides_and_what_was_before_comes_back(used, monkeypatch):
             emd(inputs[0] * float("nan"), *inputs[1:])
         emd(*inputs)
     emd(*inputs)
-    monkeypatch.delenv("DEEPEMD_NUM_THREADS")
+    _environment(monkeypatch, None)
     try:
         torch.set_num_threads(6)
         emd(*inputs)
@@ -61,7 +72,10 @@ def test_a_single_thread_and_little_work_wake_nobody(used):
     assert used == []
 
 
-def test_any_number_of_threads_gives_the_same_answer():
+@pytest.mark.parametrize("patience", [0, _threads._PATIENCE])
+@pytest.mark.usefixtures("used")
+def test_any_number_of_threads_gives_the_same_answer(monkeypatch, patience):
+    monkeypatch.setattr(_threads, "_PATIENCE", patience)
     inputs = _many()
     with threads(1):
         want = emd(*inputs)
@@ -69,6 +83,32 @@ def test_any_number_of_threads_gives_the_same_answer():
         with threads(count):
             found = emd(*inputs)
         assert all(torch.equal(getattr(found, name), getattr(want, name)) for name in ("value", "u", "v", "plan"))
+
+
+@pytest.mark.usefixtures("used")
+def test_the_first_problem_refused_is_named_whoever_found_it():
+    cost, a, b = _many(batch=3000)
+    for first in (0, 7, 1500, 2999):
+        wrong = a.clone()
+        wrong[first:, 3] = -1.0
+        for count in (1, 2, 5):
+            with threads(count), pytest.raises(ValueError, match=rf"negative weight at batch index \({first},\)"):
+                emd(cost, wrong, b)
+
+
+@pytest.mark.usefixtures("used")
+def test_what_goes_wrong_in_a_helper_is_not_lost():
+    def kernel(*given):
+        shared = given[5]
+        if threading.current_thread() is threading.main_thread():
+            while shared[_tickets.BUSY] == 0:
+                pass
+            return False
+        shared[_tickets.BUSY] = 1
+        raise IndexError("a vector reaches outside its array")
+
+    with threads(2), pytest.raises(IndexError, match="reaches outside"):
+        _threads.solve(kernel, [t.numpy() for t in _many()], 1e-4, [])
 
 
 @pytest.mark.parametrize(
@@ -80,9 +120,9 @@ def test_a_count_that_is_none(count, error):
 
 
 @pytest.mark.parametrize("value", ["0", "-2", "two", "1.5"])
+@pytest.mark.usefixtures("used")
 def test_a_variable_that_is_no_count(monkeypatch, value):
-    monkeypatch.setattr(_threads, "_processors", lambda: 8)
-    monkeypatch.setenv("DEEPEMD_NUM_THREADS", value)
+    _environment(monkeypatch, value)
     with pytest.raises(ValueError, match=f"DEEPEMD_NUM_THREADS must be .*got '{value}'; try"):
         emd(*_many())
 

@@ -16,7 +16,7 @@ N = 25
 BATCHES = (1, 5, 25, 75, 375, 3000)
 LARGE = 3000  # a batch of so many has no overhead to speak of
 EPISODE = 375  # 75 queries x 5 classes
-ENOUGH = 400  # problems that a round times at least
+ENOUGH = 3000  # problems that a round times at least, so that the first call, with cold caches, is one of several
 
 
 def calls(settings: Settings, result: dict[str, Any], said: Callable[[str], None]) -> None:

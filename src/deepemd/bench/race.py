@@ -72,8 +72,8 @@ def ours(count: int) -> str:
 
 
 def batch_of(n: int) -> int:
-    """Problems of a batch of ours: as much work as an episode's 375 problems of 25 x 25, but at least 16 problems."""
-    return max(16, 375 * 25 * 25 // (n * n))
+    """Problems of a batch of ours: an episode's 375, more below 25 nodes and fewer above 100, where all is costs."""
+    return max(16, 375 * 25**2 // n**2, min(375, 375 * 100**2 // n**2))
 
 
 @dataclass

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deepemd.emd import WarmStart, emd
 from deepemd.emd._compile import Shelf
-from deepemd.emd._solve import solve_range
-from deepemd.emd._warm import resume_range
+from deepemd.emd._solve import solve_batch
+from deepemd.emd._warm import resume_batch
 from deepemd.emd._workspace import kind
 from deepemd.errors import InputError
 
@@ -32,8 +32,8 @@ def _twice(cost: Tensor, a: Tensor, b: Tensor) -> object:
 
 
 ENTRIES = [
-    Entry("transport", solve_range, emd),
-    Entry("warm start", resume_range, _twice),
+    Entry("transport", solve_batch, emd),
+    Entry("warm start", resume_batch, _twice),
 ]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

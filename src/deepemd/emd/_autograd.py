@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from deepemd.emd import _solve, _threads
-from deepemd.emd._warm import resume_range
+from deepemd.emd._warm import resume_batch
 
 _REASONS = {
     _solve.COST_NOT_FINITE: ("cost", "holds NaN or an infinite value", "costs must be finite"),
@@ -62,30 +62,24 @@ def _refuse(problem: int, reason: int, batch_shape: list[int], a: Tensor, b: Ten
 
 # --- the operator -----------------------------------------------------------------------------------------------------
 
-# Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b counts as scaled
-# to the total of a; totals that differ by more than a relative tolerance are refused. batch_shape names the problem in
-# errors. old_rows and old_cols, if given, are the basis arcs to start from. Returns value (B,), u (B, n),
-# v (B, m), the basis arcs: rows, cols (B, n + m - 1) int32, flow (B, n + m - 1), and resumed (B,) bool, where the old
-# arcs served. The operator is what torch.compile, vmap and fake tensors see instead of the solver.
+# Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b counts as
+# scaled to the total of a; totals that differ by more than a relative tolerance are refused. batch_shape names the
+# problem in errors. old_arcs, if given, are the basis arcs to start from. Returns value (B,), u (B, n), v (B, m), the
+# basis: arcs (B, n + m - 1) int32, each the number i m + j of its cell, and their flow (B, n + m - 1), and resumed (B,)
+# bool, where the old arcs served. The operator is what torch.compile, vmap and fake tensors see instead of the solver.
 _SCHEMA = (
-    "transport(Tensor cost, Tensor a, Tensor b, Tensor? old_rows, Tensor? old_cols, float tolerance, int[] batch_shape)"
-    " -> (Tensor value, Tensor u, Tensor v, Tensor rows, Tensor cols, Tensor flow, Tensor resumed)"
+    "transport(Tensor cost, Tensor a, Tensor b, Tensor? old_arcs, float tolerance, int[] batch_shape)"
+    " -> (Tensor value, Tensor u, Tensor v, Tensor arcs, Tensor flow, Tensor resumed)"
 )
 _library = torch.library.Library("deepemd", "DEF")
 _library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 
-_Answer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+_Answer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.impl(_library, "transport", "CPU")
 def _transport(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    old_rows: Tensor | None,
-    old_cols: Tensor | None,
-    tolerance: float,
-    batch_shape: list[int],
+    cost: Tensor, a: Tensor, b: Tensor, old_arcs: Tensor | None, tolerance: float, batch_shape: list[int]
 ) -> _Answer:
     batch, n, m = cost.shape
     given = [t.contiguous().numpy() for t in (cost, a, b)]
@@ -94,29 +88,27 @@ def _transport(
         np.empty(batch, real),
         np.empty((batch, n), real),
         np.empty((batch, m), real),
-        np.empty(arcs, np.int32) if old_rows is None else old_rows.numpy().copy(),
-        np.empty(arcs, np.int32) if old_cols is None else old_cols.numpy().copy(),
+        np.empty(arcs, np.int32) if old_arcs is None else old_arcs.numpy().copy(),
         np.empty(arcs, real),
         np.zeros(batch, np.bool_),
     )
     if batch:
-        if old_rows is None:
-            problem, reason = _threads.solve_batch(given, tolerance, answer[:-1])
+        if old_arcs is None:
+            refused = _threads.solve(_solve.solve_batch, given, tolerance, answer[:-1])
         else:
-            problem, reason = _threads.solve_batch(given, tolerance, answer, resume_range)
-        if reason != _solve.OK:
-            _refuse(problem, reason, batch_shape, a, b, tolerance)
+            refused = _threads.solve(resume_batch, given, tolerance, answer)
+        if refused is not None:
+            _refuse(*refused, batch_shape, a, b, tolerance)
     return tuple(torch.from_numpy(t) for t in answer)  # type: ignore[return-value]
 
 
 @torch.library.register_fake("deepemd::transport", lib=_library)
-def _(cost, a, b, old_rows, old_cols, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _(cost, a, b, old_arcs, tolerance, batch_shape):  # type: ignore[no-untyped-def]  # noqa: ARG001
     batch, n, m = cost.shape
-    arcs = cost.new_empty(batch, n + m - 1)
-    places = torch.empty_like(arcs, dtype=torch.int32)
+    flow = cost.new_empty(batch, n + m - 1)
     return (
         cost.new_empty(batch), cost.new_empty(batch, n), cost.new_empty(batch, m),
-        places, torch.empty_like(places), arcs, cost.new_empty(batch, dtype=torch.bool),
+        torch.empty_like(flow, dtype=torch.int32), flow, cost.new_empty(batch, dtype=torch.bool),
     )  # fmt: skip
 
 
@@ -138,10 +130,9 @@ def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
 # --- the gradient -----------------------------------------------------------------------------------------------------
 
 
-def dense_plan(rows: Tensor, cols: Tensor, flow: Tensor, n: int, m: int) -> Tensor:
+def dense_plan(arcs: Tensor, flow: Tensor, n: int, m: int) -> Tensor:
     """The transport plan (B, n, m) from basis arcs (B, n + m - 1)."""
-    arcs = rows.long() * m + cols  # (B, n + m - 1)
-    return flow.new_zeros(flow.shape[0], n * m).scatter_add_(1, arcs, flow).view(-1, n, m)  # (B, n, m)
+    return flow.new_zeros(flow.shape[0], n * m).scatter_add_(1, arcs.long(), flow).view(-1, n, m)  # (B, n, m)
 
 
 class _Solve(torch.autograd.Function):
@@ -157,17 +148,17 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:
         _, a, b, *_ = inputs
-        _, u, v, rows, cols, flow, resumed = output
+        _, u, v, arcs, flow, resumed = output
         # not u and v: what is made of them must know that it depends
-        ctx.mark_non_differentiable(rows, cols, flow, resumed)
-        ctx.save_for_backward(a, b, u, v, rows, cols, flow)
+        ctx.mark_non_differentiable(arcs, flow, resumed)
+        ctx.save_for_backward(a, b, u, v, arcs, flow)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         if grad is None:
-            return (None,) * 7
-        return *_Gradient.apply(grad, *ctx.saved_tensors), *(None,) * 4
+            return (None,) * 6
+        return *_Gradient.apply(grad, *ctx.saved_tensors), *(None,) * 3
 
 
 def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
@@ -189,14 +180,12 @@ class _Gradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        grad: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, rows: Tensor, cols: Tensor, flow: Tensor
-    ) -> tuple:
+    def forward(grad: Tensor, a: Tensor, b: Tensor, u: Tensor, v: Tensor, arcs: Tensor, flow: Tensor) -> tuple:
         g = grad[:, None]  # (B, 1)
         total = b.sum(1, keepdim=True, dtype=torch.float64)  # (B, 1)
         r = (a.sum(1, keepdim=True, dtype=torch.float64) / total).to(b.dtype)  # (B, 1)
         w = (v * (b / total)).sum(1, keepdim=True).to(v.dtype)  # (B, 1)
-        return dense_plan(rows, cols, flow * g, u.shape[1], v.shape[1]), (u + w) * g, (v - w) * (r * g)
+        return dense_plan(arcs, flow * g, u.shape[1], v.shape[1]), (u + w) * g, (v - w) * (r * g)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

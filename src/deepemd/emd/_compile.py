@@ -24,7 +24,7 @@ from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 # Every file that compiled code comes from. tests/emd/test_compile.py sees that none is missing.
-KERNELS = ("_vectors.py", "_workspace.py", "_start.py", "_simplex.py", "_solve.py", "_warm.py")
+KERNELS = ("_vectors.py", "_workspace.py", "_tickets.py", "_start.py", "_simplex.py", "_solve.py", "_warm.py")
 
 # Settings of Numba that change what it makes of the same source for the same processor.
 _SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")

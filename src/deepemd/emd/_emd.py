@@ -30,16 +30,15 @@ class Transport:
     value: Tensor
     u: Tensor
     v: Tensor
-    _arcs: tuple[Tensor, ...] | Tensor  # rows, cols (B, n + m - 1) int32 and their flow; or the plan itself
+    _basis: tuple[Tensor, Tensor] | Tensor  # arcs i m + j (B, n + m - 1) int32 and their flow; or the plan itself
     _posed: tuple[Tensor, Tensor, Tensor]  # cost (B, n, m), a (B, n) and b (B, m)
 
     @property
     def plan(self) -> Tensor:
-        if not isinstance(self._arcs, Tensor):  # functools.cached_property would take a lock that torch.compile refuses
+        if not isinstance(self._basis, Tensor):  # cached_property would take a lock, which torch.compile refuses
             n, m = self.u.shape[-1], self.v.shape[-1]
-            rows, cols, flow = self._arcs
-            self._arcs = dense_plan(rows, cols, flow, n, m).view(*self.value.shape, n, m)  # (..., n, m)
-        return self._arcs
+            self._basis = dense_plan(*self._basis, n, m).view(*self.value.shape, n, m)  # (..., n, m)
+        return self._basis
 
     def certificate(self) -> "Certificate":
         """How far this is from a proof of its own optimality, computed in float64 from the arguments and the answer.
@@ -120,20 +119,20 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     return solve(cost, a, b, None)[0]
 
 
-def solve(cost: Tensor, a: Tensor, b: Tensor, basis: tuple[Tensor, Tensor] | None) -> tuple[Transport, Tensor]:
-    """``emd``, from the rows and cols (B, n + m - 1) of an old basis if there is one, and where that served (B,)."""
+def solve(cost: Tensor, a: Tensor, b: Tensor, old: tuple[Tensor, torch.Size] | None) -> tuple[Transport, Tensor]:
+    """``emd``, from old basis arcs (B, n + m - 1) if their (B, n, m) is that of the costs. Also: where they served."""
     cost, a, b, tolerance, shape = pose(cost, a, b)
+    old_arcs = old[0] if old is not None and old[1] == cost.shape else None
     home = cost.device
     if home.type not in ("cpu", "meta"):
         cost, a, b = cost.cpu(), a.cpu(), b.cpu()
     n, m = cost.shape[-2:]
-    old = basis if basis is not None else (None, None)
-    value, u, v, *arcs, resumed = transport(cost, a, b, *old, tolerance, shape)
+    value, u, v, arcs, flow, resumed = transport(cost, a, b, old_arcs, tolerance, shape)
     if len(shape) != 1:
         value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
     if home != cost.device:
-        value, u, v, *arcs = (t.to(home) for t in (value, u, v, *arcs))
-    return Transport(value, u, v, tuple(arcs), (cost, a, b)), resumed
+        value, u, v, arcs, flow = (t.to(home) for t in (value, u, v, arcs, flow))
+    return Transport(value, u, v, (arcs, flow), (cost, a, b)), resumed
 
 
 def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, list[int]]:

@@ -42,7 +42,7 @@ from deepemd.emd._vectors import (
 PRICE_TOLERANCE = 1e-6  # of the float32 scan, relative to max |c|
 TOLERANCE = 1e-13  # of the float64 passes, relative to max |c|
 STALE = 0.6  # a scan's candidates serve while they are better than this fraction of its best
-REFRESH = 32  # after so many pivots the potentials are computed anew before they may end the search
+REFRESH = 128  # after so many pivots the potentials are computed anew before they may end the search
 INF32 = np.float32(np.inf)
 
 
@@ -50,19 +50,19 @@ INF32 = np.float32(np.inf)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def plant(sh, ws):
+def plant(like, sh, ws):
     """Subtrees from parents and ``order``, which must list all nodes, children before parents. Modifies sub."""
     parent, order, sub = ws.parent, ws.order, ws.sub
     nodes, stride = sh.n + sh.m, sh.words
     for k in range(nodes):
         x = order[k]
-        for w in range(stride):
-            sub[x * stride + w] = 0
+        for w in range(0, stride, len(like)):
+            store(sub, x * stride + w, splat_lanes(np.int64(0), like))
         sub[x * stride + (x >> 6)] = np.int64(1) << np.int64(x & 63)
     for k in range(nodes - 1):
-        x = order[k]
-        for w in range(stride):
-            sub[parent[x] * stride + w] |= sub[x * stride + w]
+        x, p = order[k], parent[order[k]]
+        for w in range(0, stride, len(like)):
+            store(sub, p * stride + w, load_lanes(sub, p * stride + w, like) | load_lanes(sub, x * stride + w, like))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")

@@ -14,10 +14,13 @@ from numba import njit
 
 from deepemd.emd._vectors import (
     bits,
+    first16,
     greatest,
     largest,
     least,
     load16,
+    narrow,
+    numbers16,
     smallest,
     splat16,
     store,
@@ -119,19 +122,15 @@ def _plan_side(first, count, width, at, to, varied, ws):
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def sinkhorn(sh, total_weight, ws):
+def _sinkhorn(sh, total_weight, ws):
     """Fill links, by rows and by columns, with a positive plan that is close to an optimal one."""
     links, scale, share = ws.links, ws.scale, ws.share
     n, m, row, across, base = sh.n, sh.m, sh.row, sh.across, sh.base
     columns = across * row
-    for k in range(0, sh.span, 16):
-        store(share, k, splat16(ZERO))
-        store(scale, k, splat16(ZERO))
     part = 1.0 / total_weight
-    for i in range(n):
-        share[i] = np.float32(ws.weight[i] * part)
-    for j in range(m):
-        share[base + j], scale[base + j] = np.float32(ws.weight[base + j] * part), ONE
+    for k in range(0, sh.span, 16):
+        store(share, k, narrow(load16(ws.weight, k) * splat16(part)))
+        store(scale, k, where(first16(base + m - k), splat16(ONE), splat16(ZERO)))
     varied = _kernel(sh, ws)
     if varied:
         for k in range(3):
@@ -183,7 +182,6 @@ def _judge(gone, sh, ws):
     was_row = gone < sh.base
     first = gone * sh.row if was_row else sh.across * sh.row + (gone - sh.base) * sh.across
     other, width = (sh.base, sh.row) if was_row else (0, sh.across)
-    lane = load16(ws.lane, 0)
     for k in range(0, width, 16):
         at = other + k
         best, who = load16(favour, at), load16(partner, at)
@@ -192,7 +190,7 @@ def _judge(gone, sh, ws):
             x = trailing_zeros(orphans)
             orphans &= orphans - 1
             b, w = _favourite(at + x, sh, ws)
-            here = lane == splat16(np.int32(x))
+            here = numbers16() == splat16(np.int32(x))
             best, who = where(here, splat16(b), best), where(here, splat16(np.int32(w)), who)
         rest = greatest(load16(whole, at) - load16(links, first + k), best)
         store(favour, at, best)
@@ -214,12 +212,12 @@ def _ripest(span, score, alive):
 def _bury(x, ws):
     """x is alive no more. A whole vector is written: reading one after writing a part of it would stall."""
     k = x & -16
-    here = load16(ws.lane, 0) == splat16(np.int32(x - k))
+    here = numbers16() == splat16(np.int32(x - k))
     store(ws.alive, k, where(here, splat16(ZERO), load16(ws.alive, k)))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def strip_leaves(sh, ws):
+def _strip_leaves(sh, ws):
     """Make the first tree of the plan in links: fill parent, flow, and order (children before parents).
 
     Every shipment uses up a row or a column, and the one used up hangs below the other. The tree is strongly feasible
@@ -228,15 +226,9 @@ def strip_leaves(sh, ws):
     n, m, base = sh.n, sh.m, sh.base
     rest, parent, flow, order, alive, score = ws.rest, ws.parent, ws.flow, ws.order, ws.alive, ws.score
     for k in range(0, sh.span, 16):
-        store(alive, k, splat16(ZERO))
-        store(score, k, splat16(ZERO))
-    for i in range(n):
-        rest[i], alive[i] = ws.weight[i], ONE
-    for j in range(base, base + m):
-        rest[j], alive[j] = ws.weight[j], ONE
-    for k in range(0, sh.across, 16):
-        store(score, k, load16(ws.favour, k) - load16(ws.whole, k))
-    for k in range(base, base + sh.row, 16):
+        w = load16(ws.weight, k)
+        store(rest, k, w)
+        store(alive, k, where(splat16(0.0) < w, splat16(ONE), splat16(ZERO)))
         store(score, k, load16(ws.favour, k) - load16(ws.whole, k))
 
     slack = RIPE / np.float32(n + m)
@@ -283,3 +275,11 @@ def strip_leaves(sh, ws):
         parent[i], flow[i], order[count] = j, rest[j], i
         count += 1
     parent[j], flow[j], order[count] = -1, 0.0, j
+
+
+@njit(nogil=True, forceinline=True, error_model="numpy")
+def start(sh, total_weight, ws):
+    """Make the first tree of a problem: fill parent, flow, and order (children before parents)."""
+    if min(sh.n, sh.m) > 1:  # else there is only one tree
+        _sinkhorn(sh, total_weight, ws)
+    _strip_leaves(sh, ws)

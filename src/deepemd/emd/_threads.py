@@ -1,33 +1,36 @@
 """A batch on several CPU threads. Each solves whole problems, so results do not depend on how many there are."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from queue import SimpleQueue
 
 import torch
 
-from deepemd.emd._solve import OK, solve_range
+from deepemd.emd._tickets import BUSY, refusal, tickets
 from deepemd.emd._workspace import kind
 
-# Below this much work (problems times n times m) for each, waking a further thread costs more than it saves.
+# In problems times n times m. With less for each, waking a further thread costs more than it saves.
 _WORK_FOR_A_THREAD = 8_000
+_WORK_FOR_A_TICKET = 8_000
+_PATIENCE = 20_000  # looks at whether the others have finished, some 100 us, before sleeping until they have
 
 _VARIABLE = "DEEPEMD_NUM_THREADS"
 _limit: ContextVar[int | None] = ContextVar("deepemd threads", default=None)
-_pool: ThreadPoolExecutor | None = None
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Solve on at most ``count`` threads inside a ``with`` block; afterwards the limit is what it was before.
 
-    Without it the limit is the environment variable DEEPEMD_NUM_THREADS, else ``torch.get_num_threads()``. Answers do
-    not depend on it, and small batches take one thread whatever it says. It holds for the thread (or asyncio task)
-    that enters the block and leaves PyTorch's own threads alone. Lower it when several processes share a machine, or
-    when threads of your own call ``emd``: the solver's threads are plain threads of one pool, which sleep between
-    calls, and no more of them run than the process may use processors.
+    Without it the limit is the environment variable DEEPEMD_NUM_THREADS, read once, else ``torch.get_num_threads()``.
+    Answers do not depend on it, and small batches take one thread whatever it says. It holds for the thread (or asyncio
+    task) that enters the block and leaves PyTorch's own threads alone. Lower it when several processes share a machine,
+    or when threads of your own call ``emd``: the solver's threads are plain threads that sleep between calls, and a
+    call uses no more of them than the process may use processors.
 
     After a fork the child starts a pool of its own, so ``emd`` works there; forking while another thread is inside
     ``emd`` is as unsafe as forking any threaded program. Processes started by spawn or forkserver, as PyTorch's
@@ -53,74 +56,96 @@ def threads(count: int) -> Iterator[None]:
 
 
 def _most_threads() -> int:
-    count = _limit.get()
-    if count is not None:
-        return count
+    return _limit.get() or _from_environment() or torch.get_num_threads()
+
+
+@cache
+def _from_environment() -> int | None:
     text = os.environ.get(_VARIABLE)
     if not text:
-        return torch.get_num_threads()
+        return None
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{_VARIABLE} must be a whole number of threads, at least 1, got {text!r}; try {_VARIABLE}=1")
     return int(text)
 
 
+@cache
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_processors(), thread_name_prefix="deepemd")
-    return _pool
+# --- the threads ------------------------------------------------------------------------------------------------------
 
 
-def _forget_threads() -> None:
-    """A forked child inherits the pool but not its threads: it starts a pool of its own."""
-    global _pool
-    _pool = None
+class _Helpers:
+    """Threads that wait for work: a pool of the standard library takes twice as long to wake one."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._threads = 0
+
+    def ask(self, work: Callable[[], object], count: int) -> None:
+        """Have ``work`` called by so many threads, soon. It must not raise."""
+        while self._threads < count:
+            self._threads += 1
+            threading.Thread(target=self._serve, name=f"deepemd-{self._threads}", daemon=True).start()
+        for _ in range(count):
+            self._work.put(work)
+
+    def _serve(self) -> None:
+        while True:
+            self._work.get()()
+
+
+_helpers = _Helpers()
+
+
+def _forget_helpers() -> None:
+    """A forked child inherits the queue but not the threads that serve it: it starts its own."""
+    global _helpers
+    _helpers = _Helpers()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+    os.register_at_fork(after_in_child=_forget_helpers)
 
 
-def _pieces(batch: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Cut a batch into ranges that shrink toward the end: a thread that is held up leaves work to the others."""
-    first = 0
-    while first < batch:
-        last = min(batch, first + max(4, (batch - first) // (2 * threads)))
-        yield first, last
-        first = last
+# --- the batch --------------------------------------------------------------------------------------------------------
 
 
-def solve_batch(
-    arrays: Sequence, totals_tolerance: float, outputs: Sequence, kernel: Callable[..., tuple[int, int]] = solve_range
-) -> tuple[int, int]:
-    """Solve every problem, on as many threads as pay and are allowed. -> the first refused and why, or (-1, OK).
+def solve(
+    kernel: Callable[..., bool], arrays: Sequence, totals_tolerance: float, outputs: Sequence
+) -> tuple[int, int] | None:
+    """Solve every problem, on as many threads as pay and are allowed. -> the first refused and why, if any was.
 
     The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
     """
     cost = arrays[0]
     batch, n, m = cost.shape
-    shape = kind(n, m)
     count = min(batch, cost.size // _WORK_FOR_A_THREAD)
     if count > 1:
         count = min(count, _most_threads(), _processors())
     if count <= 1:
-        return kernel(*arrays, totals_tolerance, 0, batch, shape, *outputs)
+        shared = tickets(batch, 1)
+        kernel(*arrays, totals_tolerance, kind(n, m), shared, 0, *outputs)
+        return refusal(shared)
 
-    pieces = iter(list(_pieces(batch, count)))
+    shared = tickets(max(1, _WORK_FOR_A_TICKET // (n * m)), 2 * count)
+    answers: SimpleQueue[BaseException | None] = SimpleQueue()
 
-    def work() -> list[tuple[int, int]]:
-        """Take pieces until none is left; what was refused, if anything."""
-        refused = []
-        for first, last in pieces:  # a list's iterator hands out each item once, to whichever thread asks
-            problem, reason = kernel(*arrays, totals_tolerance, first, last, shape, *outputs)
-            if reason != OK:
-                refused.append((problem, reason))
-        return refused
+    def help() -> None:
+        try:
+            kernel(*arrays, totals_tolerance, kind(n, m), shared, 0, *outputs)
+        except BaseException as error:
+            answers.put(error)
+        else:
+            answers.put(None)
 
-    others = [_threads().submit(work) for _ in range(count - 1)]
-    refused = [*work(), *(answer for other in others for answer in other.result())]
-    return min(refused, default=(-1, OK))
+    _helpers.ask(help, count - 1)
+    all_done = kernel(*arrays, totals_tolerance, kind(n, m), shared, _PATIENCE, *outputs)
+    while not all_done:  # a helper that has drawn a ticket answers when it has finished
+        error = answers.get()
+        if error is not None:
+            raise error
+        all_done = shared[BUSY] == 0
+    return refusal(shared)

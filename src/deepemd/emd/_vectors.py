@@ -14,9 +14,9 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
-    "bits", "greatest", "lane_bits", "largest", "least", "load8", "load16", "load_lanes", "narrow",
-    "smallest", "splat8", "splat16", "splat_lanes", "store", "total", "trailing_zeros", "transpose16",
-    "where", "widen", "zero16",
+    "address", "bits", "first16", "greatest", "lane_bits", "largest", "least", "load8", "load16", "load_first",
+    "load_lanes", "narrow", "numbers16", "smallest", "splat8", "splat16", "splat_as", "splat_lanes", "store", "total",
+    "trailing_zeros", "transpose16", "where", "widen",
 ]  # fmt: skip
 
 
@@ -93,11 +93,11 @@ _operator(operator.xor, lambda vector: vector, lambda builder, vector, x, y: bui
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def _address(context, builder, array_type, array, k, lanes, element):
+def address(context, builder, array_type, array, k, lanes, element):
     """Where lanes k .. k + lanes - 1 of a flat array begin, checked when Numba checks bounds."""
     data = context.make_array(array_type)(context, builder, array)
     if config.BOUNDSCHECK:
-        end = builder.add(k, ir.Constant(k.type, lanes))
+        end = builder.add(k, lanes if isinstance(lanes, ir.Value) else ir.Constant(k.type, lanes))
         outside = builder.or_(
             builder.icmp_signed("<", k, ir.Constant(k.type, 0)), builder.icmp_signed(">", end, data.nitems)
         )
@@ -118,8 +118,8 @@ def _load(array, lanes):
     vector = Vector(array.dtype, lanes)
 
     def lower(context, builder, sig, args):
-        address = _address(context, builder, sig.args[0], args[0], args[1], lanes, _llvm(vector))
-        return builder.load(address, align=_aligned(array))
+        place = address(context, builder, sig.args[0], args[0], args[1], lanes, _llvm(vector))
+        return builder.load(place, align=_aligned(array))
 
     return vector, lower
 
@@ -152,14 +152,37 @@ def load_lanes(typing, array, k, like):
 
 
 @intrinsic
+def load_first(typing, array, k, count):
+    """Elements k .. k + 15 of a flat array, of which only the first ``count`` are read: 0 in the other lanes."""
+    if not _is_flat(array):
+        return None
+    vector = Vector(array.dtype, 16)
+
+    def lower(context, builder, sig, args):
+        array, k, count = args
+        given = _clamp(builder, count, 16)
+        place = address(context, builder, sig.args[0], array, k, given, _llvm(vector))
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(_llvm(vector), [place.type, ir.IntType(32), _MASK16, _llvm(vector)]),
+            f"llvm.masked.load.v16f{vector.dtype.bitwidth}.p0",
+        )
+        align = ir.Constant(ir.IntType(32), _aligned(sig.args[0]))
+        nothing = ir.Constant(_llvm(vector), [0.0] * 16)
+        return builder.call(function, [place, align, _first16(builder, count), nothing])
+
+    return vector(array, types.intp, types.intp), lower
+
+
+@intrinsic
 def store(typing, array, k, vector):
     """Write a vector to elements k and following of a flat array."""
     if not (_is_flat(array) and isinstance(vector, Vector) and vector.dtype == array.dtype):
         return None
 
     def lower(context, builder, sig, args):
-        address = _address(context, builder, sig.args[0], args[0], args[1], vector.lanes, _llvm(vector))
-        builder.store(args[2], address, align=_aligned(array))
+        place = address(context, builder, sig.args[0], args[0], args[1], vector.lanes, _llvm(vector))
+        builder.store(args[2], place, align=_aligned(array))
         return context.get_dummy_value()
 
     return types.none(array, types.intp, vector), lower
@@ -179,7 +202,7 @@ def transpose16(typing, given, k, step, result, at, width):
         given, k, step, result, at, width = args
         rows = []
         for _ in range(16):
-            rows.append(builder.load(_address(context, builder, sig.args[0], given, k, 16, kind), align=4))
+            rows.append(builder.load(address(context, builder, sig.args[0], given, k, 16, kind), align=4))
             k = builder.add(k, step)
         places = ir.VectorType(ir.IntType(32), 16)
         low = ir.Constant(places, [x for lane in range(8) for x in (lane, lane + 16)])
@@ -187,7 +210,7 @@ def transpose16(typing, given, k, step, result, at, width):
         for _ in range(4):  # four perfect shuffles of 256 elements turn rows into columns
             rows = [builder.shuffle_vector(rows[r], rows[r + 8], half) for r in range(8) for half in (low, high)]
         for row in rows:
-            builder.store(row, _address(context, builder, sig.args[3], result, at, 16, kind), align=4)
+            builder.store(row, address(context, builder, sig.args[3], result, at, 16, kind), align=4)
             at = builder.add(at, width)
         return context.get_dummy_value()
 
@@ -201,6 +224,37 @@ def _splat(builder, scalar, lanes):
     empty = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(empty, scalar, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+_MASK16 = ir.VectorType(ir.IntType(1), 16)
+
+
+def _clamp(builder, count, most):
+    """A count, brought into 0 .. most."""
+    for sign, bound in (("<", 0), (">", most)):
+        bound = ir.Constant(count.type, bound)
+        count = builder.select(builder.icmp_signed(sign, count, bound), bound, count)
+    return count
+
+
+def _first16(builder, count):
+    numbers = ir.Constant(ir.VectorType(ir.IntType(32), 16), list(range(16)))
+    count = builder.trunc(_clamp(builder, count, 16), ir.IntType(32))
+    return builder.icmp_signed("<", numbers, _splat(builder, count, 16))
+
+
+@intrinsic
+def first16(typing, count):
+    """A mask of sixteen lanes that holds in the first ``count``: in none below 0, in all from 16 on."""
+    mask = Vector(types.boolean, 16)
+    return mask(types.intp), lambda context, builder, sig, args: _first16(builder, args[0])
+
+
+@intrinsic
+def numbers16(typing):
+    """0 .. 15 as int32 lanes."""
+    vector = Vector(types.int32, 16)
+    return vector(), lambda context, builder, sig, args: ir.Constant(_llvm(vector), list(range(16)))
 
 
 @intrinsic
@@ -223,10 +277,14 @@ def splat_lanes(typing, scalar, like):
 
 
 @intrinsic
-def zero16(typing, array):
-    """Sixteen zeros of an array's type."""
+def splat_as(typing, number, array):
+    """Sixteen times one number, in an array's type."""
     vector = Vector(array.dtype, 16)
-    return vector(array), lambda context, builder, sig, args: ir.Constant(_llvm(vector), [0.0] * 16)
+
+    def lower(context, builder, sig, args):
+        return _splat(builder, context.cast(builder, args[0], sig.args[0], vector.dtype), 16)
+
+    return vector(number, array), lower
 
 
 @intrinsic

@@ -20,7 +20,8 @@ from numba import njit
 from deepemd.emd._compile import kept, sources
 from deepemd.emd._simplex import INF32, holds, optimise, plant, potentials, rehang, sort_tree
 from deepemd.emd._solve import OK, PIVOT_CAP, describe, load, write
-from deepemd.emd._start import sinkhorn, strip_leaves
+from deepemd.emd._start import start
+from deepemd.emd._tickets import all_done, done, draw, refuse
 from deepemd.emd._vectors import (
     bits,
     greatest,
@@ -51,7 +52,7 @@ FEW = 8  # pivots that any problem may take
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def recall(rows, cols, all_rows, all_cols, sh, ws):
+def recall(arcs, rows, columns, sh, ws):
     """Parents and ``order`` from basis arcs as ``write`` left them. -> False if they leave out a node that has weight.
 
     The arcs stand in the order of their lower nodes, rows before columns, and the root is a column: so the first n
@@ -59,9 +60,9 @@ def recall(rows, cols, all_rows, all_cols, sh, ws):
     """
     n, m, base, parent = sh.n, sh.m, sh.base, ws.parent
     row_at, col_at = ws.order, ws.partner  # the node of each row and column of the input
-    for i in range(all_rows):
+    for i in range(rows):
         row_at[i] = -1
-    for j in range(all_cols):
+    for j in range(columns):
         col_at[j] = -1
     for i in range(n):
         row_at[ws.row_of[i]] = i
@@ -69,13 +70,16 @@ def recall(rows, cols, all_rows, all_cols, sh, ws):
         col_at[ws.col_of[j]] = base + j
         parent[base + j] = -1
     for k in range(n):
-        y = col_at[cols[k]]
-        if rows[k] != ws.row_of[k] or y < 0:
+        j = arcs[k] - ws.row_of[k] * columns
+        if j < 0 or j >= columns or col_at[j] < 0:
             return False
-        parent[k] = y
+        parent[k] = col_at[j]
     below = -1
     for k in range(n, n + m - 1):
-        x, y = col_at[cols[k]], row_at[rows[k]]
+        if arcs[k] < 0 or arcs[k] >= rows * columns:
+            return False
+        i = arcs[k] // columns
+        x, y = col_at[arcs[k] - i * columns], row_at[i]
         if x <= below or y < 0 or parent[y] == x:  # the last two hold of arcs that were filled in, at most
             return False
         parent[x], below = y, x
@@ -195,47 +199,53 @@ def repair(like, total_weight, cap, sh, ws):
 # --- a range of a batch -----------------------------------------------------------------------------------------------
 
 
-def _entry(fingerprint: str) -> Callable[..., tuple[int, int]]:
+def _entry(fingerprint: str) -> Callable[..., bool]:
     @kept(lambda args: f"warm starts, {describe(args)}")
-    def resume_range(cost, a, b, totals_tolerance, first, last, kind, value, u, v, rows, cols, flow, resumed):
-        """As solve_range, but rows and cols hold the basis arcs to start from. resumed (B,) bool: where they served.
+    def resume_batch(cost, a, b, totals_tolerance, kind, shared, patience, value, u, v, arcs, flow, resumed):
+        """As solve_batch, but arcs holds the basis arcs to start from. resumed (B,) bool: where they served.
 
-        Modifies value, u, v, rows, cols, flow, resumed.
+        Modifies shared, value, u, v, arcs, flow, resumed.
         """
         fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
-        for p in range(first, last):
-            loaded = load(cost[p], a[p], b[p], totals_tolerance, kind, ws)
-            status, sh, total_weight, top, exponent, lift = loaded
-            if status != OK:
-                return p, status
-            nodes, pivots = sh.n + sh.m, 0
-            warm = recall(rows[p], cols[p], cost.shape[1], cost.shape[2], sh, ws) and refill(total_weight, sh, ws)
-            star = min(sh.n, sh.m) == 1  # there is only one tree
-            while True:
-                if star or not warm:
-                    if not star:
-                        sinkhorn(sh, total_weight, ws)
-                    strip_leaves(sh, ws)
-                potentials(sh, ws)
-                if star:
+        while True:
+            first, last = draw(shared, cost.shape[0])
+            if first == last:
+                break
+            for p in range(first, last):
+                status, sh, total_weight, top, exponent, lift = load(cost[p], a[p], b[p], totals_tolerance, kind, ws)
+                if status == OK:
+                    nodes, pivots = sh.n + sh.m, 0
+                    star = min(sh.n, sh.m) == 1  # there is only one tree
+                    warm = recall(arcs[p], cost.shape[1], cost.shape[2], sh, ws) and refill(total_weight, sh, ws)
+                    while True:
+                        if star or not warm:
+                            start(sh, total_weight, ws)
+                        potentials(sh, ws)
+                        if star:
+                            break
+                        plant(kind[0], sh, ws)
+                        if warm:
+                            cap = FEW + int(ALL * nodes)
+                            pivots = repair(kind[0], total_weight, FEW + int(DUAL * nodes), sh, ws)
+                        else:
+                            cap, pivots = 10_000 + 1_000 * nodes, 0
+                        if pivots >= 0 and optimise(kind[0], top, cap - pivots, sh, ws) <= cap - pivots:
+                            break
+                        if not warm:
+                            status = PIVOT_CAP
+                            break
+                        warm = False
+                    resumed[p] = warm
+                if status != OK:
+                    refuse(shared, cost.shape[0], p, status)
                     break
-                plant(sh, ws)
-                if warm:
-                    cap, pivots = FEW + int(ALL * nodes), repair(kind[0], total_weight, FEW + int(DUAL * nodes), sh, ws)
-                else:
-                    cap, pivots = 10_000 + 1_000 * nodes, 0
-                if pivots >= 0 and optimise(kind[0], top, cap - pivots, sh, ws) <= cap - pivots:
-                    break
-                if not warm:
-                    return p, PIVOT_CAP
-                warm = False
-            resumed[p] = warm
-            value[p] = write(cost[p], sh, total_weight, exponent, lift, ws, u[p], v[p], rows[p], cols[p], flow[p])
+                value[p] = write(cost[p], sh, total_weight, exponent, lift, ws, u[p], v[p], arcs[p], flow[p])
+            done(shared)
         buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
-        return -1, OK
+        return all_done(shared, patience)
 
-    return resume_range
+    return resume_batch
 
 
-resume_range = _entry(sources())
+resume_batch = _entry(sources())

@@ -27,9 +27,9 @@ class Workspace(NamedTuple):
     exact: np.ndarray  # (n, row) costs of the kept rows and columns, in the input's type; inf in the padding
     price: np.ndarray  # (n, row) the same in float32 (the same array where the input is float32)
     links: np.ndarray  # (across, row) and (row, across) float32 the rough plan by rows and by columns
-    row_of: np.ndarray  # (n,) int64 the input's row of each kept row
-    col_of: np.ndarray  # (m,) int64
-    weight: np.ndarray  # (nodes,) supplies, and demands scaled to their total
+    row_of: np.ndarray  # (base,) int32 the input's row of each kept row
+    col_of: np.ndarray  # (row,) int32
+    weight: np.ndarray  # (nodes,) supplies, and demands scaled to their total; 0 in the padding
     rest: np.ndarray  # (nodes,) what a node has not shipped yet while the first tree is made
     share: np.ndarray  # (nodes,) float32 weights relative to their total
     scale: np.ndarray  # (nodes,) float32 scalings of Sinkhorn's steps
@@ -48,7 +48,6 @@ class Workspace(NamedTuple):
     order: np.ndarray  # (nodes,) int32 the nodes, children before parents
     sub: np.ndarray  # (nodes, words) int64
     done: np.ndarray  # (words,) int64 scratch of sort_tree
-    lane: np.ndarray  # (16,) int32 0 .. 15
 
 
 @intrinsic
@@ -120,13 +119,13 @@ def workspace(n, m, kind, cost):
     sh = shape_of(n, m, kind)
     nodes, costs, links = 64 * sh.words, n * sh.row, 2 * sh.row * sh.across
     masks = nodes * sh.words if min(n, m) > 1 else 0  # a star is never pivoted
-    size = 12 * costs + 4 * links + 8 * (n + m) + 12 * sh.row + 72 * nodes + 8 * masks + 8 * sh.words + 27 * 64
+    size = 12 * costs + 4 * links + 4 * sh.span + 12 * sh.row + 72 * nodes + 8 * masks + 8 * sh.words + 26 * 64
     buffer = np.zeros(size, np.uint8)
     exact, at = _take(buffer, (64 - _address(buffer) % 64) % 64, costs, cost)
     price, at = _take(buffer, at, costs, np.float32)
     links, at = _take(buffer, at, links, np.float32)
-    row_of, at = _take(buffer, at, n, np.int64)
-    col_of, at = _take(buffer, at, m, np.int64)
+    row_of, at = _take(buffer, at, sh.base, np.int32)
+    col_of, at = _take(buffer, at, sh.row, np.int32)
     weight, at = _take(buffer, at, nodes, np.float64)
     rest, at = _take(buffer, at, nodes, np.float64)
     share, at = _take(buffer, at, nodes, np.float32)
@@ -146,12 +145,9 @@ def workspace(n, m, kind, cost):
     order, at = _take(buffer, at, nodes, np.int32)
     sub, at = _take(buffer, at, masks, np.int64)
     done, at = _take(buffer, at, sh.words, np.int64)
-    lane, at = _take(buffer, at, 16, np.int32)
-    for k in range(16):
-        lane[k] = k
     ws = Workspace(
         exact, price32(exact, price), links, row_of, col_of, weight, rest, share, scale, alive, whole, favour, partner,
-        score, best, best_row, candidates, parent, flow, pot, pot32, order, sub, done, lane,
+        score, best, best_row, candidates, parent, flow, pot, pot32, order, sub, done,
     )  # fmt: skip
     return ws, buffer
 

@@ -1,8 +1,9 @@
 """``WarmStart``: a solver that begins each batch where its last one ended."""
 
+import torch
 from torch import Tensor
 
-from deepemd.emd._emd import Transport, pose, solve
+from deepemd.emd._emd import Transport, solve
 
 __all__ = ["WarmStart"]
 
@@ -38,15 +39,13 @@ class WarmStart:
 
     def __init__(self) -> None:
         self.warm = self.cold = 0
-        self._basis: tuple[Tensor, Tensor] | None = None  # rows, cols (B, n + m - 1) int32, on the host
-        self._size: tuple[int, ...] | None = None  # (B, n, m) that it is of
+        # Of the last bases: arcs (B, n + m - 1) int32, on the host, and the (B, n, m) that they are of.
+        self._old: tuple[Tensor, torch.Size] | None = None
 
     def __call__(self, cost: Tensor, a: Tensor, b: Tensor) -> Transport:
         """Solve a batch; arguments, result and errors as :func:`deepemd.emd.emd`."""
-        size = tuple(pose(cost, a, b)[0].shape)
-        solution, resumed = solve(cost, a, b, self._basis if self._size == size else None)
-        rows, cols, _ = solution._arcs
-        self._basis, self._size = (rows.cpu(), cols.cpu()), size
+        solution, resumed = solve(cost, a, b, self._old)
+        self._old = (solution._basis[0].cpu(), solution._posed[0].shape)
         self.warm = int(resumed.sum())
         self.cold = len(resumed) - self.warm
         return solution
