@@ -34,7 +34,7 @@ ROUNDS = (3, 3, 4)  # Sinkhorn steps before the first and the second halving of 
 TEMPERATURE = np.float32(0.4)  # of the first round, relative to the standard deviation of the costs
 RIPE = np.float32(0.08)  # of total / nodes: how much more than the ripest a node stripped with it may leave over
 TINY, LARGE = np.float32(1e-30), np.float32(1e15)
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO, ONE, NEVER = np.float32(0), np.float32(1), np.float32(-np.inf)  # NEVER: the score of the dead
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -196,24 +196,25 @@ def _judge(gone, sh, ws):
         store(favour, at, best)
         store(partner, at, who)
         store(whole, at, rest)
-        store(ws.score, at, best - rest)
+        store(ws.score, at, where(splat16(ZERO) < load16(alive, at), best - rest, splat16(NEVER)))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
-def _ripest(span, score, alive):
-    """The score of the node alive that is most nearly a leaf."""
-    top = splat16(np.float32(-np.inf))
+def _ripest(span, score):
+    """The score of the node that is most nearly a leaf."""
+    top = splat16(NEVER)
     for k in range(0, span, 16):
-        top = greatest(where(splat16(ZERO) < load16(alive, k), load16(score, k), top), top)
+        top = greatest(load16(score, k), top)
     return largest(top)
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
 def _bury(x, ws):
-    """x is alive no more. A whole vector is written: reading one after writing a part of it would stall."""
+    """x is alive no more. Whole vectors are written: reading one after writing a part of it would stall."""
     k = x & -16
     here = numbers16() == splat16(np.int32(x - k))
     store(ws.alive, k, where(here, splat16(ZERO), load16(ws.alive, k)))
+    store(ws.score, k, where(here, splat16(NEVER), load16(ws.score, k)))
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy")
@@ -226,23 +227,21 @@ def _strip_leaves(sh, ws):
     n, m, base = sh.n, sh.m, sh.base
     rest, parent, flow, order, alive, score = ws.rest, ws.parent, ws.flow, ws.order, ws.alive, ws.score
     for k in range(0, sh.span, 16):
-        w = load16(ws.weight, k)
-        store(rest, k, w)
-        store(alive, k, where(splat16(0.0) < w, splat16(ONE), splat16(ZERO)))
-        store(score, k, load16(ws.favour, k) - load16(ws.whole, k))
+        store(rest, k, load16(ws.weight, k))
+        here = first16((n if k < base else base + m) - k)  # not where weights are: scaling may have made one 0
+        store(alive, k, where(here, splat16(ONE), splat16(ZERO)))
+        store(score, k, where(here, load16(ws.favour, k) - load16(ws.whole, k), splat16(NEVER)))
 
     slack = RIPE / np.float32(n + m)
     rows, columns, count = n, m, 0
     while rows > 1 and columns > 1:
-        bar = _ripest(sh.span, score, alive) - slack
+        bar = _ripest(sh.span, score) - slack
         for k in range(0, sh.span, 16):
-            ripe = bits(splat16(ZERO) < load16(alive, k)) & ~bits(
-                load16(score, k) < splat16(bar)
-            )  # the ripest, at least
+            ripe = 0xFFFF & ~bits(load16(score, k) < splat16(bar))  # the ripest, at least
             while ripe and rows > 1 and columns > 1:
                 x = k + trailing_zeros(ripe)
                 ripe &= ripe - 1
-                if alive[x] == ZERO or score[x] < bar:  # no more, since others left
+                if score[x] < bar:  # no more, since others left
                     continue
                 y = np.int64(ws.partner[x])
                 i, j = (x, y) if x < base else (y, x)

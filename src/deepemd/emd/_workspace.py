@@ -37,7 +37,7 @@ class Workspace(NamedTuple):
     whole: np.ndarray  # (nodes,) float32 a node's plan to partners alive
     favour: np.ndarray  # (nodes,) float32 the largest part of it
     partner: np.ndarray  # (nodes,) int32 whose that is
-    score: np.ndarray  # (nodes,) float32 favour - whole: 0 for a leaf
+    score: np.ndarray  # (nodes,) float32 favour - whole while alive: 0 for a leaf
     best: np.ndarray  # (row,) float32 least reduced cost of each column
     best_row: np.ndarray  # (row,) int32 the row that has it
     candidates: np.ndarray  # (row,) int32 columns whose best is worth a pivot
