@@ -161,6 +161,8 @@ def load_first(typing, array, k, count):
     def lower(context, builder, sig, args):
         array, k, count = args
         given = _clamp(builder, count, 16)
+        nothing = ir.Constant(k.type, 0)
+        k = builder.select(builder.icmp_signed(">", given, nothing), k, nothing)  # inside, also where nothing is read
         place = address(context, builder, sig.args[0], array, k, given, _llvm(vector))
         function = cgutils.get_or_insert_function(
             builder.module,
@@ -168,8 +170,8 @@ def load_first(typing, array, k, count):
             f"llvm.masked.load.v16f{vector.dtype.bitwidth}.p0",
         )
         align = ir.Constant(ir.IntType(32), _aligned(sig.args[0]))
-        nothing = ir.Constant(_llvm(vector), [0.0] * 16)
-        return builder.call(function, [place, align, _first16(builder, count), nothing])
+        zeros = ir.Constant(_llvm(vector), [0.0] * 16)
+        return builder.call(function, [place, align, _first16(builder, count), zeros])
 
     return vector(array, types.intp, types.intp), lower
 
