@@ -157,7 +157,7 @@ def test_gradcheck_and_opcheck():
     assert torch.autograd.gradcheck(lambda c, a, b: solver(c, a, b).value, inputs)
     assert solver.warm == 2
     problem = [t.detach() for t in problem]
-    arguments = (*problem, solver._old[0], 1e-4, [2])
+    arguments = (*problem, solver._arcs, 1e-4, [2])
     torch.library.opcheck(torch.ops.deepemd.transport.default, arguments)
     (grad,) = torch.autograd.grad(solver(*inputs).value.sum(), inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):

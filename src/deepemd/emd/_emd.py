@@ -116,13 +116,15 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     Source: equation 1 and section 3.1 of DeepEMD (arXiv 2003.06777); the gradient is derived in
         ``deepemd/emd/_autograd.py``.
     """
-    return solve(cost, a, b, None)[0]
+    return answer(pose(cost, a, b), None)[0]
 
 
-def solve(cost: Tensor, a: Tensor, b: Tensor, old: tuple[Tensor, torch.Size] | None) -> tuple[Transport, Tensor]:
-    """``emd``, from old basis arcs (B, n + m - 1) if their (B, n, m) is that of the costs. Also: where they served."""
-    cost, a, b, tolerance, shape = pose(cost, a, b)
-    old_arcs = old[0] if old is not None and old[1] == cost.shape else None
+Posed = tuple[Tensor, Tensor, Tensor, float, list[int]]
+
+
+def answer(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
+    """Solve what was posed, from old basis arcs (B, n + m - 1) if there are any. Also: where these served (B,)."""
+    cost, a, b, tolerance, shape = posed
     home = cost.device
     if home.type not in ("cpu", "meta"):
         cost, a, b = cost.cpu(), a.cpu(), b.cpu()
@@ -135,7 +137,7 @@ def solve(cost: Tensor, a: Tensor, b: Tensor, old: tuple[Tensor, torch.Size] | N
     return Transport(value, u, v, (arcs, flow), (cost, a, b)), resumed
 
 
-def pose(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, float, list[int]]:
+def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
     """The arguments of ``emd``, checked but for their values, as one batch: cost (B, n, m), a (B, n), b (B, m).
 
     All are of the answer's dtype. With them come the largest relative difference of their totals that counts as

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from deepemd.emd._emd import Transport, solve
+from deepemd.emd._emd import Transport, answer, pose
 
 __all__ = ["WarmStart"]
 
@@ -39,13 +39,31 @@ class WarmStart:
 
     def __init__(self) -> None:
         self.warm = self.cold = 0
-        # Of the last bases: arcs (B, n + m - 1) int32, on the host, and the (B, n, m) that they are of.
-        self._old: tuple[Tensor, torch.Size] | None = None
+        self._sides = (0, 0)  # n and m of the problems followed
+        self._arcs = torch.empty(0, 0, dtype=torch.int32)  # their bases (slots, n + m - 1), on the host; -1: none yet
 
-    def __call__(self, cost: Tensor, a: Tensor, b: Tensor) -> Transport:
-        """Solve a batch; arguments, result and errors as :func:`deepemd.emd.emd`."""
-        solution, resumed = solve(cost, a, b, self._old)
-        self._old = (solution._basis[0].cpu(), solution._posed[0].shape)
+    def __call__(self, cost: Tensor, a: Tensor, b: Tensor, *, slots: Tensor | None = None) -> Transport:
+        """Solve a batch; arguments, result and errors as :func:`deepemd.emd.emd`.
+
+        Args:
+            cost, a, b: the B problems.
+            slots: (B,) int64, for a call that holds only some of the problems that you follow: the number of each, from
+                0. By default a call holds all of them, in order.
+        """
+        posed = pose(cost, a, b)
+        batch, n, m = posed[0].shape
+        arcs = self._arcs
+        if self._sides != (n, m) or (slots is None and batch != len(arcs)):
+            arcs = arcs.new_empty(0, n + m - 1)
+        slots = torch.arange(batch) if slots is None else slots
+        if slots.shape != (batch,):
+            raise ValueError(f"slots must name a slot for each of the {batch} problems, got shape {tuple(slots.shape)}")
+        missing = int(slots.max()) + 1 - len(arcs) if batch else 0
+        if missing > 0:
+            arcs = torch.cat((arcs, arcs.new_full((missing, n + m - 1), -1)))
+        solution, resumed = answer(posed, arcs[slots])
+        arcs[slots] = solution._basis[0].cpu()
+        self._sides, self._arcs = (n, m), arcs
         self.warm = int(resumed.sum())
         self.cold = len(resumed) - self.warm
         return solution
