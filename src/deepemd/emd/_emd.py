@@ -130,7 +130,9 @@ def answer(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
         cost, a, b = cost.cpu(), a.cpu(), b.cpu()
     n, m = cost.shape[-2:]
     value, u, v, arcs, flow, resumed = transport(cost, a, b, old_arcs, tolerance, shape)
-    if len(shape) != 1:
+    if not shape:
+        value, u, v = value.squeeze(0), u.squeeze(0), v.squeeze(0)
+    elif len(shape) != 1:
         value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
     if home != cost.device:
         value, u, v, arcs, flow = (t.to(home) for t in (value, u, v, arcs, flow))
@@ -166,6 +168,8 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
             f"cost, broadcast to {(*shape, n, m)}, has {elements:,} elements, at most {2**31 - 1:,} are allowed; "
             "solve the batch in parts"
         )
+    if cost.ndim == 2 and a.ndim == b.ndim == 1:  # one problem, at a third of what the general case costs
+        return cost.unsqueeze(0), a.unsqueeze(0), b.unsqueeze(0), tolerance, shape
     if len(shape) != 1 or cost.ndim != 3 or a.ndim != 2 or b.ndim != 2 or not len(cost) == len(a) == len(b):
         cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)
         a, b = a.expand(*shape, n).reshape(-1, n), b.expand(*shape, m).reshape(-1, m)  # (B, n), (B, m)
