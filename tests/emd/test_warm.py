@@ -267,3 +267,19 @@ def test_degenerate_problems_stay_warm_through_small_steps_of_their_costs():
         tensors = [torch.from_numpy(t) for t in problem]
         _judge(problem, solver(*tensors), emd(*tensors), 1e-12)
         assert solver.warm == 20
+
+
+def test_slots_follow_problems_that_come_in_any_order():
+    rng = np.random.default_rng(3)
+    problem = draw_batch(rng, "embeddings", 12, 16, 16)
+    solver = WarmStart()
+    for some, warm in (([0, 1, 2, 3], 0), ([7, 2, 0], 2), ([11, 10, 9, 8, 7], 1), ([4, 1, 11, 3], 3), ([], 0)):
+        problem = _nudge(rng, problem, 1e-4)
+        tensors = [torch.from_numpy(t[some]) for t in problem]
+        solution = solver(*tensors, slots=torch.tensor(some, dtype=torch.long))
+        assert (solver.warm, solver.cold) == (warm, len(some) - warm)
+        assert torch.allclose(solution.value, emd(*tensors).value, rtol=0, atol=1e-12)
+    solver(*(torch.from_numpy(t) for t in problem))
+    assert (solver.warm, solver.cold) == (10, 2)  # slots are places in a whole batch; 5 and 6 were never solved
+    with pytest.raises(ValueError, match="slots must name a slot for each of the 12 problems"):
+        solver(*(torch.from_numpy(t) for t in problem), slots=torch.arange(3))

@@ -1,0 +1,237 @@
+"""Patches: where Grid and Sampling cut an image, and the cutting, many images at once on their device."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from deepemd.errors import InputError
+
+__all__ = ["Grid", "Sampling", "cut"]
+
+Boxes = NDArray[np.int64]  # (B, M, 4): x0, y0, x1, y1 in pixels of the original image
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of g x g grids over the image, one grid for each level, each cell enlarged around its centre.
+
+    Args:
+        levels: side lengths of the grids. The paper's best is (5, 3, 2), 38 patches; (3, 2) has 13.
+        ratio: how many times as wide and high as its cell a patch is, before it is clipped to the image.
+
+    Raises:
+        InputError: no level, one that is not positive or named twice, or a ratio that is not positive.
+
+    >>> Grid((2,)).boxes([[84, 84]]).tolist()[0][:2]
+    [[0, 0, 63, 63], [21, 0, 84, 63]]
+
+    Source: Zhang et al., arXiv 2003.06777, section 4.5; where the pixels are rounded is the authors' code's.
+    """
+
+    levels: tuple[int, ...] = (3, 2)
+    ratio: float = 2.0
+
+    def __post_init__(self) -> None:
+        levels = tuple(int(level) for level in self.levels)
+        if not levels or min(levels) < 1 or len(set(levels)) < len(levels):
+            raise InputError(
+                f"levels is {self.levels}: give the side lengths of the grids, each at least 1 and once, such as 3,2"
+            )
+        if not 0 < self.ratio < math.inf:
+            raise InputError(f"ratio is {self.ratio}: a patch is that many times as wide as its cell; 2 is usual")
+        object.__setattr__(self, "levels", levels)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings from which it is built again."""
+        return {"name": "grid", "levels": list(self.levels), "ratio": self.ratio}
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return sum(level * level for level in self.levels)
+
+    def boxes(self, sizes: ArrayLike, ratios: NDArray[np.float64] | None = None) -> Boxes:
+        """The patches of images, level by level, each level row by row.
+
+        Args:
+            sizes: (B, 2) height and width of each image, in pixels.
+            ratios: (B, levels) to use in place of ``ratio``; in training the paper draws them from 1 to 3, anew for
+                each image and level.
+
+        Returns:
+            (B, patches, 4) int64 x0, y0, x1, y1; the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
+
+        Raises:
+            InputError: a level finer than an image is wide or high, or a ratio that leaves less than a pixel.
+        """
+        height, width = _sides(sizes)
+        parts = []
+        for k, level in enumerate(self.levels):
+            ratio = np.full(len(height), self.ratio) if ratios is None else ratios[:, k]
+            y, x = _spans(height, level, ratio), _spans(width, level, ratio)  # (B, g, 2)
+            shape = (len(height), level, level)
+            corners = [np.broadcast_to(x[:, None, :, 0], shape), np.broadcast_to(y[:, :, None, 0], shape)]
+            corners += [np.broadcast_to(x[:, None, :, 1], shape), np.broadcast_to(y[:, :, None, 1], shape)]
+            parts.append(np.stack(corners, axis=-1).reshape(len(height), level * level, 4))
+        return np.concatenate(parts, axis=1)  # (B, M, 4)
+
+
+def _spans(size: NDArray[np.int64], level: int, ratio: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Where the cells of one axis begin and end, (B, level, 2)."""
+    if (size < level).any():
+        raise InputError(
+            f"levels holds {level}, but an image is only {size.min()} pixels wide or high: use coarser levels or larger"
+            " images"
+        )
+    cell, half = size // level, (size / level * ratio).astype(np.int64) // 2  # (B,)
+    if (half < 1).any():
+        raise InputError(f"ratio is {ratio[half < 1][0]:g}: a patch of a {level} x {level} grid would have no pixel")
+    centre = (cell // 2)[:, None] + np.arange(level) * cell[:, None]  # (B, level)
+    begin = np.maximum(0, centre - half[:, None])
+    return np.stack((begin, np.minimum(size[:, None], centre + half[:, None])), axis=-1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Random crops of the image: an area from 8 % to all of it, an aspect from 3 : 4 to 4 : 3.
+
+    The crops of an image are a function of a seed and of its index alone, so that embeddings can be kept and a run
+    repeats; the authors' code draws anew in every episode.
+
+    Args:
+        patches: crops of an image. 9 is the paper's usual, 25 its best; more at test than in training helps.
+        scale: range of a crop's area, as a share of the image's.
+        aspect: range of its width over its height.
+
+    Raises:
+        InputError: no patch, or a range that is none.
+
+    >>> Sampling(2).boxes([[84, 84]], seed=0, indices=[7]).shape
+    (1, 2, 4)
+
+    Source: Zhang et al., arXiv 2003.06777, section 4.5.
+    """
+
+    patches: int = 9
+    scale: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        if self.patches < 1:
+            raise InputError(f"patches is {self.patches}: at least 1 is needed, 9 are usual")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"scale is {self.scale}: a range of shares of the image, 0 < low <= high <= 1")
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise InputError(f"aspect is {self.aspect}: a range of width over height, 0 < low <= high")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings from which it is built again."""
+        return {
+            "name": "sampling",
+            "patches": self.patches,
+            "scale": list(self.scale),
+            "aspect": list(self.aspect),
+        }
+
+    def boxes(self, sizes: ArrayLike, *, seed: int, indices: ArrayLike) -> Boxes:
+        """The crops of images.
+
+        Of each crop up to ten drafts of area and aspect are drawn; the first that fits the image is taken, else the
+        largest central crop whose aspect is allowed.
+
+        Args:
+            sizes: (B, 2) height and width of each image, in pixels.
+            seed: of the draws.
+            indices: (B,) what tells an image from others, such as its place in its split.
+
+        Returns:
+            (B, patches, 4) int64 x0, y0, x1, y1; the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
+        """
+        height, width = (side[:, None] for side in _sides(sizes))  # (B, 1)
+        draws = np.stack([_uniform(seed, int(i), (self.patches, 22)) for i in np.asarray(indices)])  # (B, M, 22)
+        area = (height * width)[..., None] * (self.scale[0] + draws[..., :10] * (self.scale[1] - self.scale[0]))
+        low, high = np.log(self.aspect)
+        aspect = np.exp(low + draws[..., 10:20] * (high - low))
+        w, h = (np.round(np.sqrt(area * a)).astype(np.int64) for a in (aspect, 1 / aspect))  # (B, M, 10)
+        fits = (w >= 1) & (w <= width[..., None]) & (h >= 1) & (h <= height[..., None])
+        first = fits.argmax(-1)[..., None]
+        w, h = (np.take_along_axis(side, first, -1)[..., 0] for side in (w, h))  # (B, M)
+        x, y = (draws[..., 20] * (width - w + 1)).astype(np.int64), (draws[..., 21] * (height - h + 1)).astype(np.int64)
+        none = ~fits.any(-1)
+        full_w = np.clip(np.round(height * self.aspect[1]), 1, width).astype(np.int64)
+        full_h = np.clip(np.round(width / self.aspect[0]), 1, height).astype(np.int64)
+        w, h = np.where(none, full_w, w), np.where(none, full_h, h)
+        x, y = np.where(none, (width - w) // 2, x), np.where(none, (height - h) // 2, y)
+        return np.stack((x, y, x + w, y + h), axis=-1)
+
+
+def _uniform(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Numbers from 0 to 1, a function of (seed, index): the same with every version of NumPy, on every machine."""
+    words = np.random.Philox(key=seed, counter=[0, index, 3, 0]).random_raw(math.prod(shape))  # 3: apart from training
+    return (words >> np.uint64(11)).reshape(shape).astype(np.float64) * 2.0**-53
+
+
+def _sides(sizes: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    sides = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+    if (sides < 1).any():
+        raise InputError(f"sizes holds {sides[(sides < 1).any(1)][0].tolist()}: an image has at least one pixel")
+    return sides[:, 0], sides[:, 1]
+
+
+def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:
+    """Cut patches and resize each to a square, its aspect ignored: bilinear and antialiased, as Pillow resizes a crop.
+
+    Resizing is linear in the pixels, and separable: a patch is one matrix times the image times another. So all
+    patches of all images are two batched matrix products, on the device where the images are.
+
+    Args:
+        images: (B, 3, H, W) uint8, or float in 0..1; smaller images are padded, the boxes say where they end.
+        boxes: (B, M, 4) x0, y0, x1, y1 in pixels of the images.
+        size: side of the squares, in pixels.
+        flip: (B, M) bool, which patches to mirror.
+
+    Returns:
+        (B, M, 3, size, size) float32 in 0..1.
+
+    Raises:
+        InputError: boxes that are empty or reach outside of the images.
+
+    >>> image = torch.arange(4.0).repeat(1, 3, 4, 1) / 4
+    >>> cut(image, torch.tensor([[[0, 0, 4, 4]]]), 2)[0, 0, 0]
+    tensor([[0.1429, 0.6071],
+            [0.1429, 0.6071]])
+    """
+    height, width = images.shape[-2:]
+    boxes = boxes.to(images.device)
+    x0, y0, x1, y1 = boxes.unbind(-1)  # (B, M) each
+    if bool(((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height) | (x0 >= x1) | (y0 >= y1)).any()):
+        raise InputError(f"boxes must be x0 < x1 <= {width} and y0 < y1 <= {height}, from 0; some are not")
+    if images.dtype == torch.uint8:
+        images = images.float() / 255
+    down = _resampling(y0, y1, height, size)  # (B, M, S, H)
+    across = _resampling(x0, x1, width, size)  # (B, M, S, W)
+    if flip is not None:
+        across = torch.where(flip.to(images.device)[..., None, None], across.flip(-2), across)
+    rows = torch.einsum("bmsh,bchw->bmcsw", down, images.float())
+    return torch.einsum("bmcsw,bmtw->bmcst", rows, across)
+
+
+def _resampling(begin: Tensor, end: Tensor, length: int, size: int) -> Tensor:
+    """What each of ``size`` new pixels takes from each of ``length`` old ones, of those from begin to end - 1.
+
+    begin, end: (B, M) -> (B, M, size, length). A triangle as wide as a new pixel, but at least as an old one.
+    """
+    begin, end = begin.double()[..., None, None], end.double()[..., None, None]
+    step = (end - begin) / size  # old pixels to a new one
+    centre = begin + (torch.arange(size, device=begin.device)[:, None] + 0.5) * step  # (B, M, size, 1)
+    old = torch.arange(length, device=begin.device) + 0.5  # (length,)
+    weight = (1 - (old - centre).abs() / step.clamp_min(1)).clamp_min(0)  # (B, M, size, length)
+    weight = torch.where((old > begin) & (old < end), weight, 0)
+    return (weight / weight.sum(-1, keepdim=True)).float()
