@@ -133,7 +133,7 @@ def solve(
     shared = tickets(max(1, _WORK_FOR_A_TICKET // (n * m)), 2 * count)
     answers: SimpleQueue[BaseException | None] = SimpleQueue()
 
-    def help() -> None:
+    def assist() -> None:
         try:
             kernel(*arrays, totals_tolerance, kind(n, m), shared, 0, *outputs)
         except BaseException as error:
@@ -141,7 +141,7 @@ def solve(
         else:
             answers.put(None)
 
-    _helpers.ask(help, count - 1)
+    _helpers.ask(assist, count - 1)
     all_done = kernel(*arrays, totals_tolerance, kind(n, m), shared, _PATIENCE, *outputs)
     while not all_done:  # a helper that has drawn a ticket answers when it has finished
         error = answers.get()
