@@ -94,10 +94,12 @@ def test_learns_what_the_means_get_wrong():
         ({"epochs": 0}, "epochs"),
         ({"lr": -1.0}, "lr"),
         ({"batch_size": 0}, "batch_size"),
-        ({"lr": 1e38}, "lr"),
+        ({"lr": float("inf")}, "lr"),
+        ({"lr": 1e38, "temperature": 1e4}, "lr is too large"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):
-    given = {"support": torch.randn(4, 2, 5), "labels": torch.tensor([0, 1, 2, 2]), "n_way": 3} | change
+    support = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(0))
+    given = {"support": support, "labels": torch.tensor([0, 1, 2, 2]), "n_way": 3} | change
     with pytest.raises(ValueError, match=message):
         fit_prototypes(**given)

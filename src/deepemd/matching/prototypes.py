@@ -1,5 +1,6 @@
 """The structured fully connected layer (SFC): one learnable node set for each class, fitted to its shots."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,9 @@ from deepemd.emd import WarmStart
 from deepemd.matching.head import Weights, transport_problem
 
 __all__ = ["class_means", "fit_prototypes"]
+
+_NOT_FINITE = "support holds NaN or an infinite value; embeddings must be finite: did training diverge?"
+_DIVERGED = "the prototypes diverge: lr is too large for these embeddings; lower it"
 
 
 def class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
@@ -103,15 +107,14 @@ def fit_prototypes(
             try:
                 distance = solver(cost, a, b, slots=slots[:, some].flatten()).value  # (E, q, n_way)
             except ValueError as error:
-                found = "the prototypes diverge: lr is too large for these embeddings; lower it"
-                if not support.isfinite().all():
-                    found = "support holds NaN or an infinite value; embeddings must be finite: did training diverge?"
-                raise ValueError(found) from error
+                raise ValueError(_DIVERGED if support.isfinite().all() else _NOT_FINITE) from error
             logits = temperature * (1 - distance)
             loss = F.cross_entropy(logits.flatten(0, 1), labels[:, some].flatten(), reduction="sum") / len(some)
             (gradient,) = torch.autograd.grad(loss, moved)
             velocity = gradient if velocity is None else momentum * velocity + (1 - dampening) * gradient
             prototypes = (moved - lr * velocity).detach()
+    if not prototypes.isfinite().all():
+        raise ValueError(_DIVERGED)
     return prototypes.view(*lead, n_way, m, channels)
 
 
@@ -144,5 +147,5 @@ def _check(support: Tensor, labels: Tensor, n_way: int) -> None:
 
 def _check_settings(**settings: float) -> None:
     for name, value in settings.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value}")

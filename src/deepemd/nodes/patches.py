@@ -205,8 +205,8 @@ def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None)
 
     >>> image = torch.arange(4.0).repeat(1, 3, 4, 1) / 4
     >>> cut(image, torch.tensor([[[0, 0, 4, 4]]]), 2)[0, 0, 0]
-    tensor([[0.1429, 0.6071],
-            [0.1429, 0.6071]])
+    tensor([[0.1786, 0.5714],
+            [0.1786, 0.5714]])
     """
     height, width = images.shape[-2:]
     boxes = boxes.to(images.device)
