@@ -1,12 +1,15 @@
 """Other ways to compare two images, through the same door as the DeepEMD head: node sets in, logits out."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from deepemd.matching.cost import pairwise, unit_centred
+from deepemd.matching.shots import members_of
 
-__all__ = ["local_knn_logits", "protonet_logits"]
+__all__ = ["fusion_logits", "local_knn_logits", "matching_net_logits", "protonet_logits"]
 
 
 def protonet_logits(
@@ -57,6 +60,56 @@ def local_knn_logits(query: Tensor, support: Tensor, *, k: int = 1, temperature:
     cosines = pairwise(_unit(query), _unit(support))  # (..., Q, S, n, m)
     nearest = cosines.amax(-1, keepdim=True) if k == 1 else cosines.topk(k, dim=-1).values  # (..., Q, S, n, k)
     return temperature * nearest.sum((-2, -1))
+
+
+def fusion_logits(query: Tensor, support: Tensor, *, temperature: float = 12.5) -> Tensor:
+    """Prediction fusion: every query node is classified alone, and the nodes' probabilities are averaged.
+
+    A node is compared by cosine with the mean embedding of each class.
+
+    Args:
+        query: (..., Q, n, C) nodes.
+        support: (..., S, m, C) nodes, one set per class; a class of several shots is the mean of their sets.
+        temperature: scales the cosines before each node's softmax. It changes which class wins: the larger, the more
+            the nodes vote, each for its nearest class; the smaller, the more this is ProtoNet by cosine.
+
+    Returns:
+        (..., Q, S) logits, the logarithms of the mean probabilities: their softmax is those probabilities.
+
+    Source: the ablation of the paper (section 4.3, "prediction fusion").
+    """
+    centre = _unit(support.mean(-2))  # (..., S, C)
+    cosines = torch.einsum("...qnc,...sc->...qns", _unit(query), centre)  # (..., Q, n, S)
+    return (temperature * cosines).log_softmax(-1).logsumexp(-2) - math.log(query.shape[-2])
+
+
+def matching_net_logits(
+    query: Tensor, support: Tensor, labels: Tensor, *, n_way: int, temperature: float = 12.5
+) -> Tensor:
+    """Matching networks: a query attends to the single shots by the cosine of pooled embeddings.
+
+    The probability of a class is the attention that its shots receive. With one shot each it is ProtoNet by cosine.
+
+    Args:
+        query: (..., Q, n, C) nodes.
+        support: (..., K, m, C) nodes, one set per shot.
+        labels: (..., K) int64, classes of the shots from 0 to n_way - 1; each class at least once.
+        n_way: number of classes.
+        temperature: scales the cosines before the softmax over the shots; 1 in that paper. It changes which class wins:
+            the larger, the more the nearest shot decides.
+
+    Returns:
+        (..., Q, n_way) logits, the logarithms of the probabilities.
+
+    Raises:
+        ValueError: shapes that do not fit, a label that is no class, or a class without a shot.
+
+    Source: Vinyals et al., Matching networks for one shot learning (2016), without its embeddings in full context.
+    """
+    member = members_of(support, labels, n_way)  # (..., K, n_way)
+    cosines = _unit(query.mean(-2)) @ _unit(support.mean(-2)).transpose(-1, -2)  # (..., Q, K)
+    attention = (temperature * cosines).log_softmax(-1)
+    return attention[..., None].masked_fill(~member[..., None, :, :], -torch.inf).logsumexp(-2)  # (..., Q, n_way)
 
 
 def _unit(nodes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from deepemd.emd import WarmStart
 from deepemd.matching.head import Weights, transport_problem
+from deepemd.matching.shots import members_of
 
 __all__ = ["class_means", "fit_prototypes"]
 
@@ -33,8 +34,7 @@ def class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
     >>> class_means(torch.tensor([[[1.0]], [[2.0]], [[4.0]]]), torch.tensor([0, 1, 1]), 2).flatten()
     tensor([1., 3.])
     """
-    _check(support, labels, n_way)
-    member = F.one_hot(labels, n_way).to(support)  # (..., K, n_way)
+    member = members_of(support, labels, n_way).to(support)  # (..., K, n_way)
     return torch.einsum("...kw,...kmc->...wmc", member, support) / member.sum(-2)[..., None, None]
 
 
@@ -122,27 +122,6 @@ def _batches(epochs: int, shots: int, batch_size: int, generator: Generator | No
     """The shots of each step: every epoch a new order, its last batch what is left."""
     for _ in range(epochs):
         yield from torch.randperm(shots, generator=generator).split(batch_size)
-
-
-def _check(support: Tensor, labels: Tensor, n_way: int) -> None:
-    if support.ndim < 3 or not support.is_floating_point() or labels.shape != support.shape[:-2]:
-        raise ValueError(
-            "support must be (..., K, m, C) of a floating-point dtype and labels (..., K); "
-            f"got {tuple(support.shape)} of {support.dtype} and {tuple(labels.shape)}"
-        )
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be whole numbers, got {labels.dtype}; convert them with labels.long()")
-    wrong = (labels < 0) | (labels >= n_way)
-    if n_way < 1 or wrong.any():
-        found = f"found {int(labels[wrong][0])}" if wrong.any() else f"n_way is {n_way}"
-        raise ValueError(f"labels must be classes from 0 to n_way - 1 = {n_way - 1}; {found}")
-    counts = F.one_hot(labels, n_way).sum(-2)  # (..., n_way)
-    if (counts == 0).any():
-        place = tuple((counts == 0).nonzero()[0].tolist())
-        raise ValueError(
-            f"every class needs a shot: class {place[-1]} has none"
-            + (f" in episode {place[:-1]}" if place[:-1] else "")
-        )
 
 
 def _check_settings(**settings: float) -> None:
