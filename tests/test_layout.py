@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "nodes": {"errors"},
     "data": {"files", "errors"},
     "model": {"emd", "matching", "nodes", "files", "errors"},
+    "convert": {"nodes", "model", "errors"},
     "training": {"emd", "matching", "nodes", "data", "model", "files", "errors"},
     "bench": {"emd", "files", "errors"},
     "apps": {"emd", "matching", "nodes", "data", "model", "training", "files", "errors"},
-    "commands": {"emd", "files", "data", "model", "training", "apps", "bench", "errors"},
+    "commands": {"emd", "files", "nodes", "data", "model", "convert", "training", "apps", "bench", "errors"},
     "cli": {"commands", "errors"},
 }
 

@@ -27,6 +27,7 @@ COMMANDS = {
         "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
     ),
     "evaluate": Command("deepemd.commands.train:evaluate", "accuracy on episodes of new classes, beside the baselines"),
+    "convert": Command("deepemd.commands.convert:convert", "make a model of a checkpoint that the authors published"),
     "warmup": Command(
         "deepemd.commands.warmup:warmup", "compile the transport solver now, for instance in a container"
     ),
