@@ -1,6 +1,6 @@
 """The authors' checkpoints, and others of the same ResNet-12, become a saved model."""
 
-import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,22 +107,24 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _pickle(path: Path) -> object:
     try:
-        content = io.BytesIO(path.read_bytes())
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); pass the file of a checkpoint") from error
-    try:
-        return torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        if any(word in str(error) for word in ("Unsupported global", "Unsupported class", "legacy .tar")):
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of formats that PyTorch does not write; those that it cannot read are refused
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged pickle can raise anything
+            if any(word in str(error) for word in ("Unsupported global", "Unsupported class", "legacy .tar")):
+                raise InputError(
+                    f"{path}: refused, because it holds more than tensors and plain values, and reading it could"
+                    " execute code; whoever trusts it loads it with torch.load(weights_only=False), saves its weights"
+                    " alone with torch.save, and converts those"
+                ) from error
             raise InputError(
-                f"{path}: refused, because it holds more than tensors and plain values, and reading it could execute"
-                " code; whoever trusts it loads it with torch.load(weights_only=False), saves its weights alone with"
-                " torch.save, and converts those"
+                f"{path}: damaged, truncated or not a checkpoint of torch.save or safetensors"
+                f" ({type(error).__name__}); copy or download it again"
             ) from error
-        raise InputError(
-            f"{path}: damaged, truncated or not a checkpoint of torch.save or safetensors"
-            f" ({type(error).__name__}); copy or download it again"
-        ) from error
 
 
 def _check(path: Path, name: str, found: object, expected: Tensor) -> None:
