@@ -26,7 +26,9 @@ COMMANDS = {
     "metatrain": Command(
         "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
     ),
-    "evaluate": Command("deepemd.commands.train:evaluate", "accuracy on episodes of new classes, beside the baselines"),
+    "evaluate": Command(
+        "deepemd.commands.evaluate:evaluate", "accuracy on episodes of new classes, beside the baselines"
+    ),
     "warmup": Command(
         "deepemd.commands.warmup:warmup", "compile the transport solver now, for instance in a container"
     ),

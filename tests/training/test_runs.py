@@ -86,7 +86,7 @@ def test_a_run_learns_and_keeps_its_best_model(whole: TrainingResult, patterns: 
     best = max(float(row["val_accuracy"]) for row in table)
     assert whole.accuracy == best > 0.5  # of 3 classes
     model = DeepEMD.load(whole.model)
-    validator = Validator(patterns.splits["val"], RECIPE.validation, RECIPE.model.resize)
+    validator = Validator(patterns.splits["val"], RECIPE.validation)
     with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in (whole.metrics.parent / "config.yaml").read_text()):
         assert validator.run(model).mean == best
 
@@ -94,7 +94,7 @@ def test_a_run_learns_and_keeps_its_best_model(whole: TrainingResult, patterns: 
 def test_validation_is_the_mean_over_single_episodes(whole: TrainingResult, patterns: Store) -> None:
     """Against the slow twin: each episode through the model on its own."""
     model, val = DeepEMD.load(whole.model), patterns.splits["val"]
-    found = Validator(val, RECIPE.validation, 24).run(model)
+    found = Validator(val, RECIPE.validation).run(model)
     pixels = torch.from_numpy(val.pixels(24)[:].copy())
     hits = []
     for episode in EpisodeSampler(val.labels, n_way=3, n_shot=1, n_query=5, n_episodes=20, seed=0):
@@ -118,7 +118,7 @@ def interrupted_at(step: int, number: int, patterns: Store, out: Path) -> Traini
             return plain.make(k)
 
         torch.manual_seed(0)
-        module = PretrainModule(RECIPE.model.build(), 8, RECIPE, Validator(val, RECIPE.validation, 24), 4)
+        module = PretrainModule(RECIPE.model.build(), 8, RECIPE, Validator(val, RECIPE.validation), 4)
         return fitting.fit(
             module,
             Batches(make, len(plain)),
@@ -339,7 +339,7 @@ def test_settings_that_do_not_fit_leave_nothing_in_the_way(patterns: Store, tmp_
             "n_way: 7 classes asked for, but there are 6",
         ),
         (replace(RECIPE, validation=replace(RECIPE.validation, n_query=16)), "class 'val0' has 16 images"),
-        (replace(RECIPE, model=replace(RECIPE.model, pyramid=(2,))), "level 2 repeats the 2 x 2 map"),
+        (replace(RECIPE, model=replace(RECIPE.model, regions="fcn:2")), "level 2 repeats the 2 x 2 map"),
         (replace(RECIPE, model=replace(RECIPE.model, image_size=4)), "images of 4 x 4 are too small"),
     ):
         with pytest.raises(InputError, match=says):

@@ -2,13 +2,14 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deepemd.errors import InputError
 from deepemd.files import replacing
@@ -16,7 +17,7 @@ from deepemd.files import replacing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Fingerprint", "Images", "decode"]
+__all__ = ["Fingerprint", "Images", "Originals", "decode", "fit", "pad", "shrink"]
 
 T = TypeVar("T")
 WORKERS = min(8, os.cpu_count() or 1)
@@ -46,14 +47,40 @@ def decode(source: bytes | Path, name: str) -> "Image":
     Traceback (most recent call last):
     deepemd.errors.InputError: cat.gif: not an image that Pillow can read: replace or remove the file
     """
+    return _decode(source, name, None)[0]
+
+
+def _decode(source: bytes | Path, name: str, max_side: int | None) -> "tuple[Image, tuple[int, int]]":
+    """One image as :func:`decode` gives it, but no larger than max_side, and its own (height, width)."""
     from PIL import Image, ImageOps
 
     image: Image.Image
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _rgb(ImageOps.exif_transpose(image))
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            width, height = image.size
+            if max_side is not None and max(width, height) > max_side:
+                # a JPEG is decoded at a half, a quarter or an eighth where that is still larger than asked
+                image.draft("RGB", _within(width, height, max_side))
+            upright = _rgb(ImageOps.exif_transpose(image))
+            own = (width, height) if turned else (height, width)
+            return upright if max_side is None else shrink(upright, max_side), own
     except Exception as error:  # Pillow's readers raise every kind of exception for damaged files
         raise _unreadable(error, name) from error
+
+
+def shrink(image: "Image", max_side: int) -> "Image":
+    """An image no wider or higher than max_side, its aspect kept (bilinear, antialiased)."""
+    from PIL import Image
+
+    if max(image.size) <= max_side:
+        return image
+    return image.resize(_within(*image.size, max_side), Image.Resampling.BILINEAR)
+
+
+def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
+    scale = max_side / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _rgb(image: "Image") -> "Image":
@@ -117,6 +144,23 @@ class Fingerprint:
         return asdict(self)
 
 
+class Originals(NamedTuple):
+    """Images in their own sizes and shapes, made no larger than asked, in one array."""
+
+    pixels: np.ndarray  # uint8 (B, 3, H, W): each image in the upper left corner, zeros around it
+    sizes: np.ndarray  # int64 (B, 2): its height and width there
+    own: np.ndarray  # int64 (B, 2): height and width of the original
+
+
+def pad(images: "Sequence[Image]", own: ArrayLike | None = None) -> Originals:
+    """Put RGB images of any sizes into one array; ``own`` (B, 2): heights and widths, where they were made smaller."""
+    sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
+    pixels = np.zeros((len(images), 3, *sizes.max(0, initial=1)), dtype=np.uint8)
+    for array, image, (height, width) in zip(pixels, images, sizes, strict=True):
+        array[:, :height, :width] = np.asarray(image).transpose(2, 0, 1)
+    return Originals(pixels, sizes, sizes if own is None else np.asarray(own, dtype=np.int64).reshape(-1, 2))
+
+
 @dataclass(frozen=True)
 class Images:
     """The labelled images of one split, in sorted order: by class name, then by file name.
@@ -155,6 +199,24 @@ class Images:
     def image(self, i: int) -> "Image":
         """Image ``i``, decoded to RGB in its own size."""
         return decode(self.encoded(i), f"{self.name}: {self.names[range(len(self))[i]]}")
+
+    def originals(self, indices: Sequence[int], max_side: int = 256) -> Originals:
+        """Some images as they are, decoded in threads now: what patches are cut from.
+
+        Args:
+            indices: which.
+            max_side: what is higher or wider is scaled down to it, its aspect kept.
+
+        Raises:
+            InputError: an image is damaged.
+        """
+
+        def read(i: int) -> "tuple[Image, tuple[int, int]]":
+            return _decode(self.encoded(i), f"{self.name}: {self.names[i]}", max_side)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            images, own = zip(*pool.map(read, [int(i) for i in indices]), strict=True)
+        return pad(images, own)
 
     def pixels(self, size: int) -> np.memmap:
         """All images as uint8 (N, 3, size, size), a read-only memory map made on first use.

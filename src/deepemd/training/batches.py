@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deepemd.data import EpisodeSampler
 from deepemd.errors import InputError
+from deepemd.training.views import View, squares
 
 __all__ = ["Batch", "Batches", "check_seed", "classification_batches", "draw_seed", "episode_batches"]
 
@@ -20,16 +21,13 @@ ORDER, AUGMENTATION = 1, 2  # what random words are for: a limb of the generator
 
 
 class Batch(NamedTuple):
-    """One step's input.
+    """One step's input: what the model sees, and what it should answer."""
 
-    ``step`` counts from 0; ``images`` is uint8 (B, 3, S, S), ``labels`` int64 (B,); ``seed`` is that of the
-    step's augmentation.
-    """
-
-    step: int
-    seed: int
-    images: Tensor
-    labels: Tensor
+    step: int  # counted from 0
+    seed: int  # of the step's augmentation
+    images: Tensor  # uint8 (B, 3, H, W)
+    labels: Tensor  # int64 (B,), or of the queries only
+    boxes: Tensor | None = None  # int64 (B, M, 4): the patches of Grid and Sampling
 
 
 def _words(seed: int, purpose: int, index: int, count: int) -> NDArray[np.uint64]:
@@ -46,12 +44,6 @@ def check_seed(seed: int) -> None:
 def draw_seed(seed: int, step: int) -> int:
     """The seed of a step's augmentation, a function of (seed, step)."""
     return int(_words(seed, AUGMENTATION, step, 1)[0] >> np.uint64(1))
-
-
-def read(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
-    """Images by index, uint8 (B, 3, S, S), read in the order in which they lie on the disk."""
-    unique, places = np.unique(indices, return_inverse=True)
-    return torch.from_numpy(np.asarray(pixels[unique]))[torch.from_numpy(places)]
 
 
 class Batches:
@@ -103,19 +95,27 @@ def classification_batches(
             orders.clear()
             orders[epoch] = np.argsort(_words(seed, ORDER, epoch, len(labels)), kind="stable")
         indices = orders[epoch][place * batch_size : (place + 1) * batch_size]
-        images = read(pixels, indices)  # (B, 3, S, S)
+        images = squares(pixels, indices)  # (B, 3, S, S)
         return Batch(step, draw_seed(seed, step), images, torch.from_numpy(labels[indices]))
 
     return Batches(make, per_epoch * epochs)
 
 
-def episode_batches(pixels: NDArray[np.uint8], sampler: EpisodeSampler, per_step: int) -> Batches:
-    """Training episodes, `per_step` at a time: each one's support, then its queries; labels are the queries'."""
+def episode_batches(see: Callable[[NDArray[np.int64], int], View], sampler: EpisodeSampler, per_step: int) -> Batches:
+    """Training episodes, `per_step` at a time: each one's support, then its queries; labels are the queries'.
+
+    Args:
+        see: what the model is shown of images, from their indices and a seed; see :func:`deepemd.training.views.view`.
+        sampler: the episodes.
+        per_step: how many make a batch.
+    """
 
     def make(step: int) -> Batch:
         episodes = [sampler[step * per_step + k] for k in range(per_step)]
         indices = np.concatenate([part for episode in episodes for part in (episode.support, episode.query)])
-        labels = np.concatenate([episode.query_labels for episode in episodes])  # (per_step * Q,)
-        return Batch(step, draw_seed(sampler.seed, step), read(pixels, indices), torch.from_numpy(labels))
+        labels = torch.from_numpy(np.concatenate([episode.query_labels for episode in episodes]))  # (per_step * Q,)
+        seed = draw_seed(sampler.seed, step)
+        images, boxes = see(indices, seed)
+        return Batch(step, seed, images, labels, boxes)
 
     return Batches(make, len(sampler) // per_step)

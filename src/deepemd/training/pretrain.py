@@ -134,7 +134,7 @@ def pretrain(
     result = folder.open(settings, resume=resume)
     if result is not None:
         return result
-    validator = Validator(val, recipe.validation, recipe.model.resize)
+    validator = Validator(val, recipe.validation)
     pixels = base.pixels(recipe.model.resize)
     batches = classification_batches(pixels, base.labels, recipe.batch_size, recipe.epochs, seed)
     steps_per_epoch = len(batches) // recipe.epochs
