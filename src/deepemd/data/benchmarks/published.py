@@ -1,0 +1,64 @@
+"""What was published about a benchmark's splits, and the refusal of what is called so but is another set."""
+
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+from deepemd.data.store import Draft
+from deepemd.errors import InputError
+
+__all__ = ["Counts", "class_list", "refuse_other_split"]
+
+
+class Counts(NamedTuple):
+    """How many images a split has, and its smallest and its largest class."""
+
+    images: int
+    fewest: int
+    most: int
+
+
+def class_list(name: str, split: str) -> tuple[str, ...]:
+    """The published classes of a split, sorted, from the text file in the package.
+
+    >>> class_list("omniglot", "val")[0]
+    'Anglo-Saxon_Futhorc/character01'
+    """
+    path = files("deepemd.data.benchmarks") / "splits" / f"{name}-{split}.txt"
+    return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
+
+
+def refuse_other_split(where: str, name: str, split: str, draft: Draft, counts: Counts, remedy: str) -> None:
+    """Refuse what is called by a benchmark's name but is divided otherwise, or has other images.
+
+    Args:
+        where: the file or folder that the split came from.
+        name: of the benchmark, as its class lists are called.
+        split: base, val or novel.
+        draft: what was found.
+        counts: what was published.
+        remedy: what may have happened and what to get instead.
+
+    Raises:
+        InputError: other classes, or other numbers of images.
+    """
+    expected = class_list(name, split)
+    found = np.bincount(draft.labels, minlength=len(draft.classes))
+    if draft.classes == expected and counts == (found.sum(), found.min(), found.max()):
+        return
+    told = f"{len(found)} classes of {_span(found.min(), found.max())} images, {found.sum():,} in all"
+    absent, foreign = sorted({*expected} - {*draft.classes}), sorted({*draft.classes} - {*expected})
+    if foreign:
+        told += f", {len(foreign)} of them other classes ({foreign[0]} is one)"
+    elif absent:
+        told += f"; {absent[0]} is absent"
+    raise InputError(
+        f"{where}: not the {split} split of {name}, which has {len(expected)} given classes of "
+        f"{_span(counts.fewest, counts.most)} images, {counts.images:,} in all: found {told}. {remedy}, "
+        "or pass --strict false (strict=False)"
+    )
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
