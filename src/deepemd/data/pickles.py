@@ -11,7 +11,6 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy as np
 from deepemd.data.archives import Archive
 from deepemd.errors import InputError
 
-__all__ = ["field", "unpickle"]
+__all__ = ["array", "field", "text", "unpickle"]
 
 _REMEDY = "if it is the benchmark's own file, get it again; one that runs code is not read"
 
@@ -27,7 +26,8 @@ _REMEDY = "if it is the benchmark's own file, get it again; one that runs code i
 def unpickle(archive: Archive, name: str) -> Any:
     """The plain data in a pickle: dicts, lists, text, bytes, numbers, and arrays of them.
 
-    Text of Python 2 comes as ``str``, each byte a character of latin-1.
+    Text of Python 2 comes as ``str``, each byte a character of latin-1. Arrays come as a subclass of numpy's: take them
+    by numpy.asarray.
 
     Args:
         archive: where the file is.
@@ -50,7 +50,7 @@ def unpickle(archive: Archive, name: str) -> Any:
         raise InputError(f"{where}: not a pickle of arrays, or a truncated one ({error}): get it again") from error
 
 
-def field(table: object, key: str, where: Path | str) -> Any:
+def field(table: object, key: str, where: str) -> Any:
     """What a pickled dict holds under ``key``, as text or as bytes.
 
     Raises:
@@ -60,10 +60,35 @@ def field(table: object, key: str, where: Path | str) -> Any:
         for name in (key, key.encode()):
             if name in table:
                 return table[name]
-        found = ", ".join(sorted(str(name) for name in table)[:8]) or "nothing"
+        found = ", ".join(sorted(text(name) for name in table)[:8]) or "nothing"
     else:
         found = f"a {type(table).__name__}"
     raise InputError(f"{where}: expected a pickled dict with {key!r}, but found {found}: get the benchmark's own file")
+
+
+def array(table: object, key: str, where: str) -> np.ndarray:
+    """The array, or the list of numbers, that a pickled dict holds under ``key``.
+
+    Raises:
+        InputError: there is none, or something else.
+    """
+    value = field(table, key, where)
+    try:
+        found = np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise InputError(f"{where}: {key!r} is no array ({error}): get the benchmark's own file") from error
+    if found.ndim == 0:
+        raise InputError(f"{where}: {key!r} is no array, but {type(value).__name__}: get the benchmark's own file")
+    return found
+
+
+def text(value: object) -> str:
+    """A name, which pickles hold as text or as bytes.
+
+    >>> text(b"apple"), text("pear"), text(7)
+    ('apple', 'pear', '7')
+    """
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 class _RefusedError(Exception):
@@ -130,11 +155,11 @@ def _scalar(kind: object, content: object = b"") -> object:
     return _numbers(kind, content, (1,))[0]
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
+def _latin1(characters: str, encoding: str = "latin1") -> bytes:
     """How Python 2 and the oldest protocols write bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise _RefusedError(f"encode by {encoding!r}")
-    return text.encode("latin-1")
+    return characters.encode("latin-1")
 
 
 _ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from deepemd.data.benchmarks.cifar import cifar_fs, fc100
 from deepemd.data.benchmarks.miniimagenet import miniimagenet
 from deepemd.data.benchmarks.omniglot import omniglot
 from deepemd.data.store import Draft
@@ -24,6 +25,8 @@ class Benchmark(NamedTuple):
     get: str
 
 
+_CIFAR = "download https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz (161 MB) as PATH"
+
 BENCHMARKS = {
     "miniimagenet": Benchmark(
         miniimagenet,
@@ -35,5 +38,11 @@ BENCHMARKS = {
         "1,623 handwritten characters of 50 alphabets, 20 drawings each",
         "download images_background.zip and images_evaluation.zip from "
         "https://github.com/brendenlake/omniglot/tree/master/python into a folder PATH",
+    ),
+    "fc100": Benchmark(
+        fc100, "CIFAR-100 divided by superclasses: 60 / 20 / 20 classes, 600 images of 32 x 32 each", _CIFAR
+    ),
+    "cifar-fs": Benchmark(
+        cifar_fs, "CIFAR-100 divided at random: 64 / 16 / 20 classes, 600 images of 32 x 32 each", _CIFAR
     ),
 }

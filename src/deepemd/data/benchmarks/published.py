@@ -1,14 +1,18 @@
 """What was published about a benchmark's splits, and the refusal of what is called so but is another set."""
 
+from dataclasses import replace
 from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
 
+from deepemd.data.images import measure
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
 
-__all__ = ["Counts", "class_list", "refuse_other_split"]
+__all__ = ["FILES", "Counts", "class_list", "refuse_other_split", "with_size_noted"]
+
+FILES = {"base": "train", "val": "val", "novel": "test"}  # a split here: what its files are called everywhere
 
 
 class Counts(NamedTuple):
@@ -44,10 +48,11 @@ def refuse_other_split(where: str, name: str, split: str, draft: Draft, counts: 
         InputError: other classes, or other numbers of images.
     """
     expected = class_list(name, split)
-    found = np.bincount(draft.labels, minlength=len(draft.classes))
-    if draft.classes == expected and counts == (found.sum(), found.min(), found.max()):
+    each = np.bincount(draft.labels, minlength=len(draft.classes)).tolist() or [0]
+    found = Counts(sum(each), min(each), max(each))
+    if (draft.classes, found) == (expected, counts):
         return
-    told = f"{len(found)} classes of {_span(found.min(), found.max())} images, {found.sum():,} in all"
+    told = f"{len(draft.classes)} classes of {_span(found.fewest, found.most)} images, {found.images:,} in all"
     absent, foreign = sorted({*expected} - {*draft.classes}), sorted({*draft.classes} - {*expected})
     if foreign:
         told += f", {len(foreign)} of them other classes ({foreign[0]} is one)"
@@ -62,3 +67,17 @@ def refuse_other_split(where: str, name: str, split: str, draft: Draft, counts: 
 
 def _span(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def with_size_noted(draft: Draft) -> Draft:
+    """The same split of ImageNet's images, with a note if they are the copy in 84 x 84 that is often passed on."""
+    try:
+        size = measure(draft.read(0), draft.names[0])
+    except InputError:  # it is named, and the other bad ones are counted, when the store is written
+        return draft
+    if size != (84, 84):
+        return draft
+    return replace(
+        draft,
+        note="84 x 84 copy: weights trained on the original resolution lose 1-2 % or more on it; say so in reports",
+    )
