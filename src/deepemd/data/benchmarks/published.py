@@ -79,5 +79,5 @@ def with_size_noted(draft: Draft) -> Draft:
         return draft
     return replace(
         draft,
-        note="84 x 84 copy: weights trained on the original resolution lose 1-2 % or more on it; say so in reports",
+        note="84 x 84 copy: weights trained on the original resolution lose 1-2 % or more on it",
     )

@@ -1,9 +1,12 @@
 """miniImageNet: the real validation split, every form of source, and what must be refused."""
 
+import csv
 import io
+import pickle
 import shutil
 import tarfile
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 from PIL import Image
 
 from deepemd.data import EpisodeSampler, Store, decode, load, prepare, verify
+from deepemd.data.benchmarks.miniimagenet import miniimagenet
+from deepemd.data.benchmarks.published import FILES, class_list
 from deepemd.errors import InputError
 
 
@@ -33,6 +38,35 @@ def test_real_split(real, shared_data):
     labels = dict(row.split(",") for row in rows)
     assert all(images.classes[k] == labels[name] for k, name in zip(images.labels, images.names, strict=True))
     assert list(zip(images.labels, images.names, strict=True)) == sorted(zip(images.labels, images.names, strict=True))
+
+
+def test_real_note(real):
+    assert real.notes["note"] == "84 x 84 copy: weights trained on the original resolution lose 1-2 % or more on it"
+
+
+def test_real_classes_are_in_the_lists(shared_data):
+    for split in ("base", "val"):
+        with (shared_data / "miniimagenet" / f"{FILES[split]}.csv").open() as file:
+            assert class_list("miniimagenet", split) == tuple(
+                sorted({label for _, label in list(csv.reader(file))[1:]})
+            )
+    lists = [class_list("miniimagenet", split) for split in FILES]
+    assert [len(names) for names in lists] == [64, 16, 20]
+    assert len(set(sum(lists, ()))) == 100
+
+
+def test_real_arrays_come_back_as_they_are(real, tmp_path):
+    """The real images as the pickle that is passed on: the same pixels, by way of PNG."""
+    images = real.splits["val"]
+    chosen = range(0, len(images), 400)
+    arrays = np.stack([np.asarray(images.image(i)) for i in chosen])
+    classes = {}
+    for k, i in enumerate(chosen):
+        classes.setdefault(images.classes[images.labels[i]], []).append(k)
+    (tmp_path / "mini-imagenet-cache-val.pkl").write_bytes(pickle.dumps({"image_data": arrays, "class_dict": classes}))
+    found = prepare("miniimagenet", tmp_path, root=tmp_path / "root", strict=False).splits["val"]
+    assert found.classes == images.classes
+    assert all(np.array_equal(np.asarray(found.image(k)), array) for k, array in enumerate(arrays))
 
 
 def test_real_images_are_the_original_files(real, shared_data):
@@ -114,7 +148,7 @@ def test_absent_splits_are_absent(tmp_path):
 
 
 def test_other_splits_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"train\.csv: not the base split .* found 2 classes of 3 to 3 images.* timm"):
+    with pytest.raises(InputError, match=r"train\.csv: not the base split .* found 2 classes of 3 images.* timm"):
         prepare("miniimagenet", small(tmp_path / "mini"), root=tmp_path / "root")
 
 
@@ -127,7 +161,7 @@ def test_other_classes_in_the_right_number_are_refused(tmp_path):
             file.writestr(f"{k}.png", content)
     rows = "\n".join(f"{k}.png,class-{k % 16:02}" for k in range(9600))
     (tmp_path / "mini" / "val.csv").write_text(f"filename,label\n{rows}\n")
-    with pytest.raises(InputError, match="found 16 classes of 600 to 600 images, some of them other classes"):
+    with pytest.raises(InputError, match="found 16 classes of 600 images, 9,600 in all, 16 of them other classes"):
         prepare("miniimagenet", tmp_path / "mini" / "val.zip", root=tmp_path / "root")
 
 
@@ -178,3 +212,116 @@ def test_damaged_archives(tmp_path):
     archive.write_bytes(content)
     with pytest.raises(InputError, match=r"mini\.zip: mini/images/val3\.png in it cannot be read .*get the zip again"):
         prepare("miniimagenet", archive, root=tmp_path / "root", strict=False)
+
+
+def arrays(side: int, n: int = 6) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("form", ["cache", "cache, bytes", "categories", "tar"])
+def test_pickles(tmp_path, form, protocol):
+    """Two classes of three images a split, mixed."""
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    images = arrays(84)
+    for stem in ("train", "val", "test"):
+        names = [f"{stem}-b", f"{stem}-a"]
+        table = {"image_data": images, "class_dict": {names[0]: [0, 2, 4], names[1]: np.array([1, 3, 5])}}
+        path = folder / f"mini-imagenet-cache-{stem}.pkl"
+        if form == "cache, bytes":
+            table = {key.encode(): value for key, value in table.items()}
+        if form == "categories":
+            table = {"data": images, "labels": [7, 9] * 3, "catname2label": {names[0]: 7, names[1]: 9}}
+            path = folder / f"miniImageNet_category_split_{'train_phase_train' if stem == 'train' else stem}.pickle"
+        path.write_bytes(pickle.dumps(table, protocol))
+    source = pack(folder, "tar") if form == "tar" else folder
+    store = prepare("miniimagenet", source, root=tmp_path / "root", strict=False)
+    for split, stem in FILES.items():
+        found = store.splits[split]
+        assert found.classes == (f"{stem}-a", f"{stem}-b")
+        assert found.names[:2] == (f"{stem}-a/000001.png", f"{stem}-a/000003.png")
+        for i, k in enumerate((1, 3, 5, 0, 2, 4)):
+            assert np.array_equal(np.asarray(found.image(i)), images[k])
+    assert "84 x 84 copy" in store.notes["note"]
+
+
+def test_whole_pickles_are_accepted_and_others_refused(tmp_path):
+    """What strict compares: classes, and 600 images of each."""
+    names = class_list("miniimagenet", "val")
+    labels = np.repeat(np.arange(16), 600)
+    table = {"data": np.zeros((9600, 1, 1, 3), np.uint8), "labels": labels.tolist(), "catname2label": {}}
+    table["catname2label"] = {name: k for k, name in enumerate(names)}
+    path = tmp_path / "miniImageNet_category_split_val.pickle"
+    path.write_bytes(pickle.dumps(table))
+    with ExitStack() as opened:
+        assert len(miniimagenet(tmp_path, tmp_path, opened)["val"].names) == 9600
+    table["labels"][0] = 1
+    path.write_bytes(pickle.dumps(table))
+    with pytest.raises(InputError, match="found 16 classes of 599 to 601 images, 9,600 in all"):
+        prepare("miniimagenet", tmp_path, root=tmp_path / "root")
+    table["catname2label"] = {f"n{k:08}": k for k in range(16)}
+    path.write_bytes(pickle.dumps(table))
+    with pytest.raises(InputError, match=r"16 of them other classes .*timm/mini-imagenet"):
+        prepare("miniimagenet", tmp_path, root=tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"image_data": arrays(4), "class_dict": {"a": [0, 1, 2], "b": [3, 4]}}, "image 5 of 6 has no class"),
+        ({"image_data": arrays(4), "class_dict": {"a": [0, 6]}}, "class a names image 6, which is absent or of two"),
+        ({"image_data": arrays(4), "class_dict": {"a": [0], "b": [0]}}, "class b names image 0, which is absent or"),
+        ({"image_data": arrays(4), "class_dict": {"a": 3}}, "class a names image no list"),
+        ({"image_data": arrays(4), "class_dict": [1]}, "'class_dict' is no dict, but list"),
+        ({"image_data": arrays(4)}, "expected a pickled dict with 'class_dict', but found image_data"),
+        ({"image_data": arrays(4).astype(float), "class_dict": {"a": range(6)}}, "would call builtins.range"),
+        ({"image_data": arrays(4) / 2, "class_dict": {"a": [*range(6)]}}, "image 0 is float64 .* not uint8"),
+    ],
+)
+def test_bad_pickles(tmp_path, table, message):
+    (tmp_path / "mini-imagenet-cache-val.pkl").write_bytes(pickle.dumps(table))
+    with pytest.raises(InputError, match=message):
+        prepare("miniimagenet", tmp_path, root=tmp_path / "root", strict=False)
+
+
+def test_labels_without_a_name(tmp_path):
+    table = {"data": arrays(4), "labels": [0, 0, 1, 1, 2, 2], "catname2label": {"a": 0, "b": 1}}
+    (tmp_path / "miniImageNet_category_split_test.pickle").write_bytes(pickle.dumps(table))
+    with pytest.raises(InputError, match="label 2 has no name in catname2label"):
+        prepare("miniimagenet", tmp_path, root=tmp_path / "root", strict=False)
+
+
+def ilsvrc(folder: Path) -> Path:
+    """Class folders of ILSVRC, whose numbers have gaps and whose names do not sort as the numbers do; and a CSV."""
+    for label, numbers in {"n01532829": (9, 10, 33, 100, 1200), "n01558993": (4, 17)}.items():
+        (folder / "train" / label).mkdir(parents=True)
+        for number in numbers:
+            Image.new("RGB", (number % 250, 7)).save(folder / "train" / label / f"{label}_{number}.JPEG")
+    (folder / "train.csv").write_text(
+        "filename,label\nn0153282900000005.jpg,n01532829\nn0153282900000002.jpg,n01532829\n"
+        "n0153282900000001.jpg,n01532829\nn0155899300000002.jpg,n01558993\n"
+    )
+    return folder
+
+
+def test_images_of_ilsvrc_are_found_by_their_numbers(tmp_path):
+    store = prepare("miniimagenet", ilsvrc(tmp_path / "imagenet"), root=tmp_path / "root", strict=False)
+    images = store.splits["base"]
+    assert images.names == (*(f"n01532829{k:08}.jpg" for k in (1, 2, 5)), "n0155899300000002.jpg")
+    assert [images.image(i).width for i in range(4)] == [9, 10, 200, 17]
+    assert "ILSVRC's class folders" in store.notes["note"]
+
+
+def test_a_class_folder_that_lacks_an_image_is_refused(tmp_path):
+    source = ilsvrc(tmp_path / "imagenet")
+    (source / "train" / "n01532829" / "n01532829_33.JPEG").unlink()
+    with pytest.raises(InputError, match=r"train\.csv:2: names n0153282900000005\.jpg, which is not in .* \(1 of 4"):
+        prepare("miniimagenet", source, root=tmp_path / "root", strict=False)
+
+
+def test_files_named_as_in_the_tree_are_found_by_name(tmp_path):
+    source = ilsvrc(tmp_path / "imagenet")
+    (source / "train.csv").write_text("filename,label\nn01532829_33.JPEG,n01532829\n")
+    images = prepare("miniimagenet", source, root=tmp_path / "root", strict=False).splits["base"]
+    assert (images.names, images.image(0).width) == (("n01532829_33.JPEG",), 33)
