@@ -175,6 +175,22 @@ def test_truncated_anywhere(tmp_path):
             read(tmp_path, content[:length])
 
 
+def test_damaged_anywhere(tmp_path):
+    """Bytes changed at random: what comes back is data or an InputError, never another exception or a crash."""
+    rng = np.random.default_rng(11)
+    whole = [pickle.dumps({"data": array, "labels": ["a", 2]}, protocol) for array in ARRAYS for protocol in (0, 2, 4)]
+    refused = 0
+    for k in range(600):
+        content = bytearray(whole[k % len(whole)])
+        for i in rng.integers(len(content), size=rng.integers(1, 4)):
+            content[i] = rng.integers(256)
+        try:
+            read(tmp_path, bytes(content))
+        except InputError:
+            refused += 1
+    assert refused > 200
+
+
 def test_fields():
     assert field({b"data": 1}, "data", "x.pkl") == 1
     with pytest.raises(InputError, match=r"x\.pkl: expected a pickled dict with 'data', but found labels, meta"):

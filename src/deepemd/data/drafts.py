@@ -1,7 +1,7 @@
 """Rows become a draft: one split, in sorted order, ready to be written."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,13 +32,32 @@ def from_files(archive: Archive, rows: Iterable[tuple[str, str, str]], note: str
     return Draft(classes, labels, names, lambda i: archive.read(paths[i]), size=size, note=note)
 
 
-def from_arrays(where: str, labels: Sequence[str], images: Sequence[np.ndarray] | np.ndarray) -> Draft:
-    """The split whose images are arrays, uint8 (H, W, 3); each becomes a PNG file, which loses nothing.
+def array_png(array: np.ndarray, name: str) -> bytes:
+    """Pixels as a PNG file, which loses nothing.
+
+    Raises:
+        InputError: the array is not uint8 (H, W, 3).
+    """
+    from PIL import Image
+
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(f"{name} is {array.dtype} {array.shape}, not uint8 (height, width, 3): get the file again")
+    return png(Image.fromarray(array))
+
+
+def from_arrays(
+    where: str,
+    labels: Sequence[str],
+    images: Sequence[np.ndarray] | np.ndarray,
+    encode: Callable[[np.ndarray, str], bytes] = array_png,
+) -> Draft:
+    """The split whose images are arrays.
 
     Args:
         where: the file that they came from, for messages.
         labels: the class of each image.
         images: an array (N, H, W, 3), or a sequence of arrays.
+        encode: makes an image file of an array; given a name for messages too.
 
     Raises:
         InputError: not as many labels as images. Arrays that are no images are named when they are read.
@@ -48,17 +67,13 @@ def from_arrays(where: str, labels: Sequence[str], images: Sequence[np.ndarray] 
     order = sorted(range(len(labels)), key=lambda i: (labels[i], i))
     classes, indices = _classes([labels[i] for i in order])
     names = tuple(f"{labels[i]}/{i:06}.png" for i in order)
-
-    def read(i: int) -> bytes:
-        from PIL import Image
-
-        array = np.asarray(images[order[i]])
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-            raise InputError(f"{where}: image {order[i]} is {array.dtype} {array.shape}, not uint8 (height, width, 3)")
-        return png(Image.fromarray(array))
-
+    size = len(images) * np.asarray(images[0]).nbytes if len(images) else 0
     return Draft(
-        classes, indices, names, read, size=sum(np.asarray(image).nbytes for image in images[:1]) * len(images)
+        classes,
+        indices,
+        names,
+        lambda i: encode(np.asarray(images[order[i]]), f"{where}: image {order[i]}"),
+        size=size,
     )
 
 
