@@ -45,9 +45,9 @@ def data_prepare(
 ) -> None:
     """Check every image of a data set and keep them, as they came, in a store with a fingerprint.
 
-    glyphs needs no source. miniimagenet is read from a folder, a tar or a zip that holds the images and the CSV files
-    of its splits (train.csv, val.csv, test.csv). A folder of your own needs no preparing: its path is a data set; it
-    holds <class>/<image> or {base,val,novel}/<class>/<image>.
+    glyphs needs no source. A benchmark (deepemd data list) is read from the files that it is published as; without a
+    source, the message says which these are, and where they come from. A folder of your own needs no preparing: its
+    path is a data set; it holds <class>/<image> or {base,val,novel}/<class>/<image>.
 
     Args:
         name: a data set of `deepemd data list`, or a folder of class folders.
@@ -62,6 +62,8 @@ def data_prepare(
     for split, images in store.splits.items():
         f = images.fingerprint
         print(f"{store.name}/{split}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256}")
+    if store.notes.get("note"):
+        print(f"note: {store.notes['note']}")
     print(f"in {store.path}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepemd.data import glyphs
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.benchmarks import miniimagenet
+from deepemd.data.benchmarks import BENCHMARKS
 from deepemd.data.folders import class_folders
 from deepemd.data.store import Draft, Store, open_store, write_store
 from deepemd.errors import InputError
@@ -17,7 +17,7 @@ __all__ = ["DATASETS", "default_root", "load", "prepare", "prepared"]
 
 DATASETS = {
     "glyphs": "built in: letters of five scripts, rendered in seconds; needs no source",
-    "miniimagenet": "100 classes of ImageNet, 600 images each; source: a folder, tar or zip with images and CSV files",
+    **{name: benchmark.about for name, benchmark in BENCHMARKS.items()},
 }
 PathLike = str | os.PathLike[str]
 
@@ -85,6 +85,7 @@ def prepare(
     with ExitStack() as opened:
         drafts = _read(str(name), Path(os.fspath(source or "")), root, opened, strict)
         notes = {"source": str(Path(os.fspath(source or "")).resolve()), "strict": str(strict)}
+        notes["note"] = "; ".join(sorted({draft.note for draft in drafts.values()} - {""}))
         return write_store(path, str(name), drafts, notes)
 
 
@@ -105,8 +106,8 @@ def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) 
     """The splits at ``source``."""
     with writable(root, needed=0):
         root.mkdir(parents=True, exist_ok=True)
-    if name == "miniimagenet":
-        return miniimagenet(source, root, opened, strict=strict)
+    if name in BENCHMARKS:
+        return BENCHMARKS[name].find(source, root, opened, strict=strict)
     return class_folders(opened.enter_context(closing(open_archive(source, root))))
 
 
@@ -130,9 +131,9 @@ def _listing(archive: Archive) -> str:
 
 
 def _refuse_without_source(name: str, root: Path) -> None:
-    if name in DATASETS:
+    if name in BENCHMARKS:
         command = f"deepemd data prepare {name} --source PATH"
-        raise InputError(f"{name}: not prepared in {root}: run `{command}` ({DATASETS[name]})")
+        raise InputError(f"{name}: not prepared in {root}: {BENCHMARKS[name].get}, then run `{command}`")
     known = ", ".join([*DATASETS, *(path.name for path in prepared(root) if path.name not in DATASETS)])
     raise InputError(
         f"name: unknown data set {name!r}, and there is no such folder: choose one of {known}, or a folder"

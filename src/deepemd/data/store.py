@@ -35,6 +35,7 @@ class Draft:
         read: the encoded bytes of image i; called in order, from one thread.
         groups: int64 (N,) or None, see :class:`deepemd.data.Images`.
         size: bytes of all images together, as far as known: for the message when the disk is full.
+        note: what a reader of figures should know of these images, such as that they are a reduced copy.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +44,7 @@ class Draft:
     read: Callable[[int], bytes]
     groups: np.ndarray | None = None
     size: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
