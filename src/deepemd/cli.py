@@ -131,12 +131,18 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
 
 
 def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
-    """``--resume`` alone means ``--resume=true``, for every option that is true or false."""
+    """``--resume`` alone means ``--resume=true``, for every option that is true or false; ``--n-way``, ``--n_way``."""
+    words = [_underscored(word) for word in words]
     switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}
     return [
         f"{word}=true" if word in switches and after.startswith("-") else word
         for word, after in pairwise([*words, "--"])
     ]
+
+
+def _underscored(word: str) -> str:
+    option, equals, value = word.partition("=")
+    return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
 
 
 if __name__ == "__main__":
