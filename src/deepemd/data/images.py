@@ -69,9 +69,12 @@ def measure(encoded: bytes, name: str) -> tuple[int, int]:
     try:
         with _opened(encoded, name) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))  # JPEG: reads every byte, fewer pixels
+            # JPEG: reads every byte, makes fewer pixels
+            drafted = image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
+            if drafted is None:
+                width, height = image.size  # TIFF turns itself upright
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
     except Exception as error:
         raise _unreadable(error, name) from error
     return (height, width) if turned else (width, height)
