@@ -136,7 +136,12 @@ def _tar(path: Path, scratch: Path) -> Archive:
     try:
         with tarfile.open(path, "r:") as tar:  # not compressed: its files lie in it as they are
             places = _places(path, tar, lambda member: member.offset_data)
+            end = tar.offset
         file = path.open("rb")
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
+            file.close()
+            raise InputError(f"{path}: truncated or damaged after {len(places):,} files: download it again")
     except tarfile.ReadError:
         places, file = _unpacked(path, scratch)
 
@@ -167,6 +172,8 @@ def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO
         try:
             with tarfile.open(path, "r:*") as tar:
                 places = _places(path, tar, keep)
+                while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+                    pass  # to the end, where the checksum is
         except OSError as error:
             if error.errno is None:  # not the disk's error, but that of gzip or bz2
                 raise tarfile.ReadError(str(error)) from error

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DOWNLOADS", "Remote", "Resuming", "fetch"]
 
-_PIECE = 1 << 20  # bytes between two looks at the progress
+_PIECE = 1 << 16  # bytes written at a time; no more than these are lost when the connection breaks
 _PATIENCE = 30  # seconds without a byte
 
 
@@ -88,7 +88,8 @@ def _retrieve(remote: Remote, folder: Path) -> None:
     pooch.get_logger().setLevel("WARNING")
     try:
         with writable(folder, needed=0):
-            pooch.retrieve(remote.address, f"md5:{remote.md5}", name, folder, Resuming(folder / f"{name}.part"))
+            resuming = Resuming(folder / f"{name}.part")
+            pooch.retrieve(remote.address, f"md5:{remote.md5}", name, folder, downloader=resuming)
     except InputError:
         raise
     except ValueError as error:  # pooch's, of the hash; it has removed the file
