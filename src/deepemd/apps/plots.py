@@ -53,9 +53,11 @@ class Match:
     title: str = ""
 
 
-def match(model: DeepEMD, images: Images, query: int, support: int, title: str = "") -> Match:
-    """Match image `query` of a split with image `support`."""
-    pictures = [images.image(query), images.image(support)]
+def match(
+    model: DeepEMD, images: Images, query: int, support: int, title: str = "", *, supports: Images | None = None
+) -> Match:
+    """Match image `query` of a split with image `support`, of the same split or of `supports`."""
+    pictures = [images.image(query), (images if supports is None else supports).image(support)]
     pixels = torch.from_numpy(np.stack([fit(picture, model.resize) for picture in pictures]))  # (2, 3, S, S)
     with torch.inference_mode():
         nodes = model.eval().embed(pixels)  # (2, N, C)

@@ -118,6 +118,8 @@ def _unreadable(error: Exception, name: str) -> InputError:
         return error
     if isinstance(error, FileNotFoundError):
         return InputError(f"{name}: there is no such file: check the path")
+    if isinstance(error, OSError) and error.strerror:  # the disk's, not Pillow's
+        return InputError(f"{name}: cannot be read ({error.strerror}): check the file")
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
