@@ -144,6 +144,23 @@ def test_data_commands(capsys, photos, tmp_path):
     assert "is not whole" in err
 
 
+def test_bad_images_are_skipped_and_listed(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    for k in range(2):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "mine" / "a" / f"{k}.png")
+    (tmp_path / "mine" / "a" / "list.png").write_text("milk")
+    prepare = ["data", "prepare", tmp_path / "mine", "--root", tmp_path / "root"]
+    code, _, err = _run(capsys, *prepare)
+    assert (code, "or pass --skip-bad" in err) == (2, True)
+    for option in ("--skip-bad", "--skip_bad=true"):
+        code, out, err = _run(capsys, *prepare, option, "--force")
+        assert code == 0
+        assert "1 classes, 2 images" in out
+        assert "all: a/list.png: not an image that Pillow can read" in err
+        assert "1 bad images were left out" in err
+
+
 def test_warmup_says_what_was_there_and_where_it_lies(capsys):
     assert _run(capsys, "warmup", "--sizes", "5,9", "--dtype", "float32")[0] == 0
     code, out, err = _run(capsys, "warmup", "--sizes", "5,9", "--dtype", "float32")

@@ -1,5 +1,6 @@
 """``deepemd data``: list, prepare and verify data sets."""
 
+import sys
 from pathlib import Path
 
 from deepemd.errors import InputError
@@ -41,7 +42,13 @@ def data_list(root: Path | None = None) -> None:
 
 
 def data_prepare(
-    name: str, source: Path | None = None, root: Path | None = None, force: bool = False, strict: bool = True
+    name: str,
+    source: Path | None = None,
+    root: Path | None = None,
+    force: bool = False,
+    strict: bool = True,
+    skip_bad: bool = False,
+    download: bool = False,
 ) -> None:
     """Check every image of a data set and keep them, as they came, in a store with a fingerprint.
 
@@ -55,16 +62,20 @@ def data_prepare(
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
         force: prepare it again although it is there.
         strict: refuse a benchmark whose classes or counts are not the published ones.
+        skip_bad: go on without images that cannot be decoded, and list them; a benchmark needs --strict false too.
+        download: get a benchmark's files from their official address; broken off, it goes on where it was.
     """
     from deepemd.data import prepare
 
-    store = prepare(name, source, root, force=force, strict=strict)
+    store = prepare(name, source, root, force=force, strict=strict, skip_bad=skip_bad, download=download)
     for split, images in store.splits.items():
         f = images.fingerprint
         print(f"{store.name}/{split}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256}")
     if store.notes.get("note"):
         print(f"note: {store.notes['note']}")
     print(f"in {store.path}")
+    if store.skipped:
+        print(*store.skipped, f"{len(store.skipped):,} bad images were left out", sep="\n", file=sys.stderr)
 
 
 def data_verify(name: str, root: Path | None = None) -> None:

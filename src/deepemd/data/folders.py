@@ -5,7 +5,7 @@ from deepemd.data.drafts import from_files
 from deepemd.data.store import SPLITS, Draft
 from deepemd.errors import InputError
 
-__all__ = ["class_folders"]
+__all__ = ["all_images", "class_folders"]
 
 SPLIT_FOLDERS = {"base": "base", "train": "base", "val": "val", "valid": "val", "novel": "novel", "test": "novel"}
 _LAYOUT = "expected <class>/<image>, or {base,val,novel}/<class>/<image> (train, valid and test are understood too)"
@@ -42,6 +42,20 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
     splits = {split: splits[split] for split in SPLITS if split in splits}
     _refuse_shared_classes(archive, splits)
     return {split: from_files(archive, rows) for split, rows in splits.items()}
+
+
+def all_images(archive: Archive) -> Draft:
+    """Every image, however deep it lies: one split whose classes are the folders, ``"."`` the outermost.
+
+    What is not named like an image (.jpg, .png, ...) is left alone.
+
+    Raises:
+        InputError: no images.
+    """
+    names = [name for name in archive.sizes if name.lower().endswith(_IMAGES)]
+    if not names:
+        raise InputError(f"{archive.path}: no images in it ({', '.join(_IMAGES)}): check the folder")
+    return from_files(archive, [(name.rpartition("/")[0] or ".", name, name) for name in names])
 
 
 def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:

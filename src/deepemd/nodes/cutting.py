@@ -60,7 +60,8 @@ def _resampling(begin: Tensor, end: Tensor, length: int, size: int) -> Tensor:
     old = torch.arange(length, device=begin.device) + 0.5  # (length,)
     weight = (1 - (old - centre).abs() / step.clamp_min(1)).clamp_min(0)  # (U, size, length)
     weight = torch.where((old > first) & (old < last), weight, 0)
-    return (weight / weight.sum(-1, keepdim=True))[places].unflatten(0, begin.shape)
+    matrices: Tensor = weight / weight.sum(-1, keepdim=True)
+    return matrices[places].view(*begin.shape, size, length)
 
 
 def patch_nodes(backbone: Backbone, patches: Tensor) -> Tensor:
