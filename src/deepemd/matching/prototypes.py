@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from deepemd.emd import WarmStart
-from deepemd.matching.head import Weights, transport_problem
+from deepemd.matching._descent import Descent
+from deepemd.matching.head import Weights
 
 __all__ = ["class_means", "fit_prototypes"]
 
@@ -90,29 +90,20 @@ def fit_prototypes(
     """
     _check_settings(epochs=epochs, batch_size=batch_size, lr=lr)
     *lead, shots, m, channels = support.shape if support.ndim > 2 else (0, 0, 0)
-    with torch.autocast(support.device.type, enabled=False), torch.enable_grad():
-        support = support.detach() if support.dtype == torch.float64 else support.detach().float()
-        prototypes = class_means(support, labels, n_way).reshape(-1, n_way, m, channels)  # (E, n_way, m, C)
-        support, labels = support.reshape(-1, shots, m, channels), labels.reshape(-1, shots)  # (E, K, m, C), (E, K)
-        episodes = len(support)
-        # Each pair of a shot and a class keeps the basis of its transport problem, which drifts little in an epoch.
-        solver = WarmStart()
-        slots = torch.arange(episodes * shots * n_way).view(episodes, shots, n_way)
-        velocity: Tensor | None = None
+    with torch.autocast(support.device.type, enabled=False), torch.no_grad():
+        support = support if support.dtype == torch.float64 else support.float()
+        start = class_means(support, labels, n_way).reshape(-1, n_way, m, channels)  # (E, n_way, m, C)
+        descent = Descent(
+            support.reshape(-1, shots, m, channels), labels.reshape(-1, shots), start,
+            lr=lr, momentum=momentum, dampening=dampening, temperature=temperature, floor=floor,
+            uniform=weights == "uniform", detach_weights=detach_weights,
+        )  # fmt: skip
         for some in _batches(epochs, shots, batch_size, generator):
-            moved = prototypes.requires_grad_()
-            cost, a, b = transport_problem(support[:, some], moved, weights=weights, floor=floor)
-            if detach_weights:
-                a, b = a.detach(), b.detach()
             try:
-                distance = solver(cost, a, b, slots=slots[:, some].flatten()).value  # (E, q, n_way)
+                descent.step(some)
             except ValueError as error:
                 raise ValueError(_DIVERGED if support.isfinite().all() else _NOT_FINITE) from error
-            logits = temperature * (1 - distance)
-            loss = F.cross_entropy(logits.flatten(0, 1), labels[:, some].flatten(), reduction="sum") / len(some)
-            (gradient,) = torch.autograd.grad(loss, moved)
-            velocity = gradient if velocity is None else momentum * velocity + (1 - dampening) * gradient
-            prototypes = (moved - lr * velocity).detach()
+        prototypes = descent.prototypes()
     if not prototypes.isfinite().all():
         raise ValueError(_DIVERGED)
     return prototypes.view(*lead, n_way, m, channels)
