@@ -4,7 +4,7 @@ A shot has nodes u_i (n of them), a prototype nodes v_j (m of them), each in R^C
 
     u_i = rho_i y_i + mu_i 1,    |y_i| = 1,    y_i . 1 = 0,        v_j = w_j + nu_j 1,    w_j . 1 = 0,    r_j = |w_j|,
 
-take a node apart into direction, length and mean. All that the head asks of u_i and v_j follows from y_i . v_j = y_i . w_j:
+take a node apart into direction, length and mean. All that the head asks of two nodes follows from y_i . v_j = y_i . w_j:
 
     c_ij = 1 - y_i . v_j / r_j,        u_i . v_j = rho_i (y_i . v_j) + C mu_i nu_j,
     a_i = max(mean_j u_i . v_j, 0) + floor,    b_j = max(mean_i u_i . v_j, 0) + floor,
@@ -15,8 +15,8 @@ classes. Backwards, for one shot and one class,
 
     dloss/dEMD = T ([class is the label] - p) / q =: g.
 
-By the envelope theorem (emd/_autograd.py) dEMD/dc is the plan x, and dEMD/dalpha and dEMD/dbeta are the potentials s and t
-up to a constant, which the scaling to sum 1 cancels. So with [active] = 1 where the ReLU lets through, else 0,
+By the envelope theorem (emd/_autograd.py) dEMD/dc is the plan x, dEMD/dalpha and dEMD/dbeta are the potentials s and t up
+to a constant, which the scaling to sum 1 cancels. So with [active] = 1 where the ReLU lets through, else 0,
 
     d_i := dloss/d(mean_j u_i . v_j) = g (s_i - s . alpha) / sum a [a_i active],
     e_j := dloss/d(mean_i u_i . v_j) = g (t_j - t . beta) / sum b [b_j active].
@@ -70,8 +70,9 @@ class Descent:
     ) -> None:
         self.lr, self.momentum, self.dampening = lr, momentum, dampening
         self.temperature, self.floor, self.uniform, self.detach_weights = temperature, floor, uniform, detach_weights
-        episodes, shots, n, _ = support.shape
-        *_, n_way, m, _ = prototypes.shape
+        episodes, shots, *_ = support.shape
+        n_way = prototypes.shape[1]
+        self.shape = (n_way, prototypes.shape[2])
         self.target = F.one_hot(labels, n_way).to(support)  # (E, K, W)
 
         self.mu = support.mean(-1)  # (E, K, n)
@@ -81,8 +82,8 @@ class Descent:
         self.rows = torch.cat(rows, 2)  # (E, K, n + 1, C): y_i, then u^
 
         self.v = prototypes.flatten(1, 2).clone()  # (E, W m, C)
-        self.velocity: Tensor | None = None
-        self.shape = (n_way, m)
+        self.velocity = torch.zeros_like(self.v)
+        self.begun = False
 
         # Each pair of a shot and a class keeps the basis of its transport problem, which drifts little in an epoch.
         self.solver = WarmStart()
@@ -90,16 +91,16 @@ class Descent:
 
     def prototypes(self) -> Tensor:
         """Where they are: (E, W, m, C)."""
-        return self.v.unflatten(1, self.shape)
+        return self.v.view(len(self.v), *self.shape, -1)
 
     def step(self, some: Tensor) -> None:
         """A step down the mean loss of some (q,) of the shots of each episode."""
         (episodes, _, channels), (n_way, m), q, n = self.v.shape, self.shape, len(some), self.rho.shape[2]
-        rows = self.rows[:, some].flatten(1, 2)  # (E, q (n + 1), C)
+        rows = self.rows.index_select(1, some.to(self.rows.device)).flatten(1, 2)  # (E, q (n + 1), C)
         products = torch.bmm(rows, self.v.transpose(1, 2)).view(episodes, q, n + 1, n_way, m)  # y_i . v_j, u^ . v_j
         yv = products[:, :, :n]  # (E, q, n, W, m)
-        variance, nu = torch.var_mean(self.v, -1, correction=0)  # (E, W m)
-        r = (channels * variance).sqrt().clamp_min(_EPS)  # (E, W m)
+        nu = self.v.mean(-1)  # (E, W m)
+        r = (self.v - nu[..., None]).norm(dim=-1).clamp_min(_EPS)  # (E, W m)
         r_j = r.view(episodes, 1, 1, n_way, m)
         cost = products.new_empty(episodes, q, n_way, n, m)
         torch.div(yv, r_j, out=cost.transpose(2, 3)).neg_().add_(1)
@@ -119,12 +120,14 @@ class Descent:
 
         p = (self.temperature * (1 - solution.value)).softmax(-1)  # (E, q, W)
         g = (self.target[:, some] - p) * (self.temperature / q)  # (E, q, W)
-        gradient = torch.zeros_like(products)  # (E, q, n + 1, W, m): what each row of the shots counts for
+        gradient = torch.empty_like(products)  # (E, q, n + 1, W, m): what each row of the shots counts for
         x = gradient[:, :, :n]  # (E, q, n, W, m)
         torch.mul(solution.plan.transpose(2, 3), -g[:, :, None, :, None] / r_j, out=x)
         k = (x * yv).sum((1, 2)).flatten(1) / r.square()  # (E, W m)
         along = k * nu  # (E, W m): of 1
-        if not (self.uniform or self.detach_weights):
+        if self.uniform or self.detach_weights:
+            gradient[:, :, n] = 0
+        else:
             s, t = solution.u, solution.v
             d = g[..., None] * (s - (s * alpha).sum(-1, keepdim=True)) / sum_a * a_active / m  # (E, q, W, n)
             e = g[..., None] * (t - (t * beta).sum(-1, keepdim=True)) / sum_b * b_active  # (E, q, W, m)
@@ -132,12 +135,10 @@ class Descent:
             gradient[:, :, n] = e
             along = (along.view(episodes, n_way, m) + torch.einsum("eqwi,eqi->ew", d, mu)[..., None]).flatten(1)
 
-        first = self.velocity is None  # not damped
-        velocity = torch.zeros_like(self.v) if first else self.velocity
-        take = 1.0 if first else 1 - self.dampening
-        m_rows = gradient.view(episodes, q * (n + 1), n_way * m).transpose(1, 2)
-        velocity.baddbmm_(m_rows, rows, beta=self.momentum, alpha=take)
-        velocity.addcmul_(k[..., None], self.v, value=-take)
-        velocity.add_(along[..., None], alpha=take)
-        self.velocity = velocity
-        self.v.add_(velocity, alpha=-self.lr)
+        weights = gradient.view(episodes, q * (n + 1), n_way * m).transpose(1, 2)  # (E, W m, q (n + 1))
+        keep, take = (self.momentum, 1 - self.dampening) if self.begun else (0.0, 1.0)  # the first is not damped
+        self.velocity.baddbmm_(weights, rows, beta=keep, alpha=take)  # (E, W m, C)
+        self.velocity.addcmul_(k[..., None], self.v, value=-take)
+        self.velocity.add_(along[..., None], alpha=take)
+        self.v.add_(self.velocity, alpha=-self.lr)
+        self.begun = True
