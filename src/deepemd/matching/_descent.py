@@ -4,7 +4,7 @@ A shot has nodes u_i (n of them), a prototype nodes v_j (m of them), each in R^C
 
     u_i = rho_i y_i + mu_i 1,    |y_i| = 1,    y_i . 1 = 0,        v_j = w_j + nu_j 1,    w_j . 1 = 0,    r_j = |w_j|,
 
-take a node apart into direction, length and mean. All that the head asks of two nodes follows from y_i . v_j = y_i . w_j:
+take a node apart into direction, length and mean. All that the head asks follows from y_i . v_j = y_i . w_j:
 
     c_ij = 1 - y_i . v_j / r_j,        u_i . v_j = rho_i (y_i . v_j) + C mu_i nu_j,
     a_i = max(mean_j u_i . v_j, 0) + floor,    b_j = max(mean_i u_i . v_j, 0) + floor,
@@ -15,7 +15,7 @@ classes. Backwards, for one shot and one class,
 
     dloss/dEMD = T ([class is the label] - p) / q =: g.
 
-By the envelope theorem (emd/_autograd.py) dEMD/dc is the plan x, dEMD/dalpha and dEMD/dbeta are the potentials s and t up
+By the envelope theorem (emd/_autograd.py) dEMD/dc is the plan x, dEMD/dalpha and dEMD/dbeta are the potentials s, t up
 to a constant, which the scaling to sum 1 cancels. So with [active] = 1 where the ReLU lets through, else 0,
 
     d_i := dloss/d(mean_j u_i . v_j) = g (s_i - s . alpha) / sum a [a_i active],
