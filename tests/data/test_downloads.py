@@ -65,14 +65,14 @@ def remote(server: Server, name: str = "set.zip", md5: str = MD5) -> dict[str, t
 
 
 def test_a_file_is_fetched_once(server, tmp_path):
-    folder = fetch("birds", tmp_path, remote(server))
-    assert folder == tmp_path / "downloads" / "birds"
-    assert [path.name for path in folder.iterdir()] == ["set.zip"]
-    assert (folder / "set.zip").read_bytes() == CONTENT
+    file = fetch("birds", tmp_path, remote(server))
+    assert file == tmp_path / "downloads" / "birds" / "set.zip"
+    assert list(file.parent.iterdir()) == [file]
+    assert file.read_bytes() == CONTENT
     fetch("birds", tmp_path, remote(server))
     assert server.asked == [None]
-    (folder / "set.zip").write_bytes(CONTENT[:-1])  # damaged since: fetched again
-    assert (fetch("birds", tmp_path, remote(server)) / "set.zip").read_bytes() == CONTENT
+    file.write_bytes(CONTENT[:-1])  # damaged since: fetched again
+    assert fetch("birds", tmp_path, remote(server)).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -86,9 +86,9 @@ def test_what_is_broken_off_is_continued(server, tmp_path, ranges):
     with pytest.raises(InputError, match=f"it goes on after the {CUT * (1 + ranges):,} bytes"):
         fetch("birds", tmp_path, remote(server))
     server.cut = None
-    folder = fetch("birds", tmp_path, remote(server))
-    assert (folder / "set.zip").read_bytes() == CONTENT
-    assert [path.name for path in folder.iterdir()] == ["set.zip"]
+    file = fetch("birds", tmp_path, remote(server))
+    assert file.read_bytes() == CONTENT
+    assert list(file.parent.iterdir()) == [file]
     assert server.asked == [None, f"bytes={CUT}-", f"bytes={CUT * (1 + ranges)}-"]
 
 
@@ -96,7 +96,7 @@ def test_one_that_was_broken_off_after_its_last_byte(server, tmp_path):
     part = tmp_path / "downloads" / "birds" / "set.zip.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT)
-    assert (fetch("birds", tmp_path, remote(server)) / "set.zip").read_bytes() == CONTENT
+    assert fetch("birds", tmp_path, remote(server)).read_bytes() == CONTENT
     assert server.asked == ["bytes=3000000-"]
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_keeps_what_is_there(server, tmp_path, monkeypatch):
     have = part.read_bytes()
     assert 0 < len(have) < len(CONTENT)
     assert have == CONTENT[: len(have)]
-    assert (fetch("birds", tmp_path, remote(server)) / "set.zip").read_bytes() == CONTENT
+    assert fetch("birds", tmp_path, remote(server)).read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={len(have)}-"]
 
 
@@ -131,7 +131,7 @@ def test_another_file_is_refused_and_not_kept(server, tmp_path):
     part.write_bytes(b"something else")  # half of another file: found by the hash, and then begun again
     with pytest.raises(InputError, match="its md5 is another: try again"):
         fetch("birds", tmp_path, remote(server))
-    assert (fetch("birds", tmp_path, remote(server)) / "set.zip").read_bytes() == CONTENT
+    assert fetch("birds", tmp_path, remote(server)).read_bytes() == CONTENT
 
 
 def test_a_refusal_and_no_connection_are_named(server, tmp_path):
