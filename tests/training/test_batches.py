@@ -36,6 +36,24 @@ def test_a_batch_does_not_depend_on_those_before_it() -> None:
     assert resumed.state_dict() == {"next": 9}
 
 
+def test_rotations_are_classes_of_their_own() -> None:
+    """Images with one bright corner: where it is says how they were turned, and the label must say the same."""
+    pixels = np.zeros((10, 3, 2, 2), dtype=np.uint8)
+    pixels[:, :, 0, 0] = np.arange(1, 11)[:, None]
+    batches = list(classification_batches(pixels, LABELS // 2, 7, epochs=1, seed=1, rotations=True))
+    assert len(batches) == 5
+    corner = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (0, 1)}  # of quarter turns against the clock
+    seen = set()
+    for batch in batches:
+        for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+            turn, own = divmod(label, 5)
+            bright = int(image[0][corner[turn]])
+            assert (bright - 1) // 2 == own
+            assert int(image.sum()) == 3 * bright
+            seen.add((bright, turn))
+    assert len(seen) == 35  # of 40, none twice
+
+
 def test_seeds_differ_by_run_and_step() -> None:
     seeds = {draw_seed(seed, step) for seed in range(10) for step in range(100)}
     assert len(seeds) == 1000

@@ -77,26 +77,38 @@ class Batches:
 
 
 def classification_batches(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int64], batch_size: int, epochs: int, seed: int
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    *,
+    rotations: bool = False,
 ) -> Batches:
     """Shuffled passes over all images; the remainder of each pass that fills no batch is left out.
+
+    With `rotations` each image also comes turned by 90, 180 and 270 degrees, as images of three more sets of classes,
+    whose labels follow those of the first.
 
     >>> batches = classification_batches(np.zeros((10, 3, 4, 4), np.uint8), np.arange(10), 3, epochs=2, seed=0)
     >>> len(batches), next(iter(batches)).images.shape
     (6, torch.Size([3, 3, 4, 4]))
     """
-    batch_size = min(batch_size, len(labels))
-    per_epoch = len(labels) // batch_size
+    count, classes = len(labels) * (4 if rotations else 1), int(labels.max()) + 1
+    batch_size = min(batch_size, count)
+    per_epoch = count // batch_size
     orders: dict[int, NDArray[np.int64]] = {}  # of the present epoch only
 
     def make(step: int) -> Batch:
         epoch, place = divmod(step, per_epoch)
         if epoch not in orders:
             orders.clear()
-            orders[epoch] = np.argsort(_words(seed, ORDER, epoch, len(labels)), kind="stable")
-        indices = orders[epoch][place * batch_size : (place + 1) * batch_size]
+            orders[epoch] = np.argsort(_words(seed, ORDER, epoch, count), kind="stable")
+        turns, indices = np.divmod(orders[epoch][place * batch_size : (place + 1) * batch_size], len(labels))
         images = squares(pixels, indices)  # (B, 3, S, S)
-        return Batch(step, draw_seed(seed, step), images, torch.from_numpy(labels[indices]))
+        for turn in range(1, 4) if rotations else ():
+            images[turns == turn] = images[turns == turn].rot90(turn, (2, 3))
+        return Batch(step, draw_seed(seed, step), images, torch.from_numpy(labels[indices] + turns * classes))
 
     return Batches(make, per_epoch * epochs)
 

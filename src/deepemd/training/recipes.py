@@ -179,6 +179,8 @@ class PretrainRecipe:
         weight_decay: of all parameters.
         schedule: how lr falls.
         label_smoothing: share of the target that is spread over all classes.
+        rotations: turn every image by 90, 180 and 270 degrees too, as classes of their own; the custom for handwritten
+            characters. An epoch is four times as long.
         augmentation: how images vary.
         validation: the episodes that pick the best checkpoint.
 
@@ -192,6 +194,7 @@ class PretrainRecipe:
     weight_decay: float = 5e-4
     schedule: Schedule = field(default_factory=Schedule)
     label_smoothing: float = 0.0
+    rotations: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=Validation)
 
