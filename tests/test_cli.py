@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it teaches, what it refuses, and with which exit code."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -112,10 +113,34 @@ def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatc
     assert (tmp_path / "report.json").is_file()
 
 
+def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
+    options = ["--n_way", "2,3", "--n_shot", "1,2", "--n_query", 3, "--n_episodes", 10, "--regions", "grid:2,1"]
+    files = ["--out", tmp_path / "r.json", "--curve", tmp_path / "c.png", "--picture", tmp_path / "m.png"]
+    method = ["--method", "deepemd,deepemd-average,protonet-cosine"]
+    code, out, _ = _run(capsys, "evaluate", model, f"{photos}:val,{photos}", *options, *method, *files)
+    assert code == 0
+    found = json.loads((tmp_path / "r.json").read_text())["evaluations"]
+    assert [
+        (e["fingerprint"]["name"].split("/")[1], e["episodes"]["n_way"], e["episodes"]["n_shot"]) for e in found
+    ] == [(split, way, shot) for split in ("val", "novel") for way in (2, 3) for shot in (1, 2)]
+    assert all(e["regions"] == {"name": "grid", "levels": [2, 1], "ratio": 2.0} for e in found)
+    assert set(found[0]["difference"]) == {"DeepEMD, mean over shots", "ProtoNet (cosine)"}
+    assert "DeepEMD minus it, paired" in out
+    assert min((tmp_path / name).stat().st_size for name in ("c.png", "m.png")) > 10_000
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (["--n_way", 6], "n_way: 6 classes asked for, but there are 5"),
+        (["--n_way", "5,6", "--n_query", 3], "n_way: 6 classes asked for, but there are 5"),
+        (["--n_shot", "1;5"], "n_shot is '1;5': a number, or several with commas between them"),
+        (["--method", "deepemd,best"], "method: there is no 'best'; choose from all, deepemd"),
+        (["--regions", "cells"], "regions is 'cells': write fcn, fcn:2,1"),
+        (["--regions", "sampling:0"], "patches is 0: at least 1"),
+        (["--regions", "grid:500", "--n_query", 3], "levels holds 500, but an image is only"),
+        (["--sfc.lr", "-1"], "sfc.lr is -1.0: it must be above 0"),
         (["--n_query", 8], "has 8 images, but 1 support + 8 query images are asked for"),
         (["--n_episodes", 0], "n_episodes and n_query must be at least 1"),
         (["--split", "all"], "has no split 'all'; choose one of base, val, novel"),

@@ -146,4 +146,4 @@ def test_impossible_episodes_are_refused_before_the_work(greek, model):
     with pytest.raises(InputError, match="n_way: 24 classes asked for, but there are 23"):
         evaluate(model, greek, Episodes(n_way=24))
     with pytest.raises(InputError, match="must be at least 1"):
-        evaluate(model, greek, Episodes(n_query=0))
+        Episodes(n_query=0)

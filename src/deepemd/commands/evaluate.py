@@ -87,14 +87,14 @@ def evaluate(
                 raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
             with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
                 file.parent.mkdir(parents=True, exist_ok=True)
-    network = DeepEMD.load(model, device=choose_device(device))
-    if regions is not None:
-        network.regions = parse_regions(regions)
-    sets = _sets(data, split, root)
     settings = [
         Episodes(way, shot, n_query, n_episodes, seed)
         for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))
     ]
+    network = DeepEMD.load(model, device=choose_device(device))
+    if regions is not None:
+        network.regions = parse_regions(regions)
+    sets = _sets(data, split, root)
     for episodes in settings:  # whatever cannot be done is refused before the long work
         choose(method, network, n_shot=episodes.n_shot, sfc=sfc)
         for images in sets.values():

@@ -45,6 +45,10 @@ class Episodes:
     n_episodes: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.n_episodes < 1 or self.n_query < 1:
+            raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
+
     def sampler(self, images: Images) -> EpisodeSampler:
         """The episodes over a split."""
         return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
@@ -224,8 +228,6 @@ def evaluate(
     Source: section 5.2 of the paper; the baselines are those of its tables.
     """
     episodes = episodes or Episodes()
-    if episodes.n_episodes < 1 or episodes.n_query < 1:
-        raise InputError(f"n_episodes and n_query must be at least 1, got {episodes.n_episodes} and {episodes.n_query}")
     sampler = episodes.sampler(images)  # refuses impossible episodes before the long work
     methods = choose(method, model, n_shot=episodes.n_shot, sfc=sfc)
     began = time.perf_counter()

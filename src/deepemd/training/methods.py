@@ -1,5 +1,6 @@
 """The methods that an evaluation compares, each by a name: query nodes and the nodes of all shots in, logits out."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -43,6 +44,11 @@ class SFC:
     lr: float = 100.0
     batch_size: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "lr", "batch_size"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"sfc.{name} is {getattr(self, name)}: it must be above 0")
 
 
 @dataclass(frozen=True)
