@@ -95,8 +95,18 @@ class Descent:
 
     def step(self, some: Tensor) -> None:
         """A step down the mean loss of some (q,) of the shots of each episode."""
-        (episodes, _, channels), (n_way, m), q, n = self.v.shape, self.shape, len(some), self.rho.shape[2]
         rows = self.rows.index_select(1, some.to(self.rows.device)).flatten(1, 2)  # (E, q (n + 1), C)
+        weights, k, along = self._gradient(some, rows)
+        keep, take = (self.momentum, 1 - self.dampening) if self.begun else (0.0, 1.0)  # the first is not damped
+        self.velocity.baddbmm_(weights, rows, beta=keep, alpha=take)  # (E, W m, C)
+        self.velocity.addcmul_(k[..., None], self.v, value=-take)
+        self.velocity.add_(along[..., None], alpha=take)
+        self.v.add_(self.velocity, alpha=-self.lr)
+        self.begun = True
+
+    def _gradient(self, some: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """dloss/dv as what multiplies the rows (E, W m, q (n + 1)), -v (E, W m), and 1 (E, W m)."""
+        (episodes, _, channels), (n_way, m), q, n = self.v.shape, self.shape, len(some), self.rho.shape[2]
         products = torch.bmm(rows, self.v.transpose(1, 2)).view(episodes, q, n + 1, n_way, m)  # y_i . v_j, u^ . v_j
         yv = products[:, :, :n]  # (E, q, n, W, m)
         nu = self.v.mean(-1)  # (E, W m)
@@ -124,7 +134,7 @@ class Descent:
         x = gradient[:, :, :n]  # (E, q, n, W, m)
         torch.mul(solution.plan.transpose(2, 3), -g[:, :, None, :, None] / r_j, out=x)
         k = (x * yv).sum((1, 2)).flatten(1) / r.square()  # (E, W m)
-        along = k * nu  # (E, W m): of 1
+        along = k * nu  # (E, W m): h, and k nu, as -k w = -k v + k nu 1
         if self.uniform or self.detach_weights:
             gradient[:, :, n] = 0
         else:
@@ -135,10 +145,4 @@ class Descent:
             gradient[:, :, n] = e
             along = (along.view(episodes, n_way, m) + torch.einsum("eqwi,eqi->ew", d, mu)[..., None]).flatten(1)
 
-        weights = gradient.view(episodes, q * (n + 1), n_way * m).transpose(1, 2)  # (E, W m, q (n + 1))
-        keep, take = (self.momentum, 1 - self.dampening) if self.begun else (0.0, 1.0)  # the first is not damped
-        self.velocity.baddbmm_(weights, rows, beta=keep, alpha=take)  # (E, W m, C)
-        self.velocity.addcmul_(k[..., None], self.v, value=-take)
-        self.velocity.add_(along[..., None], alpha=take)
-        self.v.add_(self.velocity, alpha=-self.lr)
-        self.begun = True
+        return gradient.view(episodes, q * (n + 1), n_way * m).transpose(1, 2), k, along
