@@ -3,8 +3,8 @@
     python benchmarks/miniimagenet.py runs/meta/best     # writes benchmarks/results/miniimagenet-regions.json
     python benchmarks/docs.py                            # puts its tables into docs/results.md
 
-Each row is what `deepemd evaluate MODEL miniimagenet:val --regions R --n_shot K --method all` gives. What has been
-measured is kept after each row; run it again to go on.
+Each row is what `deepemd evaluate MODEL miniimagenet:val --regions R --n_shot K --method all --sfc.lr 10` gives; the
+rate is that of the sweep in docs/sfc.md. What has been measured is kept after each row; run it again to go on.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from deepemd.nodes import parse_regions
 from deepemd.training.device import choose_precision
 from deepemd.training.embed import embed
 from deepemd.training.evaluate import Episodes, evaluate
+from deepemd.training.methods import SFC
 
 RESULTS = Path(__file__).parent / "results" / "miniimagenet-regions.json"
 REGIONS = ("fcn", "fcn:2,1", "grid:3,2", "sampling:9", "sampling:25")
@@ -42,7 +43,7 @@ def main() -> None:
         nodes = embed(model, images, bf16=bf16)
         for shots in missing:
             episodes = Episodes(n_shot=shots, n_episodes=EPISODES[shots])
-            found = evaluate(model, images, episodes, method="all", nodes=nodes)
+            found = evaluate(model, images, episodes, method="all", sfc=SFC(lr=10), nodes=nodes)
             if not found.complete:
                 raise KeyboardInterrupt
             report["rows"][f"{regions} {shots}"] = found.as_dict()
