@@ -80,7 +80,7 @@ def test_a_planted_embedding_is_classified_perfectly(greek, model):
 
 def test_with_one_shot_the_ways_to_join_shots_are_left_out(model):
     one, two = (choose("all", model, n_shot=n) for n in (1, 2))
-    assert set(two) - set(one) == {"DeepEMD, mean over shots", "DeepEMD, nearest shot"}
+    assert set(two) - set(one) == {"DeepEMD, mean over shots", "DeepEMD, nearest shot", "MatchingNet"}
     assert list(choose("linear, protonet,deepemd", model, n_shot=1)) == [
         *("linear classifier", "ProtoNet (cosine)", "ProtoNet (centred cosine)", "ProtoNet (Euclidean)", "DeepEMD"),
     ]

@@ -53,7 +53,8 @@ def evaluate(
         n_query: images to classify of each class.
         n_episodes: how many; the paper takes 5,000 for one shot and 600 for more.
         method: what to compare; the others are compared with the first. all, or some of deepemd, deepemd-sfc,
-            deepemd-average, deepemd-nearest, uniform, sinkhorn, protonet, local-knn, fusion, cosine-classifier, linear.
+            deepemd-average, deepemd-nearest, uniform, sinkhorn, protonet, local-knn, matching-net, fusion,
+            cosine-classifier, linear.
             deepemd takes the mean of the shots' node sets, deepemd-sfc fits a node set to them.
         regions: how an image becomes nodes, such as fcn, fcn:2,1, grid:3,2 or sampling:25; the model's own by default.
         sfc: how deepemd-sfc is fitted.

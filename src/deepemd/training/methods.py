@@ -17,6 +17,7 @@ from deepemd.matching import (
     fusion_logits,
     linear_logits,
     local_knn_logits,
+    matching_net_logits,
     mean_over_shots,
     nearest_shot,
     protonet_logits,
@@ -57,7 +58,7 @@ class Method:
 
     title: str
     make: Callable[[DeepEMD, SFC], Logits]
-    several_shots: bool = False  # with one shot it is DeepEMD itself
+    several_shots: bool = False  # with one shot it is another of the methods
 
 
 def _deepemd(model: DeepEMD, _: SFC) -> Logits:
@@ -114,6 +115,11 @@ def _of_all_nodes(head: Logits) -> Callable[[DeepEMD, SFC], Logits]:
     return lambda _model, _sfc: lambda query, shots: head(query, shots.transpose(1, 2).flatten(2, 3))
 
 
+def _local_knn(query: Tensor, support: Tensor, *, centred: bool) -> Tensor:
+    """Of three neighbours, or as many as there are."""
+    return local_knn_logits(query, support, k=min(3, support.shape[-2]), centred=centred)
+
+
 def _fitted(head: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     """A classifier that is fitted to the single shots."""
 
@@ -144,9 +150,9 @@ METHODS: Mapping[str, Method] = {
     "protonet-centred": Method("ProtoNet (centred cosine)", _of_means(partial(protonet_logits, centred=True))),
     "protonet-euclidean": Method("ProtoNet (Euclidean)", _of_means(partial(protonet_logits, similarity="euclidean"))),
     "local-knn-1": Method("local k-NN (k = 1)", _of_all_nodes(local_knn_logits)),
-    "local-knn-3": Method(
-        "local k-NN (k = 3)", _of_all_nodes(lambda q, s: local_knn_logits(q, s, k=min(3, s.shape[-2])))
-    ),
+    "local-knn-3": Method("local k-NN (k = 3)", _of_all_nodes(partial(_local_knn, centred=False))),
+    "local-knn-centred": Method("local k-NN (k = 3, centred)", _of_all_nodes(partial(_local_knn, centred=True))),
+    "matching-net": Method("MatchingNet", _fitted(matching_net_logits), several_shots=True),
     "fusion": Method("prediction fusion", _of_means(fusion_logits)),
     "cosine-classifier": Method("cosine classifier", _fitted(cosine_classifier_logits)),
     "linear": Method("linear classifier", _fitted(linear_logits)),
@@ -161,7 +167,7 @@ def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -
         names: names of ``METHODS`` with commas between them; what some begin with (``protonet``, ``local-knn``) stands
             for all of these, and ``all`` for everything.
         model: whose temperature and weights the methods take.
-        n_shot: with one shot, ``all`` leaves out what then is DeepEMD itself.
+        n_shot: with one shot, ``all`` leaves out what then is the same as another.
         sfc: settings of ``deepemd-sfc``.
 
     Raises:
@@ -169,7 +175,7 @@ def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -
 
     >>> from deepemd import conv4
     >>> list(choose("deepemd,local-knn", DeepEMD(conv4()), n_shot=1))
-    ['DeepEMD', 'local k-NN (k = 1)', 'local k-NN (k = 3)']
+    ['DeepEMD', 'local k-NN (k = 1)', 'local k-NN (k = 3)', 'local k-NN (k = 3, centred)']
     """
     chosen: dict[str, Logits] = {}
     for name in (part.strip() for part in names.split(",")):
