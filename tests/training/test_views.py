@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, Grid, Sampling, conv4
+from deepemd.apps.plots import match, matches_picture
 from deepemd.data import Images, load
 from deepemd.errors import InputError
 from deepemd.training.embed import embed
@@ -132,3 +133,18 @@ def test_what_does_not_fit_is_refused(photos, model):
         embed(model, photos)
     with pytest.raises(InputError, match="max_side is 0"):
         DeepEMD(conv4(), FCN(), max_side=0)
+
+
+def test_pictures_draw_the_boxes_of_the_nodes(photos, model, tmp_path):
+    one = {}
+    for regions in (FCN(), Grid((3, 2)), Sampling(4)):
+        model.regions = regions
+        pair = np.array([5, 1])
+        one[regions] = found = match(model, photos.image(5), photos.image(1), seed=2, indices=pair)
+        assert found.overlapping == (regions != FCN())
+        assert found.query.size == found.support.size == (61, 122)
+        assert np.array_equal(found.query_boxes, model.boxes([(122, 61)], seed=2, indices=[5])[0])
+        assert np.array_equal(found.support_boxes, model.boxes([(122, 61)], seed=2, indices=[1])[0])
+        assert found.plan.shape == (len(found.query_boxes), len(found.support_boxes))
+        assert found.plan.sum() == pytest.approx(1, abs=1e-5)
+    assert matches_picture([one[Grid((3, 2))], one[FCN()]], tmp_path / "p.png").stat().st_size > 10_000

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Match", "accuracy_curves", "example_matches", "learning_curve", "match", "matches_picture"]
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
+_PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
 _SHADE = (0.05, 0.07, 0.2)
 
 
@@ -52,6 +53,12 @@ class Match:
     plan: NDArray[np.float64]
     similarity: float
     title: str = ""
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether the boxes of the nodes lie over each other, as patches and the levels of a pyramid do."""
+        sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
+        return float(sides.prod(1).sum()) > 1.2 * self.query.width * self.query.height
 
 
 def match(
@@ -90,7 +97,8 @@ def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, co
 def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
     """Draw matches: query and support side by side, the strongest flows as lines between them.
 
-    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh.
+    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh. Of nodes
+    that overlap, such as patches, the four strongest flows are drawn as pairs of boxes of one colour.
 
     Args:
         matches: at least one.
@@ -112,7 +120,7 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         _image(right, one.support, one.support_boxes, one.b)
         left.set_title("query", fontsize=8, color=_QUERY, pad=3)
         right.set_title("support", fontsize=8, color=_SUPPORT, pad=3)
-        _flows(left, right, one, flows)
+        (_pairs if one.overlapping else _flows)(left, right, one, flows)
         middle = (left.get_position().x0 + right.get_position().x1) / 2
         figure.text(middle, left.get_position().y1 + 0.11 / rows, one.title, ha="center", va="bottom", fontsize=9)
     return _save(figure, path)
@@ -149,6 +157,24 @@ def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
     for axes, boxes, colour in ((left, one.query_boxes, _QUERY), (right, one.support_boxes, _SUPPORT)):
         centres = boxes.reshape(-1, 2, 2).mean(1)
         axes.plot(*centres.T, ".", color=colour, markersize=3)
+
+
+def _pairs(left: "Axes", right: "Axes", one: Match, count: int) -> None:
+    from matplotlib.patches import ConnectionPatch, Rectangle
+
+    strongest = np.argsort(one.plan, axis=None)[::-1][: min(count, len(_PAIRS))]
+    for k, colour in zip(strongest, _PAIRS, strict=False):
+        i, j = np.unravel_index(k, one.plan.shape)
+        if one.plan[i, j] <= 0:
+            continue
+        ends: list[Any] = []
+        for axes, (x0, y0, x1, y1) in ((left, one.query_boxes[i]), (right, one.support_boxes[j])):
+            corner = (float(x0), float(y0))
+            box = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.8, clip_on=False)
+            axes.add_patch(box)
+            ends.append((x1 if axes is left else x0, (y0 + y1) / 2))
+        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "color": colour}
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=0.5 + 2 * one.plan[i, j] / one.plan.max(), **line))
 
 
 def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
