@@ -61,7 +61,7 @@ A first try, on any machine, without a download: deepemd demo
 
 def overview() -> str:
     """What ``deepemd --help`` prints; made without importing anything heavy."""
-    return _OVERVIEW.format(commands="\n".join(f"  {name:<17} {c.summary}" for name, c in COMMANDS.items()))
+    return _OVERVIEW.format(commands="\n".join(f"  {name:<18} {c.summary}" for name, c in COMMANDS.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
 def _unknown(name: str) -> tuple[str, str]:
     within = [command for command in COMMANDS if command.startswith(f"{name.split()[0]} ")]
     if within:
-        listed = "\n".join(f"  deepemd {command:<17} {COMMANDS[command].summary}" for command in within)
+        listed = "\n".join(f"  deepemd {command:<18} {COMMANDS[command].summary}" for command in within)
         return f"'{name}' is not a whole command; choose one of", listed
     return f"there is no command '{name}'; choose one of", ", ".join(COMMANDS)
 

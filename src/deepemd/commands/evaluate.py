@@ -23,8 +23,8 @@ def evaluate(
     model: Path,
     data: str,
     split: Split = "novel",
-    n_way: str = "5",
-    n_shot: str = "1",
+    n_way: int | str = 5,
+    n_shot: int | str = 1,
     n_query: int = 15,
     n_episodes: int = 1000,
     method: str = METHOD,
@@ -152,9 +152,9 @@ def _sets(data: str, split: str, root: Path | None) -> "dict[str, Images]":
     return found
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _numbers(option: str, text: int | str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(part) for part in str(text).split(",")]
     except ValueError as error:
         raise InputError(
             f"{option} is {text!r}: a number, or several with commas between them, such as 5,10"
