@@ -131,8 +131,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
         way: {measure: torch.cat([part[measure] for part in parts]).numpy() for measure in MEASURES}
         for way, parts in found.items()
     }
-    print_of = index.images.fingerprint
-    return Ranking(values, shortlist, len(index.images.classes), len(index), print_of.sha256)
+    return Ranking(values, shortlist, len(index.images.classes), len(index), index.images.fingerprint.sha256)
 
 
 def _order(scores: Tensor, own: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ classes), ``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +27,16 @@ from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import CONFIG_FILE, WEIGHTS_FILE, DeepEMD
 from deepemd.training.embed import embed
+from deepemd.training.views import look
 
-__all__ = ["Hits", "Index", "build_index", "embedded", "open_index"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Hits", "Index", "build_index", "embed_files", "open_index"]
 
 FORMAT = 1  # of index.json
 _INDEX_FILE = "index.json"
+_CANDIDATE_BYTES = 32_000_000  # of node sets that are matched together
 _REMEDY = "make the index again with --force (force=True)"
 
 
@@ -64,18 +69,25 @@ class Index:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def _units(self) -> Tensor:
+        """The pooled embeddings, centred over their channels and scaled to length 1: (N, C)."""
+        return unit_centred(self.pooled)
+
     def cosines(self, nodes: Tensor) -> Tensor:
         """Cosine of pooled embeddings, centred over their channels: nodes (Q, n, C) -> (Q, N)."""
-        return unit_centred(nodes.mean(1)) @ unit_centred(self.pooled).T
+        return unit_centred(nodes.mean(1)) @ self._units.T
 
     def similarities(self, nodes: Tensor, candidates: Tensor) -> Tensor:
         """1 - EMD of each query with candidates of its own: nodes (Q, n, C), candidates int64 (Q, K) -> (Q, K)."""
+        together = max(1, _CANDIDATE_BYTES // (4 * nodes[0].numel() * candidates.shape[1]))
         rows = []
         with torch.inference_mode():
-            for one, some in zip(nodes, candidates, strict=True):  # one query at a time: K node sets in memory
-                support = torch.from_numpy(self.nodes[some.numpy()]).float()  # (K, n, C)
-                rows.append(emd_logits(one[None], support, temperature=1.0, weights=self.model.weights)[0])  # (K,)
-        return torch.stack(rows)
+            for some, theirs in zip(nodes.split(together), candidates.split(together), strict=True):
+                support = torch.from_numpy(self.nodes[theirs.numpy()]).float()  # (q, K, n, C)
+                logits = emd_logits(some[:, None], support, temperature=1.0, weights=self.model.weights)  # (q, 1, K)
+                rows.append(logits[:, 0])
+        return torch.cat(rows)
 
     def search(self, nodes: Tensor, *, top: int = 10, shortlist: int = 100) -> Hits:
         """Find the images that are most like each query.
@@ -207,17 +219,13 @@ def open_index(path: Path) -> Index:
     return Index(path, DeepEMD.load(path / "model"), images, nodes, torch.from_numpy(pooled))
 
 
-@contextmanager
-def embedded(model: DeepEMD, files: Sequence[Path]) -> Iterator[tuple[Images, Tensor]]:
-    """Read image files and embed them as an index does: the images, for as long as the block lasts, and their nodes.
+def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], Tensor]:
+    """Decode image files, and embed them as an index does: the pictures and their nodes (Q, n, C).
 
     Raises:
         InputError: a file is missing or no image.
     """
-    for file in files:
-        decode(file, str(file))  # said before anything is done
-    labels, names = np.zeros(len(files), np.int64), tuple(map(str, files))
-    draft = Draft(("query",), labels, names, lambda i: files[i].read_bytes())
-    with tempfile.TemporaryDirectory(prefix="deepemd-") as folder:
-        (images,) = write_store(Path(folder) / "images", "queries", {"all": draft}, {}).splits.values()
-        yield images, embed(model, images)  # (Q, n, C)
+    pictures = [decode(file, str(file)) for file in files]
+    with torch.inference_mode():
+        views = (look(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
+        return pictures, torch.cat([model.eval().embed(*view) for view in views])  # (Q, n, C)

@@ -8,11 +8,14 @@ from deepemd.files import writable
 from deepemd.training.device import Precision
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from deepemd.apps.report import Grid
     from deepemd.apps.retrieval import Hits, Index
-    from deepemd.data import Images
 
 __all__ = ["retrieve_evaluate", "retrieve_index", "retrieve_query"]
+
+_SHOWN = 4  # hits of a query that are drawn
 
 
 def retrieve_index(
@@ -68,28 +71,28 @@ def retrieve_query(
     from rich.console import Console
 
     from deepemd.apps.report import Page, write_page
-    from deepemd.apps.retrieval import embedded, open_index
+    from deepemd.apps.retrieval import embed_files, open_index
 
     if out is not None:  # before the work
         _refuse_folder("out", out, "result.html")
     opened, console = open_index(index), Console()
-    with embedded(opened.model, images) as (queries, nodes):
-        hits = opened.search(nodes, top=top, shortlist=shortlist)
-        grids = [_grid(opened, queries, hits, q) for q in range(len(queries))]
-        for grid in grids:
-            console.print(grid.rich())
-        if out is not None:
-            pictures = dict(_picture(opened, queries, hits, q, out) for q in range(len(queries)))
-            f = opened.images.fingerprint
-            notes = {"index": str(index), "images": f"{f.name}, {f.images:,} images, sha256 {f.sha256}"}
-            lead = (
-                f"The {len(hits.images[0])} images most like the query, among {len(opened):,}, in the order of the "
-                "Earth Mover's Distance between their parts. Lines are its strongest flows.",
-            )
-            console.print(f"page: {write_page(Page('deepemd retrieve', lead, grids, pictures, notes), out)}")
+    pictures, nodes = embed_files(opened.model, images)
+    hits = opened.search(nodes, top=top, shortlist=shortlist)
+    grids = [_grid(opened, f"Like {name}", hits, q) for q, name in enumerate(images)]
+    for grid in grids:
+        console.print(grid.rich())
+    if out is not None:
+        shown = {f"{q + 1}: {name}": _picture(opened, pictures[q], hits, q, out) for q, name in enumerate(images)}
+        f = opened.images.fingerprint
+        notes = {"index": str(index), "images": f"{f.name}, {f.images:,} images, sha256 {f.sha256}"}
+        lead = (
+            f"The {len(hits.images[0])} images most like the query, among {len(opened):,}, in the order of the Earth "
+            f"Mover's Distance between their parts; pictures of the best {min(_SHOWN, len(hits.images[0]))}.",
+        )
+        console.print(f"page: {write_page(Page('deepemd retrieve', lead, grids, shown, notes), out)}", highlight=False)
 
 
-def _grid(index: "Index", queries: "Images", hits: "Hits", q: int) -> "Grid":
+def _grid(index: "Index", title: str, hits: "Hits", q: int) -> "Grid":
     """What was found for one query."""
     from deepemd.apps.report import Grid
 
@@ -97,25 +100,23 @@ def _grid(index: "Index", queries: "Images", hits: "Hits", q: int) -> "Grid":
         [str(place), index.images.names[i], index.images.classes[index.images.labels[i]], f"{s:.3f}", f"{c:.3f}"]
         for place, (i, s, c) in enumerate(zip(*(part[q].tolist() for part in hits), strict=True), 1)
     ]
-    return Grid(f"Like {queries.names[q]}", ["", "image", "class", "1 - EMD", "pooled cosine"], rows)
+    return Grid(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows)
 
 
-def _picture(index: "Index", queries: "Images", hits: "Hits", q: int, out: Path) -> tuple[str, Path]:
-    """The caption and the picture of one query's best hits."""
+def _picture(index: "Index", query: "Image", hits: "Hits", q: int, out: Path) -> Path:
+    """Draw how one query was matched with its best hits, beside the page."""
     import numpy as np
 
     from deepemd.apps.plots import match, matches_picture
 
     matches = []
-    for place, (i, similarity) in enumerate(
-        zip(hits.images[q, :4].tolist(), hits.similarity[q].tolist(), strict=False)
-    ):
-        label = index.images.classes[index.images.labels[i]]
-        title = f"{place + 1}: {label}, similarity {similarity:.2f}".replace("$", r"\$")
-        indices = np.array([q, i])  # of patches that were sampled
-        matches.append(match(index.model, queries.image(q), index.images.image(i), title=title, indices=indices))
-    path = matches_picture(matches, out.with_name(f"{out.stem}_{q + 1}.png"))
-    return f"{q + 1}: {queries.names[q]} and the images most like it", path
+    for place, (i, similarity) in enumerate(zip(hits.images[q].tolist(), hits.similarity[q].tolist(), strict=True), 1):
+        if place <= _SHOWN:
+            label = index.images.classes[index.images.labels[i]].replace("$", r"\$")  # no formulas
+            title = f"{place}: {label}, similarity {similarity:.2f}"
+            indices = np.array([q, i])  # of patches that were sampled
+            matches.append(match(index.model, query, index.images.image(i), title=title, indices=indices))
+    return matches_picture(matches, out.with_name(f"{out.stem}_{q + 1}.png"))
 
 
 def retrieve_evaluate(
