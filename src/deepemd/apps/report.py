@@ -27,12 +27,14 @@ class Grid:
     def rich(self) -> "Table":
         """For the terminal."""
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=self.title, title_justify="left", title_style="bold")
+        # Text, because names of files and classes may hold what a string would take for markup.
+        table = Table(title=Text(self.title, "bold"), title_justify="left")
         for k, head in enumerate(self.heads):
             table.add_column(head, justify="right" if k else "left")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         return table
 
     def html(self) -> str:

@@ -16,17 +16,18 @@ def data_list(root: Path | None = None) -> None:
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from deepemd.data import DATASETS, default_root, load, prepared
 
-    table = Table(title=f"prepared in {root or default_root()}", title_justify="left")
+    table = Table(title=Text(f"prepared in {root or default_root()}"), title_justify="left")
     for head in ("data set", "split", "classes", "images", "a class", "median size", "sha256"):
         table.add_column(head, justify="left" if head in ("data set", "split", "sha256") else "right")
     for folder in prepared(root):
         try:
             store = load(folder)
         except InputError:
-            table.add_row(folder.name, "damaged: prepare it again with --force")
+            table.add_row(Text(folder.name), "damaged: prepare it again with --force")
             continue
         for split, images in store.splits.items():
             f = images.fingerprint
@@ -34,11 +35,11 @@ def data_list(root: Path | None = None) -> None:
                 f"{f.per_class_min}" if f.per_class_min == f.per_class_max else f"{f.per_class_min}-{f.per_class_max}"
             )
             size = f"{f.median_width} x {f.median_height}"
-            table.add_row(folder.name, split, f"{f.classes}", f"{f.images:,}", each, size, f.sha256[:12])
+            table.add_row(Text(folder.name), split, f"{f.classes}", f"{f.images:,}", each, size, f.sha256[:12])
     console = Console()
     for name, about in DATASETS.items():
         console.print(f"[bold]{name}[/bold]  {about}")
-    console.print(table if table.row_count else f"nothing is prepared yet in {root or default_root()}")
+    console.print(table if table.row_count else Text(f"nothing is prepared yet in {root or default_root()}"))
 
 
 def data_prepare(

@@ -102,7 +102,7 @@ def evaluate(
             episodes.sampler(images)
     bf16 = choose_precision(precision, choose_device(device)) == "bf16-mixed"
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     evaluations: list[Evaluation] = []
     for images in sets.values():
         nodes = embed(network, images, seed=seed, bf16=bf16)

@@ -82,14 +82,14 @@ def retrieve_query(
     for grid in grids:
         console.print(grid.rich())
     if out is not None:
-        shown = {f"{q + 1}: {name}": _picture(opened, pictures[q], hits, q, out) for q, name in enumerate(images)}
+        shown = dict(_picture(opened, f"{images[q]}", pictures[q], hits, q, out) for q in range(len(images)))
         f = opened.images.fingerprint
         notes = {"index": str(index), "images": f"{f.name}, {f.images:,} images, sha256 {f.sha256}"}
         lead = (
             f"The {len(hits.images[0])} images most like the query, among {len(opened):,}, in the order of the Earth "
             f"Mover's Distance between their parts; pictures of the best {min(_SHOWN, len(hits.images[0]))}.",
         )
-        console.print(f"page: {write_page(Page('deepemd retrieve', lead, grids, shown, notes), out)}", highlight=False)
+        print(f"page: {write_page(Page('deepemd retrieve', lead, grids, shown, notes), out)}")
 
 
 def _grid(index: "Index", title: str, hits: "Hits", q: int) -> "Grid":
@@ -103,20 +103,25 @@ def _grid(index: "Index", title: str, hits: "Hits", q: int) -> "Grid":
     return Grid(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows)
 
 
-def _picture(index: "Index", query: "Image", hits: "Hits", q: int, out: Path) -> Path:
-    """Draw how one query was matched with its best hits, beside the page."""
+def _picture(index: "Index", name: str, query: "Image", hits: "Hits", q: int, out: Path) -> tuple[str, Path]:
+    """Draw, beside the page, how a query was matched with its best hits: the caption and the picture."""
     import numpy as np
 
     from deepemd.apps.plots import match, matches_picture
 
-    matches = []
-    for place, (i, similarity) in enumerate(zip(hits.images[q].tolist(), hits.similarity[q].tolist(), strict=True), 1):
-        if place <= _SHOWN:
-            label = index.images.classes[index.images.labels[i]].replace("$", r"\$")  # no formulas
-            title = f"{place}: {label}, similarity {similarity:.2f}"
-            indices = np.array([q, i])  # of patches that were sampled
-            matches.append(match(index.model, query, index.images.image(i), title=title, indices=indices))
-    return matches_picture(matches, out.with_name(f"{out.stem}_{q + 1}.png"))
+    best = hits.images[q, :_SHOWN].tolist()
+    matches = [
+        match(
+            index.model,
+            query,
+            index.images.image(i),
+            title=f"{place}: similarity {hits.similarity[q, place - 1]:.2f}",
+            indices=np.array([q, i]),  # of patches that were sampled
+        )
+        for place, i in enumerate(best, 1)
+    ]
+    classes = ", ".join(index.images.classes[index.images.labels[i]] for i in best)
+    return f"{q + 1}: {name}, and {classes}", matches_picture(matches, out.with_name(f"{out.stem}_{q + 1}.png"))
 
 
 def retrieve_evaluate(
@@ -143,10 +148,9 @@ def retrieve_evaluate(
     if out is not None:
         _refuse_folder("out", out, "report.json")
     ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
-    console = Console()
-    console.print(ranking.grid().rich())
+    Console().print(ranking.grid().rich())
     if out is not None:
-        console.print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}", highlight=False)
+        print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}")
 
 
 def _refuse_folder(option: str, file: Path, example: str) -> None:
