@@ -236,6 +236,7 @@ class DeepEMD(nn.Module):
         config = _read_config(folder)
         try:
             encoder = backbone(**config["backbone"])
+            config = {"max_side": 256, **config}  # models that were saved before there were patches
             settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights")
             model = cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
