@@ -1,25 +1,76 @@
-"""Put the tables of results/emd.json into docs/speed.md, and draw docs/pictures/emd-speed.png from it.
+"""Put what was measured into the docs: the tables of speed.md and results.md, and docs/pictures/emd-speed.png.
 
 deepemd bench emd --out benchmarks/results/emd.json
+python benchmarks/miniimagenet.py MODEL
 python benchmarks/docs.py
 """
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from deepemd.bench.picture import speed_picture
 from deepemd.bench.tables import markdown
 
 ROOT = Path(__file__).parent.parent
-PLACE = re.compile(r"(<!-- tables of benchmarks/results/emd.json -->\n).*?(<!-- end of the tables -->)", re.DOTALL)
+RESULTS = ROOT / "benchmarks" / "results"
+REGIONS = {
+    "fcn": "FCN",
+    "fcn:2,1": "FCN, pyramid (5,2,1)",
+    "grid:3,2": "Grid (3,2)",
+    "sampling:9": "Sampling 9",
+    "sampling:25": "Sampling 25",
+}
+
+
+def place(page: str, source: str, content: str) -> None:
+    """Put content between the two comments that name its source."""
+    path = ROOT / "docs" / page
+    between = re.compile(
+        rf"(<!-- tables of benchmarks/results/{source} -->\n).*?(<!-- end of the tables -->)", re.DOTALL
+    )
+    text = path.read_text()
+    if not between.search(text):
+        raise SystemExit(f"{path} has no place for the tables of {source}")
+    path.write_text(between.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text))
+
+
+def regions_tables(report: dict[str, Any]) -> str:
+    """For one and five shots: a row for each method, a column for each way to get nodes."""
+    tables = []
+    for shots in (1, 5):
+        found = {regions: report["rows"][f"{regions} {shots}"] for regions in REGIONS}
+        some = next(iter(found.values()))
+        tables.append(f"### 5-way {shots}-shot, {some['episodes']['n_episodes']:,} episodes\n")
+        tables.append("| method | " + " | ".join(REGIONS.values()) + " |\n|---" + "|---" * len(REGIONS) + "|")
+        for method in some["accuracy"]:
+            cells = [_cell(row, method) for row in found.values()]
+            tables.append(f"| {method} | " + " | ".join(cells) + " |")
+        tables.append("")
+    return "\n".join(tables).rstrip()
+
+
+def _cell(row: dict[str, Any], method: str) -> str:
+    """The accuracy, and what the first method is above it, paired; bold where the interval holds no zero."""
+    accuracy = row["accuracy"][method]
+    if method == row["compared_with"]:
+        return f"**{100 * accuracy['mean']:.2f}** ± {100 * accuracy['ci95']:.2f}"
+    d = row["difference"][method]
+    mean, ci95 = 100 * d["mean"], 100 * d["ci95"]
+    difference = f"{mean:+.2f} ± {ci95:.2f}"
+    return f"{100 * accuracy['mean']:.2f} ({f'**{difference}**' if abs(mean) > ci95 else difference})"
 
 
 def main() -> None:
-    report = json.loads((ROOT / "benchmarks" / "results" / "emd.json").read_text())
-    page = ROOT / "docs" / "speed.md"
-    page.write_text(PLACE.sub(lambda found: f"{found[1]}{markdown(report)}\n{found[2]}", page.read_text()))
+    report = json.loads((RESULTS / "emd.json").read_text())
+    place("speed.md", "emd.json", markdown(report))
     speed_picture(report, ROOT / "docs" / "pictures" / "emd-speed.png")
+    place(
+        "results.md",
+        "miniimagenet-regions.json",
+        regions_tables(json.loads((RESULTS / "miniimagenet-regions.json").read_text())),
+    )
 
 
 if __name__ == "__main__":

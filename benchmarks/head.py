@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 
+from deepemd import DeepEMD, emd_logits, resnet12
 from deepemd.bench.measure import peak_rise, processor, seconds, summary
 from deepemd.data import EpisodeSampler
-from deepemd.matching import emd_logits
-from deepemd.training.evaluate import METHODS, score, versions
+from deepemd.training.evaluate import score, versions
+from deepemd.training.methods import choose
 
 RESULTS = Path(__file__).parent / "results" / "head.json"
 
@@ -103,7 +104,8 @@ def bench_evaluation() -> dict:
     rates = []
     for seed in range(5):
         sampler = EpisodeSampler(labels, n_episodes=100, seed=seed)
-        rates.append(100 / seconds(lambda: score(nodes, sampler, {"DeepEMD": METHODS["DeepEMD"]})))  # noqa: B023
+        methods = choose("deepemd", DeepEMD(resnet12()), n_shot=1)
+        rates.append(100 / seconds(lambda: score(nodes, sampler, methods)))  # noqa: B023
     print(f"evaluation: {statistics.median(rates):.0f} episodes/s over cached embeddings", flush=True)
     return summary(rates)
 

@@ -137,7 +137,7 @@ def test_checkpoints(refused, photos, tmp_path, capsys):
     [
         (("--recipe.weight_decay", -1), "weight_decay is -1"),
         (("--recipe.label_smoothing", 2), "label_smoothing is 2"),
-        (("--recipe.model.pyramid", "[2]"), "pyramid level 2 repeats the 2 x 2 map"),
+        (("--recipe.model.regions", "fcn:2"), "pyramid level 2 repeats the 2 x 2 map"),
         (("--recipe.model.pools", 4, "--recipe.model.image_size", 8), "images of 8 x 8 are too small"),
         (("--recipe.validation.every", 2), "validation.every is 2: it must divide the 1 epochs"),
         (("--seed", -1), "seed is -1"),

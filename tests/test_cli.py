@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it teaches, what it refuses, and with which exit code."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -112,10 +113,34 @@ def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatc
     assert (tmp_path / "report.json").is_file()
 
 
+def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
+    options = ["--n_way", "2,3", "--n_shot", "1,2", "--n_query", 3, "--n_episodes", 10, "--regions", "grid:2,1"]
+    files = ["--out", tmp_path / "r.json", "--curve", tmp_path / "c.png", "--picture", tmp_path / "m.png"]
+    method = ["--method", "deepemd,deepemd-average,protonet-cosine"]
+    code, out, _ = _run(capsys, "evaluate", model, f"{photos}:val,{photos}", *options, *method, *files)
+    assert code == 0
+    found = json.loads((tmp_path / "r.json").read_text())["evaluations"]
+    assert [
+        (e["fingerprint"]["name"].split("/")[1], e["episodes"]["n_way"], e["episodes"]["n_shot"]) for e in found
+    ] == [(split, way, shot) for split in ("val", "novel") for way in (2, 3) for shot in (1, 2)]
+    assert all(e["regions"] == {"name": "grid", "levels": [2, 1], "ratio": 2.0} for e in found)
+    assert set(found[0]["difference"]) == {"DeepEMD, mean over shots", "ProtoNet (cosine)"}
+    assert "DeepEMD minus it, paired" in out
+    assert min((tmp_path / name).stat().st_size for name in ("c.png", "m.png")) > 10_000
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (["--n_way", 6], "n_way: 6 classes asked for, but there are 5"),
+        (["--n_way", "5,6", "--n_query", 3], "n_way: 6 classes asked for, but there are 5"),
+        (["--n_shot", "1;5"], "n_shot is '1;5': a number, or several with commas between them"),
+        (["--method", "deepemd,best"], "method: there is no 'best'; choose from all, deepemd"),
+        (["--regions", "cells"], "regions is 'cells': write fcn, fcn:2,1"),
+        (["--regions", "sampling:0"], "patches is 0: at least 1"),
+        (["--regions", "grid:500", "--n_query", 3], "levels holds 500, but an image is only"),
+        (["--sfc.lr", "-1"], "sfc.lr is -1.0: it must be above 0"),
         (["--n_query", 8], "has 8 images, but 1 support + 8 query images are asked for"),
         (["--n_episodes", 0], "n_episodes and n_query must be at least 1"),
         (["--split", "all"], "has no split 'all'; choose one of base, val, novel"),
@@ -142,6 +167,23 @@ def test_data_commands(capsys, photos, tmp_path):
     code, _, err = _run(capsys, "data", "verify", store)
     assert code == 2
     assert "is not whole" in err
+
+
+def test_bad_images_are_skipped_and_listed(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    for k in range(2):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "mine" / "a" / f"{k}.png")
+    (tmp_path / "mine" / "a" / "list.png").write_text("milk")
+    prepare = ["data", "prepare", tmp_path / "mine", "--root", tmp_path / "root"]
+    code, _, err = _run(capsys, *prepare)
+    assert (code, "or pass --skip-bad" in err) == (2, True)
+    for option in ("--skip-bad", "--skip_bad=true"):
+        code, out, err = _run(capsys, *prepare, option, "--force")
+        assert code == 0
+        assert "1 classes, 2 images" in out
+        assert "all: a/list.png: not an image that Pillow can read" in err
+        assert "1 bad images were left out" in err
 
 
 def test_warmup_says_what_was_there_and_where_it_lies(capsys):

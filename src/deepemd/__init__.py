@@ -12,21 +12,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepemd.emd import Transport, emd
     from deepemd.errors import InputError
-    from deepemd.matching import emd_logits
+    from deepemd.matching import emd_logits, fit_prototypes
     from deepemd.model import DeepEMD
-    from deepemd.nodes import FCN, conv4, resnet12
+    from deepemd.nodes import FCN, Grid, Sampling, conv4, resnet12
 
-__all__ = ["FCN", "DeepEMD", "InputError", "Transport", "conv4", "emd", "emd_logits", "resnet12"]
+__all__ = [
+    "FCN",
+    "DeepEMD",
+    "Grid",
+    "InputError",
+    "Sampling",
+    "Transport",
+    "conv4",
+    "emd",
+    "emd_logits",
+    "fit_prototypes",
+    "resnet12",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "DeepEMD": "deepemd.model",
     "FCN": "deepemd.nodes",
+    "Grid": "deepemd.nodes",
     "InputError": "deepemd.errors",
+    "Sampling": "deepemd.nodes",
     "Transport": "deepemd.emd",
     "conv4": "deepemd.nodes",
     "emd": "deepemd.emd",
     "emd_logits": "deepemd.matching",
+    "fit_prototypes": "deepemd.matching",
     "resnet12": "deepemd.nodes",
 }
 

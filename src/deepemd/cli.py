@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_origin
 
 __all__ = ["COMMANDS", "main"]
 
@@ -26,8 +26,19 @@ COMMANDS = {
     "metatrain": Command(
         "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
     ),
-    "evaluate": Command("deepemd.commands.train:evaluate", "accuracy on episodes of new classes, beside the baselines"),
+    "evaluate": Command(
+        "deepemd.commands.evaluate:evaluate", "accuracy on episodes of new classes, beside the baselines"
+    ),
     "convert": Command("deepemd.commands.convert:convert", "make a model of a checkpoint that the authors published"),
+    "retrieve index": Command(
+        "deepemd.commands.retrieve:retrieve_index", "embed a folder of images once, to be searched"
+    ),
+    "retrieve query": Command(
+        "deepemd.commands.retrieve:retrieve_query", "find the images of an index that are like yours, and show why"
+    ),
+    "retrieve evaluate": Command(
+        "deepemd.commands.retrieve:retrieve_evaluate", "let every image of an index look for its class"
+    ),
     "warmup": Command(
         "deepemd.commands.warmup:warmup", "compile the transport solver now, for instance in a container"
     ),
@@ -51,7 +62,7 @@ A first try, on any machine, without a download: deepemd demo
 
 def overview() -> str:
     """What ``deepemd --help`` prints; made without importing anything heavy."""
-    return _OVERVIEW.format(commands="\n".join(f"  {name:<14} {c.summary}" for name, c in COMMANDS.items()))
+    return _OVERVIEW.format(commands="\n".join(f"  {name:<18} {c.summary}" for name, c in COMMANDS.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +96,7 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
 def _unknown(name: str) -> tuple[str, str]:
     within = [command for command in COMMANDS if command.startswith(f"{name.split()[0]} ")]
     if within:
-        listed = "\n".join(f"  deepemd {command:<14} {COMMANDS[command].summary}" for command in within)
+        listed = "\n".join(f"  deepemd {command:<18} {COMMANDS[command].summary}" for command in within)
         return f"'{name}' is not a whole command; choose one of", listed
     return f"there is no command '{name}'; choose one of", ", ".join(COMMANDS)
 
@@ -120,7 +131,10 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
     text = (function.__doc__ or "").split("\n\n    Args:")[0]
     parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
-    parser.add_function_arguments(function, as_positional=True, sub_configs=True)
+    lists = _lists(function)
+    parser.add_function_arguments(function, as_positional=True, sub_configs=True, skip=set(lists))
+    for argument, (kind, told) in lists.items():
+        parser.add_argument(argument, nargs="+", type=kind, help=told)
     try:
         options = parser.instantiate(parser.parse_args(_switches(function, words)))
     except (ArgumentError, UnicodeDecodeError) as error:
@@ -131,13 +145,31 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
     return {key: value for key, value in vars(options).items() if key != "config"}
 
 
+def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
+    """Required lists, which take all words that are left: the type of an item, and the docstring's text."""
+    from docstring_parser import parse
+
+    told = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}
+    return {
+        name: (get_args(p.annotation)[0], told[name])
+        for name, p in signature(function).parameters.items()
+        if p.default is p.empty and get_origin(p.annotation) is list
+    }
+
+
 def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
-    """``--resume`` alone means ``--resume=true``, for every option that is true or false."""
+    """``--resume`` alone means ``--resume=true``, for every option that is true or false; ``--n-way``, ``--n_way``."""
+    words = [_underscored(word) for word in words]
     switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}
     return [
         f"{word}=true" if word in switches and after.startswith("-") else word
         for word, after in pairwise([*words, "--"])
     ]
+
+
+def _underscored(word: str) -> str:
+    option, equals, value = word.partition("=")
+    return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
 
 
 if __name__ == "__main__":

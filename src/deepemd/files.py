@@ -57,7 +57,7 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
         with writable(path.parent, needed):
             temporary.mkdir(parents=True)
             yield temporary
-            for file in temporary.iterdir():
+            for file in (path for path in temporary.rglob("*") if path.is_file()):
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
             _sync_folder(temporary)

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
 from deepemd.files import write
 from deepemd.matching import Weights, emd_logits
-from deepemd.nodes import FCN, Conv4, ResNet12, backbone
+from deepemd.nodes import FCN, Conv4, Regions, ResNet12, backbone, cut, patch_nodes, regions_from, to_original
 
 __all__ = ["MEAN", "STD", "DeepEMD"]
 
@@ -29,10 +31,13 @@ class DeepEMD(nn.Module):
 
     Args:
         backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`.
-        regions: how an image becomes nodes.
+        regions: how an image becomes nodes: :class:`FCN`, :class:`Grid` or :class:`Sampling`. May be changed later: the
+            weights are the same.
         image_size: side of the square that the encoder sees, in pixels.
         resize: side of the square to which a whole image is scaled before its central `image_size` square is cut;
-            the paper's 92 to 84. Use the same number for images that fill their frame, such as glyphs.
+            the paper's 92 to 84. Use the same number for images that fill their frame, such as glyphs. Grid and
+            Sampling cut their patches from the original instead.
+        max_side: originals from which patches are cut are made no larger than this, in pixels.
         mean, std: per channel, for values in 0..1.
         temperature: T of the logits, T * (1 - EMD); tuned in the paper.
         weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.
@@ -52,10 +57,11 @@ class DeepEMD(nn.Module):
     def __init__(
         self,
         backbone: Conv4 | ResNet12,
-        regions: FCN | None = None,
+        regions: Regions | None = None,
         *,
         image_size: int = 84,
         resize: int = 92,
+        max_side: int = 256,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
         temperature: float = 12.5,
@@ -64,12 +70,15 @@ class DeepEMD(nn.Module):
         super().__init__()
         if resize < image_size:
             raise InputError(f"resize is {resize}, smaller than image_size {image_size}: make it at least as large")
+        if max_side < 1:
+            raise InputError(f"max_side is {max_side}: an image has at least one pixel; 256 is usual")
         if weights not in get_args(Weights):
             raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
         self.backbone = backbone
-        self.regions = FCN() if regions is None else regions
+        self.regions: Regions = FCN() if regions is None else regions
         self.image_size = int(image_size)
         self.resize = int(resize)
+        self.max_side = int(max_side)
         self.temperature = float(temperature)
         self.weights: Weights = weights
         # in the config, not among the weights
@@ -86,26 +95,62 @@ class DeepEMD(nn.Module):
             images = images.to(self.mean.dtype) / 255
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, boxes: Tensor | None = None, *, flip: Tensor | None = None) -> Tensor:
         """Encode images into their node sets.
 
         Args:
-            images: (B, 3, H, W), uint8, or float in 0..1; what is larger than `image_size` is cut to its centre.
+            images: (B, 3, H, W), uint8, or float in 0..1. FCN cuts what is larger than `image_size` to its centre;
+                Grid and Sampling take the originals, padded to a common size where they differ.
+            boxes: (B, M, 4) the patches of Grid or Sampling, x0, y0, x1, y1 in pixels of `images`; by default those
+                that the regions give to images of H x W. FCN takes none.
+            flip: (B, M) bool, patches to mirror; in training.
 
         Returns:
             (B, N, C) raw nodes, float32, also under autocast.
 
         Raises:
-            InputError: images smaller than `image_size` or not of three channels.
+            InputError: images smaller than `image_size` (FCN), not of three channels, or boxes that do not fit.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < self.image_size:
+        least = self.image_size if isinstance(self.regions, FCN) else 1
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < least:
             raise InputError(
                 f"images has shape {tuple(images.shape)}: the model takes (B, 3, H, W) with H and W of at least"
-                f" {self.image_size}; resize them first"
+                f" {least}; resize them first"
             )
+        if not isinstance(self.regions, FCN):
+            if boxes is None:
+                boxes = torch.from_numpy(self.regions.boxes(np.broadcast_to(images.shape[-2:], (len(images), 2))))
+            patches = cut(images, boxes, self.image_size, flip=flip)  # -> (B, M, 3, S, S)
+            flat = self.normalise(patches.flatten(0, 1))  # -> (B * M, 3, S, S)
+            return patch_nodes(self.backbone, flat.unflatten(0, patches.shape[:2]))  # -> (B, M, C)
+        if boxes is not None or flip is not None:
+            raise InputError("boxes and flip are for Grid and Sampling, but the regions of this model are FCN")
         top, left = ((side - self.image_size) // 2 for side in images.shape[-2:])
         images = images[:, :, top : top + self.image_size, left : left + self.image_size]  # -> (B, 3, S, S)
         return self.regions(self.backbone, self.normalise(images))  # -> (B, N, C)
+
+    def boxes(self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Where the nodes of images lie: what a picture draws.
+
+        Args:
+            sizes: (B, 2) height and width of the original images, in pixels.
+            seed, indices: of Sampling's crops, as for :meth:`deepemd.nodes.Sampling.boxes`; others take no notice.
+
+        Returns:
+            (B, N, 4) x0, y0, x1, y1 in pixels of the originals.
+        """
+        if not isinstance(self.regions, FCN):
+            return self.regions.boxes(sizes, seed=seed, indices=indices).astype(np.float64)
+        side = self.image_size
+        training = self.training
+        try:
+            with torch.inference_mode():
+                h, w = self.eval().backbone(self.mean.new_zeros(1, 3, side, side)).shape[-2:]
+        finally:
+            self.train(training)
+        own = self.regions.boxes(side, side, h, w)  # (N, 4) of the encoder's input
+        whole = np.asarray(sizes).reshape(-1, 2).tolist()
+        return np.stack([to_original(own, width, height, resize=self.resize, size=side) for height, width in whole])
 
     def forward(self, support: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Classify the queries of one episode.
@@ -156,6 +201,7 @@ class DeepEMD(nn.Module):
             "regions": self.regions.config,
             "image_size": self.image_size,
             "resize": self.resize,
+            "max_side": self.max_side,
             "mean": list(self._mean),
             "std": list(self._std),
             "temperature": self.temperature,
@@ -190,9 +236,9 @@ class DeepEMD(nn.Module):
         config = _read_config(folder)
         try:
             encoder = backbone(**config["backbone"])
-            regions = FCN(**{key: tuple(value) for key, value in config["regions"].items() if key != "name"})
-            settings = ("image_size", "resize", "mean", "std", "temperature", "weights")
-            model = cls(encoder, regions, **{key: config[key] for key in settings})
+            config = {"max_side": 256, **config}  # models that were saved before there were patches
+            settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights")
+            model = cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{folder / CONFIG_FILE}: not the settings of a model ({error!r}); save it again"

@@ -73,7 +73,7 @@ def _check_page(path):
 def test_a_match_is_a_transport_plan_between_boxes_of_the_original_image(glyphs, tmp_path):
     images = glyphs.splits["val"]
     model = DeepEMD(conv4(pools=3), FCN((2,)), image_size=40, resize=40)
-    one = match(model, images, 0, 1, "title")
+    one = match(model, images.image(0), images.image(1), title="title")
     assert one.plan.shape == (29, 29)
     np.testing.assert_allclose(one.plan.sum(1), one.a, atol=1e-6)
     np.testing.assert_allclose(one.plan.sum(0), one.b, atol=1e-6)
@@ -81,7 +81,7 @@ def test_a_match_is_a_transport_plan_between_boxes_of_the_original_image(glyphs,
     np.testing.assert_allclose(
         one.query_boxes[4:], [[8 * (k % 5), 8 * (k // 5), 8 * (k % 5) + 8, 8 * (k // 5) + 8] for k in range(25)]
     )
-    assert match(model, images, 3, 3).similarity == pytest.approx(1, abs=1e-5)
+    assert match(model, images.image(3), images.image(3)).similarity == pytest.approx(1, abs=1e-5)
     assert matches_picture([one], tmp_path / "one.png").is_file()
     with pytest.raises(InputError, match="at least one match"):
         matches_picture([], tmp_path / "none.png")
@@ -94,7 +94,7 @@ def test_learning_curve_of_no_run(tmp_path):
 
 def test_grid_and_page_escape_what_they_show(tmp_path):
     values = {"DeepEMD": np.array([0.5, 1.0]), "<b>other</b>": np.array([0.5, 0.5])}
-    grid = accuracy_grid({"": Evaluation(values, Episodes(n_episodes=2), {}, {})})
+    grid = accuracy_grid({"": Evaluation(values, Episodes(n_episodes=2), {}, {}, {})})
     assert list(grid.rows[0]) == ["DeepEMD", "75.00 ± 34.65", ""]
     assert list(grid.rows[1]) == ["<b>other</b>", "50.00 ± 0.00", "+25.00 ± 34.65"]
     path = write_page(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,77 @@ def test_bad_folders(tmp_path, spoil, message):
     assert not list((tmp_path / "root").glob(".*"))
 
 
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_bad_images_are_left_out_on_request(tmp_path, form):
+    """The store is the one of the good files alone, and says what it lacks."""
+    source = fill(tmp_path / "mine", "train/a", "train/b", "test/c")
+    good = load(shutil.copytree(source, tmp_path / "good" / "mine"), root=tmp_path / "root")
+    picture(source / "train" / "a" / "bad.png", 7)
+    (source / "train" / "a" / "bad.png").write_bytes((source / "train" / "a" / "bad.png").read_bytes()[:-200])
+    (source / "train" / "b" / "it's\nnot.png").write_text("a list")
+    (source / "test" / "c" / "empty.jpg").write_bytes(b"")
+    if form == "tar":
+        with tarfile.open(tmp_path / "mine.tar", "w") as file:
+            file.add(source, ".")
+        source = tmp_path / "mine.tar"
+    with pytest.raises(InputError, match=r"a/bad\.png: truncated .* \(2 of 8 images are bad\), or pass --skip-bad"):
+        prepare("mine", source, root=tmp_path / "root")
+    store = prepare("mine", source, root=tmp_path / "root", skip_bad=True)
+    assert [line.split(": ")[:2] for line in store.skipped] == [
+        ["base", "train/a/bad.png"],
+        ["base", "train/b/it's not.png"],
+        ["novel", "test/c/empty.jpg"],
+    ]
+    assert store.notes["skipped"] == "3 bad images, listed in skipped.txt"
+    assert verify(store) == []
+    for split, images in store.splits.items():
+        assert images.fingerprint.sha256 == good.splits[split].fingerprint.sha256
+        assert images.names == good.splits[split].names
+        assert images.labels.tolist() == good.splits[split].labels.tolist()
+    assert good.skipped == []
+
+
+def test_a_folder_prepared_without_its_bad_images_is_used_by_its_path(tmp_path):
+    source = fill(tmp_path / "mine", "a", "b")
+    cut_one = source / "a" / "0.png"
+    cut_one.write_bytes(cut_one.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"a/0\.png: truncated .*pass --skip-bad"):
+        load(source, root=tmp_path / "root")
+    assert len(prepare(source, root=tmp_path / "root", skip_bad=True).splits["all"]) == 5
+    assert len(load(source, root=tmp_path / "root").splits["all"]) == 5
+
+
+def test_a_class_without_a_good_image_is_refused(tmp_path):
+    source = fill(tmp_path / "mine", "a", "b")
+    for file in (source / "b").iterdir():
+        file.write_text("not it")
+    with pytest.raises(InputError, match=r"every image of class 'b' is bad, the first because of b/0\.png: not an"):
+        prepare(source, root=tmp_path / "root", skip_bad=True)
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_benchmark_needs_every_image(tmp_path):
+    with pytest.raises(InputError, match="published figures are about every image of miniimagenet: pass --strict fal"):
+        prepare("miniimagenet", tmp_path, root=tmp_path / "root", skip_bad=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes are POSIX")
+def test_paths_that_are_not_text_are_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    fill(folder, "a")
+    for arguments in ((folder,), ("mine", folder)):
+        with pytest.raises(InputError, match=r"caf\\udce9'.*: the name is not UTF-8: rename"):
+            prepare(*arguments, root=tmp_path / "root")
+
+
+def test_names_of_every_kind(tmp_path):
+    names = ["a b", "été", 'it\'s "so"', "new\nline", "日本", "%s {0}"]
+    source = fill(tmp_path / "фото 1", *names, count=1)
+    store = load(source, root=tmp_path / "root")
+    assert store.splits["all"].classes == tuple(sorted(names))
+    assert verify(load(store.path)) == []
+
+
 def test_refuses_splits_that_divide_images_rather_than_classes(tmp_path):
     with pytest.raises(InputError, match="class 'a' is in both base and novel: a few-shot split divides the classes"):
         load(fill(tmp_path / "mine", "train/a", "test/a"), root=tmp_path / "root")
@@ -123,7 +195,7 @@ def test_refuses_splits_that_divide_images_rather_than_classes(tmp_path):
 def test_unknown_names(tmp_path):
     fill(tmp_path / "mine", "a")
     prepare("flowers", tmp_path / "mine", root=tmp_path / "root")
-    with pytest.raises(InputError, match=r"unknown data set 'tulips', .* choose one of glyphs, miniimagenet, flowers"):
+    with pytest.raises(InputError, match=r"'tulips', .* choose one of glyphs, miniimagenet, .*flowers"):
         load("tulips", root=tmp_path / "root")
     with pytest.raises(InputError, match=r"miniimagenet: not prepared in .* --source PATH"):
         load("miniimagenet", root=tmp_path / "root")

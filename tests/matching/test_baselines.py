@@ -33,10 +33,12 @@ def test_protonet(nodes):
                 assert float(got["euclidean"][e, i, j]) == pytest.approx(-((x - y) ** 2).sum(), abs=1e-4)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_local_knn(nodes, k):
+@pytest.mark.parametrize(("k", "centred"), [(1, False), (3, False), (3, True)])
+def test_local_knn(nodes, k, centred):
     query, support = (t.numpy() for t in nodes)
-    got = local_knn_logits(*nodes, k=k)
+    got = local_knn_logits(*nodes, k=k, centred=centred)
+    if centred:
+        query, support = (t - t.mean(-1, keepdims=True) for t in (query, support))
     for e in range(2):
         for i in range(4):
             for j in range(3):

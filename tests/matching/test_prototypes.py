@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepemd.matching import class_means, emd_logits, fit_prototypes
+from deepemd.matching import class_means, cross_reference_weights, emd_logits, fit_prototypes
 
 
 def _nodes(maps):
@@ -61,6 +61,54 @@ def test_is_the_plain_twin_of_every_episode(head):
         assert (expected - class_means(support[e], labels[e], 3)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("sign", ["mixed", "positive"])
+@pytest.mark.parametrize("head", [{}, {"detach_weights": True}, {"weights": "uniform"}])
+def test_a_step_is_the_gradient_of_autograd(head, sign):
+    """One step of size 1 on all shots, against autograd through the head, in float64 and through every ReLU."""
+    support, labels = _episodes(count=2, m=9, channels=20, seed=3)
+    support = support + 4 if sign == "positive" else support
+    start = class_means(support, labels, 3).requires_grad_()
+    a, b = cross_reference_weights(support, start, floor=0.0)
+    active = torch.cat((a.flatten(), b.flatten())).gt(0).double().mean()
+    assert active == 1 if sign == "positive" else 0.2 < active < 0.8
+    loss = F.cross_entropy(emd_logits(support, start, **head).flatten(0, 1), labels.flatten())
+    (gradient,) = torch.autograd.grad(2 * loss, start)  # the mean over the shots, summed over two episodes
+    found = fit_prototypes(support, labels, n_way=3, epochs=1, batch_size=7, lr=1.0, **head)
+    assert ((start - found) - gradient).norm() < 1e-10 * gradient.norm()
+
+
+def test_episodes_do_not_depend_on_each_other():
+    """Also where there are more than one thread takes at once."""
+    support, labels = _episodes(count=19)
+    settings = {"n_way": 3, "epochs": 3, "lr": 0.5}
+    together = fit_prototypes(support, labels, generator=torch.Generator().manual_seed(1), **settings)
+    for e in range(19):
+        alone = fit_prototypes(support[e], labels[e], generator=torch.Generator().manual_seed(1), **settings)
+        torch.testing.assert_close(together[e], alone, rtol=1e-10, atol=1e-10)
+
+
+def test_an_interrupt_ends_the_fit_and_leaves_the_threads_as_they_were():
+    support, labels = _episodes(count=19)
+    before, seen = torch.get_num_threads(), []
+
+    def interrupted(_, description, total):
+        seen.append((description, total))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_prototypes(support, labels, n_way=3, epochs=20_000, track=interrupted)  # minutes, if it did not end
+    assert seen[0][1] >= 2
+    assert torch.get_num_threads() == before
+
+
+def test_a_direction_without_length_stays_finite():
+    """A node of equal channels has no direction: its cost is 1 to all, and nothing may divide by zero."""
+    support, labels = _episodes(count=1)
+    support[0, :, 0] = 2.0
+    found = fit_prototypes(support, labels, n_way=3, epochs=2, weights="uniform")
+    assert found.isfinite().all()
+
+
 def test_leading_dimensions_and_types():
     support, labels = _episodes(count=4)
     generator = [torch.Generator().manual_seed(2) for _ in range(2)]
@@ -92,6 +140,7 @@ def test_learns_what_the_means_get_wrong():
         ({"support": torch.zeros(4, 5)}, "support must be"),
         ({"support": torch.full((4, 2, 5), float("nan"))}, "NaN"),
         ({"epochs": 0}, "epochs"),
+        ({"weights": "equal"}, "'cross-reference' or 'uniform'"),
         ({"lr": -1.0}, "lr"),
         ({"batch_size": 0}, "batch_size"),
         ({"lr": float("inf")}, "lr"),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from deepemd.errors import InputError
-from deepemd.nodes import Grid, Sampling, cut
+from deepemd.nodes import FCN, Grid, Sampling, cut, parse_regions, regions_from
 
 
 def test_grid_boxes_are_the_authors(golden):
@@ -20,16 +20,30 @@ def test_grid_boxes_are_the_authors(golden):
         assert boxes.tolist() == expected, case
 
 
-def test_grid_levels_follow_each_other_and_ratios_are_taken_by_image_and_level():
+def test_grid_levels_follow_each_other():
     grid, sizes = Grid((3, 2)), [[84, 84], [375, 500]]
     both = grid.boxes(sizes)
     assert both.shape == (2, grid.patches, 4) == (2, 13, 4)
     for i in range(2):
         assert both[i].tolist() == np.concatenate([Grid((g,)).boxes(sizes[i : i + 1])[0] for g in (3, 2)]).tolist()
-    mixed = grid.boxes(sizes, np.array([[1.0, 3.0], [2.0, 1.5]]))
-    assert mixed[0, :9].tolist() == Grid((3,), 1.0).boxes(sizes[:1])[0].tolist()
-    assert mixed[0, 9:].tolist() == Grid((2,), 3.0).boxes(sizes[:1])[0].tolist()
-    assert mixed[1, 9:].tolist() == Grid((2,), 1.5).boxes(sizes[1:])[0].tolist()
+    assert np.array_equal(both, grid.boxes(sizes, seed=5, indices=[8, 9]))  # nothing is drawn at test
+
+
+def test_grid_draws_a_ratio_from_1_to_3_for_each_image_and_level_in_training():
+    grid, sizes = Grid((3, 5)), np.full((400, 2), 3000)
+    boxes = grid.boxes(sizes, seed=1, training=True)
+    middle = boxes[:, [4, 9 + 12]]  # the central cell of either level is never clipped, up to a ratio of 3
+    ratios = (middle[..., 2] - middle[..., 0]) / (3000 / np.array([3, 5]))  # (400, 2)
+    assert 1 <= ratios.min() < 1.05
+    assert 2.95 < ratios.max() <= 3
+    assert abs(np.corrcoef(ratios.T)[0, 1]) < 0.15
+    assert len(np.unique(ratios[:, 0])) > 200
+    for i in (0, 7):  # one ratio for all cells of a level
+        for k, (level, own) in enumerate(((3, boxes[i, :9]), (5, boxes[i, 9:]))):
+            again = Grid((level,), float(ratios[i, k] + 1e-9)).boxes(sizes[:1])[0]
+            assert np.abs(own - again).max() <= 1
+    assert np.array_equal(boxes[[3, 1]], grid.boxes(sizes[:2], seed=1, indices=[3, 1], training=True))
+    assert not np.array_equal(boxes, grid.boxes(sizes, seed=2, training=True))
 
 
 def test_sampling_is_a_function_of_seed_and_index():
@@ -102,3 +116,32 @@ def test_a_cut_is_a_crop_resized_by_pillow(shape, size):
 def test_what_makes_no_patch_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fcn", FCN()),
+        ("fcn:2,1", FCN((2, 1))),
+        ("grid", Grid((3, 2))),
+        ("grid:5,3,2", Grid((5, 3, 2))),
+        ("sampling", Sampling(9)),
+        ("sampling:25", Sampling(25)),
+    ],
+)
+def test_regions_are_read_as_they_are_written_and_saved(text, expected):
+    assert parse_regions(text) == expected
+    assert regions_from(json.loads(json.dumps(expected.config))) == expected
+
+
+@pytest.mark.parametrize("text", ["", "cells", "grid:x", "grid:3;2", "sampling:9,3", "sampling:0", "grid:0", "fcn:-1"])
+def test_regions_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match=r"regions|patches|levels|pyramid"):
+        parse_regions(text)
+
+
+def test_settings_that_regions_do_not_have_are_refused():
+    with pytest.raises(InputError, match="does not take"):
+        regions_from({"name": "grid", "patches": 3})
+    with pytest.raises(InputError, match="choose one of fcn, grid, sampling"):
+        regions_from({"patches": 3})

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 
 from deepemd.data import EpisodeSampler
-from deepemd.training.batches import Batch, classification_batches, draw_seed, episode_batches, read
+from deepemd.training.batches import Batch, classification_batches, draw_seed, episode_batches
+from deepemd.training.views import View, squares
 
 LABELS = np.arange(10, dtype=np.int64)
 PIXELS = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), dtype=np.uint8)
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return one[:2] == other[:2] and all(torch.equal(a, b) for a, b in zip(one[2:], other[2:], strict=True))
+    return one[:2] == other[:2] and all(torch.equal(a, b) for a, b in zip(one[2:4], other[2:4], strict=True))
 
 
 def test_each_pass_shows_each_image_once_in_another_order() -> None:
@@ -35,6 +36,24 @@ def test_a_batch_does_not_depend_on_those_before_it() -> None:
     assert resumed.state_dict() == {"next": 9}
 
 
+def test_rotations_are_classes_of_their_own() -> None:
+    """Images with one bright corner: where it is says how they were turned, and the label must say the same."""
+    pixels = np.zeros((10, 3, 2, 2), dtype=np.uint8)
+    pixels[:, :, 0, 0] = np.arange(1, 11)[:, None]
+    batches = list(classification_batches(pixels, LABELS // 2, 7, epochs=1, seed=1, rotations=True))
+    assert len(batches) == 5
+    corner = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (0, 1)}  # of quarter turns against the clock
+    seen = set()
+    for batch in batches:
+        for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+            turn, own = divmod(label, 5)
+            bright = int(image[0][corner[turn]])
+            assert (bright - 1) // 2 == own
+            assert int(image.sum()) == 3 * bright
+            seen.add((bright, turn))
+    assert len(seen) == 35  # of 40, none twice
+
+
 def test_seeds_differ_by_run_and_step() -> None:
     seeds = {draw_seed(seed, step) for seed in range(10) for step in range(100)}
     assert len(seeds) == 1000
@@ -50,7 +69,7 @@ def test_episodes_come_support_first() -> None:
     labels = np.repeat(np.arange(4), 6)
     pixels = np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), dtype=np.uint8)
     sampler = EpisodeSampler(labels, n_way=3, n_shot=2, n_query=2, n_episodes=4, seed=5)
-    batches = list(episode_batches(pixels, sampler, per_step=2))
+    batches = list(episode_batches(lambda indices, seed: View(squares(pixels, indices)), sampler, per_step=2))  # noqa: ARG005
     assert len(batches) == 2
     indices = batches[1].images[:, 0, 0, 0].view(2, 12).numpy()
     for place, episode in enumerate((sampler[2], sampler[3])):
@@ -60,4 +79,4 @@ def test_episodes_come_support_first() -> None:
 
 def test_reading_keeps_order_and_repetition() -> None:
     indices = np.array([7, 2, 2, 9, 0])
-    assert read(PIXELS, indices)[:, 0, 0, 0].tolist() == indices.tolist()
+    assert squares(PIXELS, indices)[:, 0, 0, 0].tolist() == indices.tolist()

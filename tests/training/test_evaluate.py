@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from deepemd import FCN, DeepEMD, conv4
+from deepemd import FCN, DeepEMD, conv4, emd_logits, fit_prototypes
 from deepemd.data import load
 from deepemd.errors import InputError
-from deepemd.training.evaluate import METHODS, Episodes, Evaluation, Figure, embed, evaluate, score
+from deepemd.matching import local_knn_logits
+from deepemd.training.embed import embed
+from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate, score
+from deepemd.training.methods import METHODS, SFC, choose
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +37,25 @@ def test_cached_embeddings_give_the_same_predictions_as_embedding_every_episode(
             assert accuracy == pytest.approx(hits.mean())
 
 
+QUICK = SFC(epochs=2)
+
+
 def test_every_method_sees_the_same_episodes_and_repeats(greek, model):
-    episodes = Episodes(n_way=5, n_query=5, n_episodes=30)
-    first, second = (evaluate(model, greek, episodes) for _ in range(2))
-    assert set(first.accuracies) == set(METHODS)
+    episodes = Episodes(n_way=5, n_shot=2, n_query=3, n_episodes=6)
+    first, second = (evaluate(model, greek, episodes, method="all", sfc=QUICK) for _ in range(2))
+    assert list(first.accuracies) == [method.title for method in METHODS.values()]
     for name, values in first.accuracies.items():
-        assert values.shape == (30,)
+        assert values.shape == (6,)
         np.testing.assert_array_equal(values, second.accuracies[name])
     assert first.fingerprint["sha256"] == greek.fingerprint.sha256
 
 
 def test_batching_of_episodes_changes_nothing(greek, model, monkeypatch):
-    nodes, sampler = embed(model, greek), Episodes(n_way=5, n_query=4, n_episodes=11).sampler(greek)
-    whole = score(nodes, sampler)
+    nodes, sampler = embed(model, greek), Episodes(n_way=5, n_shot=2, n_query=2, n_episodes=5).sampler(greek)
+    methods = choose("all", model, n_shot=2, sfc=QUICK)
+    whole = score(nodes, sampler, methods)
     monkeypatch.setattr("deepemd.training.evaluate._BATCH_BYTES", 1)
-    for name, values in score(nodes, sampler).items():
+    for name, values in score(nodes, sampler, methods).items():
         np.testing.assert_array_equal(values, whole[name])
 
 
@@ -62,11 +69,64 @@ def test_embed_leaves_the_model_as_it_was(greek, model):
     torch.testing.assert_close(nodes, embed(model, greek, batch_size=77), rtol=1e-4, atol=1e-4)
 
 
-def test_a_planted_embedding_is_classified_perfectly(greek):
+def test_a_planted_embedding_is_classified_perfectly(greek, model):
     """One-hot nodes of the true class: every method must be right, and no difference remains."""
     nodes = torch.eye(23)[torch.from_numpy(greek.labels)][:, None].expand(-1, 4, -1).contiguous()
-    accuracies = score(nodes, Episodes(n_shot=2, n_episodes=20).sampler(greek))
+    methods = choose("all", model, n_shot=2, sfc=QUICK)
+    accuracies = score(nodes, Episodes(n_shot=2, n_query=4, n_episodes=4).sampler(greek), methods)
+    assert len(accuracies) == len(METHODS)
     assert all((values == 1).all() for values in accuracies.values())
+
+
+def test_with_one_shot_the_ways_to_join_shots_are_left_out(model):
+    one, two = (choose("all", model, n_shot=n) for n in (1, 2))
+    assert set(two) - set(one) == {"DeepEMD, mean over shots", "DeepEMD, nearest shot", "MatchingNet"}
+    assert list(choose("linear, protonet,deepemd", model, n_shot=1)) == [
+        *("linear classifier", "ProtoNet (cosine)", "ProtoNet (centred cosine)", "ProtoNet (Euclidean)", "DeepEMD"),
+    ]
+    with pytest.raises(InputError, match="there is no 'deepnet'; choose from all, deepemd, "):
+        choose("deepemd,deepnet", model, n_shot=1)
+
+
+def test_several_shots_are_joined_as_told(greek, model):
+    """Each way to join shots against its own words, on one episode."""
+    nodes = embed(model, greek)
+    episode = Episodes(n_way=3, n_shot=2, n_query=4, n_episodes=1, seed=5).sampler(greek)[0]
+    query, shots = nodes[episode.query][None], nodes[episode.support].unflatten(0, (2, 3))[None]
+    found = {name: logits(query, shots)[0] for name, logits in choose("all", model, n_shot=2, sfc=QUICK).items()}
+    single = torch.stack([emd_logits(query[0], shots[0, k]) for k in range(2)])  # (n_shot, Q, n_way)
+    torch.testing.assert_close(found["DeepEMD"], emd_logits(query[0], shots[0].mean(0)))
+    torch.testing.assert_close(found["DeepEMD, mean over shots"], single.mean(0))
+    torch.testing.assert_close(found["DeepEMD, nearest shot"], single.amax(0))
+    torch.testing.assert_close(
+        found["local k-NN (k = 1)"], local_knn_logits(query[0], torch.cat((shots[0, 0], shots[0, 1]), dim=1))
+    )
+    order = torch.Generator().manual_seed(QUICK.seed)
+    fitted = fit_prototypes(
+        shots[0].flatten(0, 1), torch.arange(6) % 3, n_way=3, epochs=2, lr=QUICK.lr, generator=order
+    )
+    torch.testing.assert_close(found["DeepEMD, SFC"], emd_logits(query[0], fitted))
+
+
+def test_ctrl_c_keeps_what_was_matched(greek, model, monkeypatch):
+    """Interrupted in its third batch, an evaluation reports the first two."""
+    monkeypatch.setattr("deepemd.training.evaluate._BATCH_BYTES", 1)
+    sampler = Episodes(n_way=3, n_query=2, n_episodes=5).sampler(greek)
+    nodes, calls = embed(model, greek), []
+    ((name, logits),) = choose("deepemd", model, n_shot=1).items()
+
+    def stop(query, shots):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return logits(query, shots)
+
+    whole = score(nodes, sampler, {name: logits, "again": logits})
+    part = score(nodes, sampler, {name: logits, "again": stop})
+    assert {key: values.tolist() for key, values in part.items()} == {k: v[:2].tolist() for k, v in whole.items()}
+    calls[:] = [1, 1]
+    with pytest.raises(KeyboardInterrupt):
+        score(nodes, sampler, {"again": stop})
 
 
 def test_figures():
@@ -76,7 +136,7 @@ def test_figures():
         "ProtoNet (b)": np.zeros(3),
     }
     half = 1.96 * np.std(values["DeepEMD"]) / 3**0.5
-    evaluation = Evaluation(values, Episodes(), {}, {})
+    evaluation = Evaluation(values, Episodes(), {}, {}, {})
     assert evaluation.figure("DeepEMD") == Figure(pytest.approx(0.7), pytest.approx(half), 3)
     assert evaluation.difference("DeepEMD", "ProtoNet (a)") == Figure(pytest.approx(0.1), pytest.approx(0, abs=1e-9), 3)
     assert evaluation.best("ProtoNet") == "ProtoNet (a)"
@@ -86,4 +146,4 @@ def test_impossible_episodes_are_refused_before_the_work(greek, model):
     with pytest.raises(InputError, match="n_way: 24 classes asked for, but there are 23"):
         evaluate(model, greek, Episodes(n_way=24))
     with pytest.raises(InputError, match="must be at least 1"):
-        evaluate(model, greek, Episodes(n_query=0))
+        Episodes(n_query=0)

@@ -8,6 +8,7 @@ import yaml
 
 from deepemd import cli
 from deepemd.errors import InputError
+from deepemd.nodes import parse_regions
 from deepemd.training.recipes import (
     GLYPHS_METATRAIN,
     GLYPHS_PRETRAIN,
@@ -42,16 +43,34 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_commands_in_a_recipes_header_take_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = [line.removeprefix("#").split() for line in path.read_text().splitlines() if line.startswith("#")]
-    commands = [words[1:] for words in header if words[:1] == ["deepemd"] and "--config" in words]
+    commands = [words[1:] for words in header if words[:1] == ["deepemd"] and f"recipes/{path.name}" in words]
     assert commands
     for words in commands:
         words[words.index("--config") + 1] = str(path)
         with pytest.raises(SystemExit) as stop:
             cli.main([*words, "--print_config"])
         assert stop.value.code == 0
-        resolved, given = yaml.safe_load(capsys.readouterr().out)["recipe"], yaml.safe_load(path.read_text())["recipe"]
+        resolved, given = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(path.read_text())
+        if "recipe" in given:
+            resolved, given = resolved["recipe"], given["recipe"]
         for key, value in given.items():
             assert resolved[key] == (value if not isinstance(value, dict) else {**resolved[key], **value})
+
+
+def test_every_row_of_the_papers_table_has_a_recipe() -> None:
+    """Those of its regions; each says what to expect and whether it was run."""
+    rows = {"fcn", "pyramid", "grid-2", "grid-3", "grid-3-2", "grid-5-3-2", "sampling-9", "sampling-16", "sampling-25"}
+    found = {path.stem.removeprefix("miniimagenet-resnet12-"): path for path in RECIPES if "resnet12-" in path.stem}
+    assert set(found) == {*rows, "pretrain"}
+    for row in rows:
+        text = found[row].read_text()
+        assert "# Expected (paper): " in text
+        assert "# Run: " in text
+        recipe = MetatrainRecipe(**{"regions": yaml.safe_load(text)["recipe"]["regions"]})
+        assert parse_regions(recipe.regions or "")
+    papers = MetatrainRecipe()
+    given = yaml.safe_load(found["fcn"].read_text())["recipe"]
+    assert (given["epochs"], given["episodes_per_epoch"], given["lr"]) == (papers.epochs, 50, papers.lr)
 
 
 def test_settings_that_make_no_sense_are_named() -> None:

@@ -18,6 +18,7 @@ import torch
 from deepemd.data import EpisodeSampler, Store
 from deepemd.errors import InputError, Interrupted
 from deepemd.model import DeepEMD
+from deepemd.nodes import parse_regions
 from deepemd.training import fit as fitting
 from deepemd.training.batches import Batch, Batches, classification_batches
 from deepemd.training.folder import RunFolder, TrainingResult
@@ -86,7 +87,7 @@ def test_a_run_learns_and_keeps_its_best_model(whole: TrainingResult, patterns: 
     best = max(float(row["val_accuracy"]) for row in table)
     assert whole.accuracy == best > 0.5  # of 3 classes
     model = DeepEMD.load(whole.model)
-    validator = Validator(patterns.splits["val"], RECIPE.validation, RECIPE.model.resize)
+    validator = Validator(patterns.splits["val"], RECIPE.validation)
     with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in (whole.metrics.parent / "config.yaml").read_text()):
         assert validator.run(model).mean == best
 
@@ -94,7 +95,7 @@ def test_a_run_learns_and_keeps_its_best_model(whole: TrainingResult, patterns: 
 def test_validation_is_the_mean_over_single_episodes(whole: TrainingResult, patterns: Store) -> None:
     """Against the slow twin: each episode through the model on its own."""
     model, val = DeepEMD.load(whole.model), patterns.splits["val"]
-    found = Validator(val, RECIPE.validation, 24).run(model)
+    found = Validator(val, RECIPE.validation).run(model)
     pixels = torch.from_numpy(val.pixels(24)[:].copy())
     hits = []
     for episode in EpisodeSampler(val.labels, n_way=3, n_shot=1, n_query=5, n_episodes=20, seed=0):
@@ -118,7 +119,7 @@ def interrupted_at(step: int, number: int, patterns: Store, out: Path) -> Traini
             return plain.make(k)
 
         torch.manual_seed(0)
-        module = PretrainModule(RECIPE.model.build(), 8, RECIPE, Validator(val, RECIPE.validation, 24), 4)
+        module = PretrainModule(RECIPE.model.build(), 8, RECIPE, Validator(val, RECIPE.validation), 4)
         return fitting.fit(
             module,
             Batches(make, len(plain)),
@@ -235,6 +236,7 @@ def test_meta_training_repeats_and_counts_its_start(
 
 META_SCRIPT = """
 import os, signal, sys, torch
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_runs import META
@@ -255,7 +257,8 @@ if __name__ == "__main__":
         return batches
     meta.episode_batches = signalled
     try:
-        meta.metatrain(META, sys.argv[3], store.splits["base"], store.splits["val"], Path(sys.argv[4]))
+        recipe = replace(META, regions=sys.argv[6] or None)
+        meta.metatrain(recipe, sys.argv[3], store.splits["base"], store.splits["val"], Path(sys.argv[4]))
     except Interrupted as stop:
         sys.exit(stop.exit_code)
 """
@@ -267,7 +270,7 @@ def test_meta_training_ended_by_sigterm_resumes_as_the_run(
 ) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-c", META_SCRIPT, str(Path(__file__).parent), str(patterns.path), str(whole.model)]
-    done = subprocess.run([*command, str(out), str(step)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(out), str(step), ""], capture_output=True, text=True, check=False)
     assert done.returncode == 143, done.stderr
     assert not (out / "result.json").exists()
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == step + 1
@@ -277,6 +280,28 @@ def test_meta_training_ended_by_sigterm_resumes_as_the_run(
     for name, tensor in ends[0]["state_dict"].items():
         assert torch.equal(tensor, ends[1]["state_dict"][name]), name  # the last weights, not only the best
     assert [e["global_step"] for e in ends] == [4, 4]
+
+
+@pytest.mark.parametrize("regions", ["grid:2,1", "sampling:3"])
+def test_training_on_patches_resumes_as_the_run(
+    regions: str, whole: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    base, val, out = patterns.splits["base"], patterns.splits["val"], tmp_path / "run"
+    recipe = replace(META, regions=regions, augmentation=Augmentation(jitter=0.2))
+    plain = metatrain(recipe, whole.model, base, val, tmp_path / "plain")
+    model = DeepEMD.load(plain.model)
+    assert model.regions == parse_regions(regions)
+    assert Validator(val, META.validation).run(model).mean == pytest.approx(plain.accuracy, abs=0.02)  # bfloat16
+
+    again = replace(META, regions=regions)
+    expected = metatrain(again, whole.model, base, val, tmp_path / "expected")
+    assert rows(expected) != rows(plain)  # the jitter makes a difference
+    unflipped = replace(again, augmentation=replace(META.augmentation, flip=True))
+    assert rows(metatrain(unflipped, whole.model, base, val, tmp_path / "flipped")) != rows(expected)
+    command = [sys.executable, "-c", META_SCRIPT, str(Path(__file__).parent), str(patterns.path), str(whole.model)]
+    done = subprocess.run([*command, str(out), "2", regions], capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert_same(metatrain(again, whole.model, base, val, out, resume=True), expected)
 
 
 LIMITED = """
@@ -339,7 +364,7 @@ def test_settings_that_do_not_fit_leave_nothing_in_the_way(patterns: Store, tmp_
             "n_way: 7 classes asked for, but there are 6",
         ),
         (replace(RECIPE, validation=replace(RECIPE.validation, n_query=16)), "class 'val0' has 16 images"),
-        (replace(RECIPE, model=replace(RECIPE.model, pyramid=(2,))), "level 2 repeats the 2 x 2 map"),
+        (replace(RECIPE, model=replace(RECIPE.model, regions="fcn:2")), "level 2 repeats the 2 x 2 map"),
         (replace(RECIPE, model=replace(RECIPE.model, image_size=4)), "images of 4 x 4 are too small"),
     ):
         with pytest.raises(InputError, match=says):

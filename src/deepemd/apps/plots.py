@@ -11,21 +11,23 @@ import torch
 from numpy.typing import NDArray
 
 from deepemd.data import EpisodeSampler, Images
-from deepemd.data.images import fit
 from deepemd.emd import emd
 from deepemd.errors import InputError
 from deepemd.matching import transport_problem
 from deepemd.model import DeepEMD
-from deepemd.nodes import to_original
+from deepemd.training.views import look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["Match", "example_matches", "learning_curve", "match", "matches_picture"]
+    from deepemd.training.evaluate import Evaluation
+
+__all__ = ["Match", "accuracy_curves", "example_matches", "learning_curve", "match", "matches_picture"]
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
+_PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
 _SHADE = (0.05, 0.07, 0.2)
 
 
@@ -52,20 +54,32 @@ class Match:
     similarity: float
     title: str = ""
 
+    @property
+    def overlapping(self) -> bool:
+        """Whether the boxes of the nodes lie over each other, as patches and the levels of a pyramid do."""
+        sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
+        return float(sides.prod(1).sum()) > 1.2 * self.query.width * self.query.height
 
-def match(model: DeepEMD, images: Images, query: int, support: int, title: str = "") -> Match:
-    """Match image `query` of a split with image `support`."""
-    pictures = [images.image(query), images.image(support)]
-    pixels = torch.from_numpy(np.stack([fit(picture, model.resize) for picture in pictures]))  # (2, 3, S, S)
+
+def match(
+    model: DeepEMD,
+    query: "Image",
+    support: "Image",
+    *,
+    title: str = "",
+    seed: int = 0,
+    indices: NDArray[np.int64] | None = None,
+) -> Match:
+    """Match two images, and say where their nodes lie; seed and indices (2,) are those of Sampling's patches."""
+    pictures = [query, support]
+    images, boxes = look(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
     with torch.inference_mode():
-        nodes = model.eval().embed(pixels)  # (2, N, C)
+        nodes = model.embed(images, boxes)  # (2, N, C)
         problem = transport_problem(nodes[:1], nodes[1:], weights=model.weights)
         solution = emd(*problem)
-        side = model.backbone(torch.zeros(1, 3, model.image_size, model.image_size)).shape[-2:]
-    boxes = model.regions.boxes(model.image_size, model.image_size, *side)
-    own = [to_original(boxes, *picture.size, resize=model.resize, size=model.image_size) for picture in pictures]
+    own = model.boxes([(picture.height, picture.width) for picture in pictures], seed=seed, indices=indices)
     a, b, plan = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan))
-    return Match(pictures[0], pictures[1], own[0], own[1], a, b, plan, 1 - float(solution.value), title)
+    return Match(query, support, own[0], own[1], a, b, plan, 1 - float(solution.value), title)
 
 
 def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
@@ -74,7 +88,8 @@ def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, co
     for e in range(min(count, len(episodes))):
         query, support = episodes[e].query, episodes[e].support
         for k, label in ((0, "same class"), (1, "another class")):
-            one = match(model, images, int(query[0]), int(support[k]))
+            pair = np.array([query[0], support[k]])
+            one = match(model, *map(images.image, pair.tolist()), seed=episodes.seed, indices=pair)
             found.append(replace(one, title=f"{label}: similarity {one.similarity:.2f}"))
     return found
 
@@ -82,7 +97,8 @@ def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, co
 def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
     """Draw matches: query and support side by side, the strongest flows as lines between them.
 
-    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh.
+    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh. Of nodes
+    that overlap, such as patches, the four strongest flows are drawn as pairs of boxes of one colour.
 
     Args:
         matches: at least one.
@@ -104,7 +120,7 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         _image(right, one.support, one.support_boxes, one.b)
         left.set_title("query", fontsize=8, color=_QUERY, pad=3)
         right.set_title("support", fontsize=8, color=_SUPPORT, pad=3)
-        _flows(left, right, one, flows)
+        (_pairs if one.overlapping else _flows)(left, right, one, flows)
         middle = (left.get_position().x0 + right.get_position().x1) / 2
         figure.text(middle, left.get_position().y1 + 0.11 / rows, one.title, ha="center", va="bottom", fontsize=9)
     return _save(figure, path)
@@ -143,6 +159,24 @@ def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
         axes.plot(*centres.T, ".", color=colour, markersize=3)
 
 
+def _pairs(left: "Axes", right: "Axes", one: Match, count: int) -> None:
+    from matplotlib.patches import ConnectionPatch, Rectangle
+
+    strongest = np.argsort(one.plan, axis=None)[::-1][: min(count, len(_PAIRS))]
+    for k, colour in zip(strongest, _PAIRS, strict=False):
+        i, j = np.unravel_index(k, one.plan.shape)
+        if one.plan[i, j] <= 0:
+            continue
+        ends: list[Any] = []
+        for axes, (x0, y0, x1, y1) in ((left, one.query_boxes[i]), (right, one.support_boxes[j])):
+            corner = (float(x0), float(y0))
+            box = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.8, clip_on=False)
+            axes.add_patch(box)
+            ends.append((x1 if axes is left else x0, (y0 + y1) / 2))
+        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "color": colour}
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=0.5 + 2 * one.plan[i, j] / one.plan.max(), **line))
+
+
 def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
     """Draw the validation accuracy, with its 95 % interval, and the training loss of runs, one after the other.
 
@@ -163,6 +197,35 @@ def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
         percent, bars = ([100 * value for value in series[1]] for series in (accuracy, half_width))
         right.errorbar(accuracy[0], percent, bars, fmt="o-", color=_SUPPORT, markersize=4, capsize=2, linewidth=1.2)
         right.set_ylabel("validation accuracy, 5-way 1-shot (%)", color=_SUPPORT, fontsize=9)
+    figure.tight_layout()
+    return _save(figure, path)
+
+
+def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
+    """Draw the accuracy of every method, with its 95 % interval, against the number of shots.
+
+    Args:
+        evaluations: at least one; those of the same classes and ways share a panel.
+        path: PNG file to write.
+    """
+    panels: dict[tuple[str, int], list[Evaluation]] = {}
+    for one in evaluations:
+        panels.setdefault((one.fingerprint["name"], one.episodes.n_way), []).append(one)
+    figure = _figure(4.2 * len(panels), 3.6)
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, ((name, n_way), some) in zip(row, panels.items(), strict=True):
+        for method in dict.fromkeys(m for one in some for m in one.accuracies):
+            points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
+            shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+            axes.errorbar(
+                shots, [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
+                fmt="o-", markersize=3, capsize=2, linewidth=1.1, label=method,
+            )  # fmt: skip
+        axes.set_title(f"{name}, {n_way}-way", fontsize=10)
+        axes.set_xticks(sorted({one.episodes.n_shot for one in some}))
+        axes.set_xlabel("shots")
+    figure.axes[0].set_ylabel("accuracy (%)")
+    figure.axes[-1].legend(fontsize=7)
     figure.tight_layout()
     return _save(figure, path)
 

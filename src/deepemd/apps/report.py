@@ -13,7 +13,7 @@ from deepemd.training.evaluate import Evaluation, Figure
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Grid", "Page", "accuracy_grid", "write_json", "write_page"]
+__all__ = ["Grid", "Page", "accuracy_grid", "settings_grids", "signed", "write_json", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Grid:
     def rich(self) -> "Table":
         """For the terminal."""
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=self.title, title_justify="left", title_style="bold")
+        # Text, because names of files and classes may hold what a string would take for markup.
+        table = Table(title=Text(self.title, "bold"), title_justify="left")
         for k, head in enumerate(self.heads):
             table.add_column(head, justify="right" if k else "left")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         return table
 
     def html(self) -> str:
@@ -43,7 +45,7 @@ class Grid:
 
 
 def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Grid:
-    """A row for every method, two columns for every model: accuracy, and DeepEMD minus the method, paired.
+    """A row for every method, two columns for every model: accuracy, and the first method minus this one, paired.
 
     Args:
         evaluations: model -> its evaluation; all of the same methods.
@@ -51,17 +53,34 @@ def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Gri
     """
     first = next(iter(evaluations.values()))
     e = first.episodes
-    title = title or f"{e.n_way}-way {e.n_shot}-shot accuracy in %, {e.n_episodes:,} episodes, 95 % intervals"
-    methods = ["DeepEMD", *(name for name in first.accuracies if name != "DeepEMD")]
-    heads = ["method", *(head for model in evaluations for head in (model or "accuracy", "DeepEMD minus it"))]
+    title = title or f"{e.n_way}-way {e.n_shot}-shot accuracy in %, {first.count:,} episodes, 95 % intervals"
+    heads = ["method", *(head for model in evaluations for head in (model or "accuracy", f"{first.first} minus it"))]
     rows = []
-    for method in methods:
+    for method in first.accuracies:
         row = [method]
         for evaluation in evaluations.values():
-            difference = "" if method == "DeepEMD" else signed(evaluation.difference("DeepEMD", method))
+            difference = "" if method == first.first else signed(evaluation.difference(first.first, method))
             row += [str(evaluation.figure(method)), difference]
         rows.append(row)
     return Grid(title, heads, rows)
+
+
+def settings_grids(evaluations: Sequence[Evaluation]) -> tuple[Grid, Grid]:
+    """Many data sets, ways and shots, a row for each, a column for every method: accuracies and paired differences."""
+    names = list(dict.fromkeys(name for e in evaluations for name in e.accuracies))
+    first = evaluations[0].first
+    rows, differences = [], []
+    for e in evaluations:
+        setting = [e.fingerprint["name"], f"{e.episodes.n_way}", f"{e.episodes.n_shot}", f"{e.count:,}"]
+        rows.append([*setting, *(str(e.figure(name)) if name in e.accuracies else "" for name in names)])
+        differences.append(
+            [*setting, *(signed(e.difference(first, n)) if n in e.accuracies else "" for n in names if n != first)]
+        )
+    heads = ["classes", "ways", "shots", "episodes"]
+    return (
+        Grid("accuracy in %, 95 % intervals", [*heads, *names], rows),
+        Grid(f"{first} minus it, paired, 95 % intervals", [*heads, *(n for n in names if n != first)], differences),
+    )
 
 
 def signed(figure: Figure) -> str:

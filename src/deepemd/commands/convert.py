@@ -7,7 +7,7 @@ from deepemd.errors import InputError
 __all__ = ["convert"]
 
 
-def convert(checkpoint: Path, out: Path, pyramid: tuple[int, ...] = (), force: bool = False) -> None:
+def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = False) -> None:
     """Make a saved model of a checkpoint of the paper's ResNet-12, such as the authors published.
 
     Reads .pth and .pt files of torch.save and .safetensors files; the weights lie under "params", "state_dict" or
@@ -17,17 +17,18 @@ def convert(checkpoint: Path, out: Path, pyramid: tuple[int, ...] = (), force: b
     Args:
         checkpoint: the file.
         out: folder for model.safetensors and config.json.
-        pyramid: coarser maps that add nodes, [2,1] for the paper's best; empty for none.
+        regions: how the model makes nodes of an image, which the checkpoint does not know: fcn, fcn:2,1 (with the
+            paper's pyramid), grid:3,2 or sampling:9.
         force: overwrite the model that is there.
     """
-    from deepemd import convert as conversion
+    from deepemd import checkpoints
     from deepemd.model import CONFIG_FILE, WEIGHTS_FILE
-    from deepemd.nodes import FCN
+    from deepemd.nodes import parse_regions
 
     there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (out / name).exists()]
     if there and not force:
         raise InputError(f"{out} holds {there[0]} already: pass --force to overwrite it, or another folder")
-    model, left_out, absent = conversion.convert(checkpoint, FCN(tuple(pyramid)))
+    model, left_out, absent = checkpoints.convert(checkpoint, parse_regions(regions))
     for name in left_out:
         print(f"left out: {name}")
     if absent:

@@ -1,15 +1,20 @@
-"""One way to read the files of a folder, a zip or a tar."""
+"""One way to read the files of a folder, a zip or a tar. Nothing is ever written under a name that an archive gives."""
 
+import lzma
 import os
+import re
+import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from deepemd.errors import InputError
 from deepemd.files import writable
@@ -17,6 +22,8 @@ from deepemd.files import writable
 __all__ = ["Archive", "open_archive"]
 
 _LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_MOST_BYTES, _MOST_TIMES = 1_000_000_000, 20  # what an archive may unpack to: so much, or so many times its own size
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,12 @@ class Archive:
 def open_archive(path: Path, scratch: Path) -> Archive:
     """List a folder, zip or tar; hidden files are left out.
 
-    A compressed tar can only be read from front to end: it is unpacked once into an unnamed file in ``scratch``.
+    A folder is read through its links. A compressed tar can only be read from front to end: it is unpacked once into
+    an unnamed file in ``scratch``.
 
     Raises:
-        InputError: there is no such file, it is neither zip nor tar, or it is truncated.
+        InputError: there is no such file, it is neither zip nor tar, it is truncated, or it holds what a data set has
+            no use for: names that point outside of it, a name twice, links, devices, or far more than its own size.
     """
     try:
         if path.is_dir():
@@ -47,17 +56,17 @@ def open_archive(path: Path, scratch: Path) -> Archive:
         if path.suffix.lower() == ".zip":
             raise InputError(f"{path}: not a zip file, or a truncated one: download it again")
         return _tar(path, scratch)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give yourself access to it") from error
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a zip or tar file, or a truncated one ({error}): download it again") from error
 
 
 def _folder(path: Path) -> Archive:
-    def refuse(error: OSError) -> None:  # os.walk would leave the folder out, and its class with it
-        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror}): give yourself access to it")
-
-    walk = os.walk(path, followlinks=True, onerror=refuse)
-    found = (Path(folder) / name for folder, _, names in walk for name in names)
-    files = {file.relative_to(path).as_posix(): file for file in found}
+    found = {file.relative_to(path).as_posix(): file for file in _walk(path)}
+    files = {name: found[name] for name in _visible(path, found)}
 
     def read(name: str) -> bytes:
         try:
@@ -65,42 +74,76 @@ def _folder(path: Path) -> Archive:
         except OSError as error:
             raise InputError(f"{files[name]}: cannot be read ({error.strerror}): check the file") from error
 
-    return Archive(path, _visible({name: _size(file) for name, file in files.items()}), read)
+    return Archive(path, {name: _size(file) for name, file in files.items()}, read)
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Every file in a folder, also through links, but never round in a circle of them."""
+
+    def refuse(error: OSError) -> None:  # os.walk would leave the folder out, and its class with it
+        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror}): give yourself access to it")
+
+    real: dict[str, tuple[str, ...]] = {
+        str(path): (os.path.realpath(path),)
+    }  # a folder and those that it was reached through, without links
+    for folder, subfolders, names in os.walk(path, followlinks=True, onerror=refuse):
+        through = real.pop(folder)
+        for name in subfolders:
+            inner = os.path.join(folder, name)
+            here = os.path.realpath(inner)
+            if here in through:
+                raise InputError(f"{inner}: a link back to {here}, which holds it: remove the link")
+            real[inner] = (*through, here)
+        yield from (Path(folder) / name for name in names)
 
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        status = file.stat()
     except OSError as error:  # a link to a file that is gone
         raise InputError(f"{file}: cannot be read ({error.strerror}): restore or remove it") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{file}: a pipe, socket or device, not a file: remove it")
+    return status.st_size
 
 
 def _zip(path: Path) -> Archive:
-    file = zipfile.ZipFile(path)
+    with ExitStack() as undo:
+        file = undo.enter_context(zipfile.ZipFile(path))
+        # Some programs on Windows write backslashes between folders, which the zip format does not allow.
+        listed = [(info.filename.replace("\\", "/"), info) for info in file.infolist()]
+        entries = _unique(path, [(_plain(name), info) for name, info in listed if not name.endswith("/")])
+        for name, info in entries.items():
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise InputError(f"{path}: {name} in it is a link: pack the files themselves")
+        _refuse_bomb(path, sum(info.file_size for info in entries.values()))
+        undo.pop_all()
 
     def read(name: str) -> bytes:
         try:
-            return file.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            with file.open(entries[name]) as entry:
+                return entry.read(entries[name].file_size)  # no more than it claims, whatever it unpacks to
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
+            # RuntimeError: encrypted, or a compression that Python does not know
             raise InputError(f"{path}: {name} in it cannot be read ({error}): get the zip again") from error
 
-    return Archive(
-        path,
-        _visible({info.filename: info.file_size for info in file.infolist() if not info.is_dir()}),
-        read,
-        file.close,
-    )
+    return Archive(path, {name: info.file_size for name, info in entries.items()}, read, file.close)
 
 
 def _tar(path: Path, scratch: Path) -> Archive:
-    places: dict[str, tuple[int, int]] = {}  # name -> offset and size in ``file``
+    places: dict[str, tuple[int, int]]  # name -> offset and size in ``file``
     file: IO[bytes]
     try:
         with tarfile.open(path, "r:") as tar:  # not compressed: its files lie in it as they are
-            places = {_plain(member): (member.offset_data, member.size) for member in tar if member.isfile()}
+            places = _places(path, tar, lambda member: member.offset_data)
+            end = tar.offset
         file = path.open("rb")
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end
+            file.close()
+            raise InputError(f"{path}: truncated or damaged after {len(places):,} files: download it again")
     except tarfile.ReadError:
-        file = _unpacked(path, scratch, places)
+        places, file = _unpacked(path, scratch)
 
     def read(name: str) -> bytes:
         offset, size = places[name]
@@ -110,32 +153,96 @@ def _tar(path: Path, scratch: Path) -> Archive:
             raise InputError(f"{path}: truncated within {name}: download it again")
         return content
 
-    return Archive(path, _visible({name: size for name, (_, size) in places.items()}), read, file.close)
+    return Archive(path, {name: size for name, (_, size) in places.items()}, read, file.close)
 
 
-def _unpacked(path: Path, scratch: Path, places: dict[str, tuple[int, int]]) -> IO[bytes]:
-    """The files of a compressed tar, one after another; fills ``places``."""
+def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO[bytes]]:
+    """The files of a compressed tar, one after another, and where each lies."""
     with ExitStack() as undo, writable(scratch, needed=2 * path.stat().st_size):
         file = undo.enter_context(tempfile.TemporaryFile(dir=scratch))
-        with tarfile.open(path, "r:*") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    places[_plain(member)] = (file.tell(), member.size)
-                    file.write(content.read())
+
+        def keep(member: tarfile.TarInfo) -> int:
+            place = file.tell()
+            _refuse_bomb(path, place + member.size)
+            content = tar.extractfile(member)
+            if content is not None:
+                shutil.copyfileobj(content, file)
+            return place
+
+        try:
+            with tarfile.open(path, "r:*") as tar:
+                places = _places(path, tar, keep)
+                while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+                    pass  # to the end, where the checksum is
+        except OSError as error:
+            if error.errno is None:  # not the disk's error, but that of gzip or bz2
+                raise tarfile.ReadError(str(error)) from error
+            raise
         file.flush()
         undo.pop_all()  # all went well: it stays open as long as the archive
-    return file
+    return places, file
 
 
-def _plain(member: tarfile.TarInfo) -> str:
-    return member.name.removeprefix("./")
+def _places(path: Path, tar: tarfile.TarFile, keep: Callable[[tarfile.TarInfo], int]) -> dict[str, tuple[int, int]]:
+    """Where each file of a tar lies, as `keep` says, and its size; a hard link is the file that it stands for."""
+    all_places: list[tuple[str, tuple[int, int]]] = []
+    first: dict[str, tuple[int, int]] = {}
+    for member in tar:
+        if member.isdir() or not _visible(path, [_plain(member.name)]):
+            continue
+        if member.islnk() and _plain(member.linkname) in first:
+            place = first[_plain(member.linkname)]
+        elif member.isfile() and not member.issparse():
+            place = (keep(member), member.size)
+        else:
+            kind = f"a link to {member.linkname}" if member.islnk() or member.issym() else "not an ordinary file"
+            raise InputError(f"{path}: {member.name} in it is {kind}: pack the files themselves (tar --dereference)")
+        first[_plain(member.name)] = place
+        all_places.append((_plain(member.name), place))
+    _refuse_bomb(path, sum(size for _, (_, size) in all_places))
+    return _unique(path, all_places)
 
 
-def _visible(sizes: dict[str, int]) -> dict[str, int]:
-    """Without files that are hidden or that systems leave behind, sorted by name."""
-    return {
-        name: sizes[name]
-        for name in sorted(sizes)
-        if not any(part.startswith(".") or part in _LITTER for part in name.split("/"))
-    }
+def _plain(name: str) -> str:
+    """Without what stands for no folder: ./a//b is a/b. A slash at the front stays, to be refused."""
+    first, *rest = name.split("/")
+    return "/".join(part for part in ([] if first == "." else [first]) + [p for p in rest if p not in ("", ".")])
+
+
+def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
+    """The visible entries by name, sorted; none may be there twice."""
+    found = dict(entries)
+    names = _visible(path, [name for name, _ in entries])
+    twice = next((name for name, after in pairwise(names) if name == after), None)
+    if twice is not None:
+        raise InputError(f"{path}: holds two files {twice}: pack it again with one of them")
+    return {name: found[name] for name in names}
+
+
+def _visible(path: Path, names: Iterable[str]) -> list[str]:
+    """Without files that are hidden or that systems leave behind, sorted.
+
+    Raises:
+        InputError: a name points outside of ``path``, or is not text.
+    """
+    visible = []
+    for name in sorted(names):
+        parts = name.split("/")
+        if ".." in parts or not parts[0] or re.fullmatch("[A-Za-z]:", parts[0]):
+            raise InputError(f"{path}: holds a file {name}, a name that points outside of it: do not trust it")
+        if any(part.startswith(".") or part in _LITTER for part in parts):
+            continue
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{path}: the name of {name!a} in it is not UTF-8: rename the file") from error
+        visible.append(name)
+    return visible
+
+
+def _refuse_bomb(path: Path, unpacked: int) -> None:
+    """Refuse what unpacks to far more than images can: it would fill the memory or the disk."""
+    if unpacked > max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size):
+        raise InputError(
+            f"{path}: unpacks to {unpacked:,} bytes from {path.stat().st_size:,}, which images do not: do not trust it"
+        )

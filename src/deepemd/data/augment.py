@@ -15,7 +15,7 @@ class Augment(nn.Module):
     is left as it was.
 
     Args:
-        size: side of the crops in pixels.
+        size: side of the crops in pixels; None for no crops, where patches are cut afterwards.
         crop_scale: range of a crop's area, as a share of the image's.
         crop_ratio: range of a crop's width over its height.
         flip: whether half of the crops are mirrored. Turn it off where left and right matter, as in letters.
@@ -29,7 +29,7 @@ class Augment(nn.Module):
 
     def __init__(
         self,
-        size: int,
+        size: int | None,
         *,
         crop_scale: tuple[float, float] = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -43,10 +43,11 @@ class Augment(nn.Module):
             raise InputError(f"crop_scale is {crop_scale}: a range of shares of the image, 0 < low <= high <= 1")
         if jitter < 0:
             raise InputError(f"jitter is {jitter}: pass 0 for none, up to about 0.4")
-        # one affine resampling for the whole batch: cropping by slices would go image by image
-        steps: list[nn.Module] = [
-            K.RandomResizedCrop((size, size), scale=crop_scale, ratio=crop_ratio, cropping_mode="resample")
-        ]
+        steps: list[nn.Module] = []
+        if size is not None:  # one affine resampling for the whole batch: cropping by slices would go image by image
+            steps.append(
+                K.RandomResizedCrop((size, size), scale=crop_scale, ratio=crop_ratio, cropping_mode="resample")
+            )
         if flip:
             steps.append(K.RandomHorizontalFlip())
         if jitter:
@@ -55,7 +56,7 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, seed: int) -> Tensor:
-        """Augment (B, 3, H, W) uint8 images into (B, 3, size, size) float32 ones in 0..1."""
+        """Augment (B, 3, H, W) uint8 images into (B, 3, size, size), or (B, 3, H, W), float32 ones in 0..1."""
         scaled = images.float() / 255
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)  # kornia draws on the CPU

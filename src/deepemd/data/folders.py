@@ -1,12 +1,11 @@
 """Class folders: the everyday layout of a labelled set of images, in a folder, zip or tar."""
 
-import numpy as np
-
 from deepemd.data.archives import Archive
+from deepemd.data.drafts import from_files
 from deepemd.data.store import SPLITS, Draft
 from deepemd.errors import InputError
 
-__all__ = ["class_folders"]
+__all__ = ["all_images", "class_folders"]
 
 SPLIT_FOLDERS = {"base": "base", "train": "base", "val": "val", "valid": "val", "novel": "novel", "test": "novel"}
 _LAYOUT = "expected <class>/<image>, or {base,val,novel}/<class>/<image> (train, valid and test are understood too)"
@@ -27,7 +26,7 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
     files = _without_wrapper(files)
     divided = any(len(parts) > 2 and parts[0] in SPLIT_FOLDERS for _, parts in files)
     depth = 3 if divided else 2
-    splits: dict[str, dict[str, list[str]]] = {}
+    splits: dict[str, list[tuple[str, str, str]]] = {}
     given: dict[str, str] = {}
     for name, parts in files:
         if len(parts) < depth and not name.lower().endswith(_IMAGES):
@@ -37,12 +36,26 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
         split = SPLIT_FOLDERS[parts[0]] if divided else "all"
         if given.setdefault(split, parts[0]) != parts[0] and divided:
             raise InputError(f"{archive.path}: has both {given[split]}/ and {parts[0]}/ for one split: remove one")
-        splits.setdefault(split, {}).setdefault(parts[-2], []).append(name)
+        splits.setdefault(split, []).append((parts[-2], name, name))
     if not splits:
         raise InputError(f"{archive.path}: no class folders with images in it: {_LAYOUT}")
     splits = {split: splits[split] for split in SPLITS if split in splits}
     _refuse_shared_classes(archive, splits)
-    return {split: _draft(archive, classes) for split, classes in splits.items()}
+    return {split: from_files(archive, rows) for split, rows in splits.items()}
+
+
+def all_images(archive: Archive) -> Draft:
+    """Every image, however deep it lies: one split whose classes are the folders, ``"."`` the outermost.
+
+    What is not named like an image (.jpg, .png, ...) is left alone.
+
+    Raises:
+        InputError: no images.
+    """
+    names = [name for name in archive.sizes if name.lower().endswith(_IMAGES)]
+    if not names:
+        raise InputError(f"{archive.path}: no images in it ({', '.join(_IMAGES)}): check the folder")
+    return from_files(archive, [(name.rpartition("/")[0] or ".", name, name) for name in names])
 
 
 def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
@@ -52,21 +65,12 @@ def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list
     return [(name, parts[1:]) for name, parts in files] if wrapped else files
 
 
-def _refuse_shared_classes(archive: Archive, splits: dict[str, dict[str, list[str]]]) -> None:
+def _refuse_shared_classes(archive: Archive, splits: dict[str, list[tuple[str, str, str]]]) -> None:
     seen: dict[str, str] = {}
-    for split, label in ((split, label) for split, labels in splits.items() for label in labels):
+    for split, label in ((split, label) for split, rows in splits.items() for label in {row[0] for row in rows}):
         if label in seen:
             raise InputError(
                 f"{archive.path}: class {label!r} is in both {seen[label]} and {split}: a few-shot split divides the "
                 "classes, not the images of a class; put each class into one split"
             )
         seen[label] = split
-
-
-def _draft(archive: Archive, classes: dict[str, list[str]]) -> Draft:
-    """Sorted classes, sorted images."""
-    ordered = sorted(classes)
-    names = tuple(name for label in ordered for name in sorted(classes[label]))
-    labels = np.repeat(np.arange(len(ordered)), [len(classes[label]) for label in ordered])
-    size = sum(archive.sizes[name] for name in names)
-    return Draft(tuple(ordered), labels, names, lambda i: archive.read(names[i]), size=size)

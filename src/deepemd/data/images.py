@@ -2,13 +2,16 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deepemd.errors import InputError
 from deepemd.files import replacing
@@ -16,11 +19,14 @@ from deepemd.files import replacing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Fingerprint", "Images", "decode"]
+__all__ = ["Fingerprint", "Images", "Originals", "decode", "fit", "pad", "shrink"]
 
 T = TypeVar("T")
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 512  # images in flight between reading, decoding and writing
+_OPENING = threading.Lock()
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_PROGRAMS = ("EPS", "WMF")  # drawing instructions, which Pillow hands to other programs
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -35,32 +41,98 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 def decode(source: bytes | Path, name: str) -> "Image":
     """Decode one image to RGB, turned upright by its EXIF orientation.
 
+    Of an animation the first frame is taken; transparency is dropped; 16 bits become 8.
+
     Args:
         source: the encoded bytes, or the file that holds them.
         name: what to call the image in a message, usually its file name.
 
     Raises:
-        InputError: the file is missing, is no image, or is truncated or damaged.
+        InputError: the file is missing, is no image, is truncated or damaged, has more than 89,478,485 pixels (a
+            "decompression bomb" of some bytes could fill the memory), or holds pixels without a known range (float).
 
     >>> decode(b"GIF?", "cat.gif")
     Traceback (most recent call last):
     deepemd.errors.InputError: cat.gif: not an image that Pillow can read: replace or remove the file
     """
-    from PIL import Image, ImageOps
+    return _decode(source, name, None)[0]
 
-    image: Image.Image
+
+def _decode(source: bytes | Path, name: str, max_side: int | None) -> "tuple[Image, tuple[int, int]]":
+    """One image as :func:`decode` gives it, but no larger than max_side, and its own (height, width)."""
+    from PIL import ImageOps
+
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _rgb(ImageOps.exif_transpose(image))
+        with _opened(source, name) as image:
+            deep = image.mode.startswith("I")
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            large = max_side is not None and max(width, height) > max_side
+            # a JPEG is decoded at a half, a quarter or an eighth where that is still larger than asked
+            drafted = large and image.draft("RGB", _within(width, height, max_side or 1)) is not None
+            upright = _rgb(ImageOps.exif_transpose(image), deep)
+            own = (width, height) if turned else (height, width)
+            if not drafted:
+                own = (upright.height, upright.width)  # a TIFF turns itself upright while it is read
+            return upright if max_side is None else shrink(upright, max_side), own
     except Exception as error:  # Pillow's readers raise every kind of exception for damaged files
         raise _unreadable(error, name) from error
 
 
-def _rgb(image: "Image") -> "Image":
-    """RGB from any mode: transparency is dropped, 16 bits of grey become 8."""
+def shrink(image: "Image", max_side: int) -> "Image":
+    """An image no wider or higher than max_side, its aspect kept (bilinear, antialiased)."""
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
+    if max(image.size) <= max_side:
+        return image
+    return image.resize(_within(*image.size, max_side), Image.Resampling.BILINEAR)
+
+
+def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
+    scale = max_side / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def measure(encoded: bytes, name: str) -> tuple[int, int]:
+    """Width and height of an image, upright, after decoding all of it, so that what is wrong is found here."""
+    try:
+        with _opened(encoded, name) as image:
+            width, height = image.size
+            # JPEG: reads every byte, makes fewer pixels
+            drafted = image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+            image.load()
+            if drafted is None:
+                width, height = image.size  # TIFF turns itself upright
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+    except Exception as error:
+        raise _unreadable(error, name) from error
+    return (height, width) if turned else (width, height)
+
+
+def _opened(source: bytes | Path, name: str) -> "Image":
+    """The image with only its header read, after a look at its size and at what its pixels are."""
+    from PIL import Image
+
+    # Pillow warns of images above Image.MAX_IMAGE_PIXELS and raises above twice that. Both are errors here; the
+    # filters of warnings belong to the whole process, hence the lock.
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    deep_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits, as older versions of Pillow read them
+    if not (image.mode in _MODES or image.mode.startswith("I;16") or deep_grey) or image.format in _PROGRAMS:
+        image.close()
+        raise InputError(
+            f"{name}: a {image.format} image of mode {image.mode}, which has no certain reading as RGB: save it as PNG "
+            "or JPEG, or remove it"
+        )
+    return image
+
+
+def _rgb(image: "Image", deep: bool) -> "Image":
+    """RGB from any of the modes; of `deep` grey, 0 to 65,535, the upper 8 bits."""
+    from PIL import Image
+
+    if deep:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info:  # converting a palette with transparency straight to RGB makes Pillow warn
         image = image.convert("RGBA")
@@ -69,30 +141,19 @@ def _rgb(image: "Image") -> "Image":
 
 def _unreadable(error: Exception, name: str) -> InputError:
     """The one clear message for an image that could not be decoded."""
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, InputError):
         return error
     if isinstance(error, FileNotFoundError):
         return InputError(f"{name}: there is no such file: check the path")
+    if isinstance(error, OSError) and error.strerror:  # the disk's, not Pillow's
+        return InputError(f"{name}: cannot be read ({error.strerror}): check the file")
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return InputError(f"{name}: too many pixels to be decoded ({error}): scale it down or remove the file")
     return InputError(f"{name}: truncated or damaged image ({error}): replace or remove the file")
-
-
-def measure(encoded: bytes, name: str) -> tuple[int, int]:
-    """Width and height of an image, upright, after decoding all of it, so that truncation is found here."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))  # JPEG: reads every byte, fewer pixels
-            image.load()
-    except Exception as error:
-        raise _unreadable(error, name) from error
-    return (height, width) if turned else (width, height)
 
 
 @dataclass(frozen=True)
@@ -115,6 +176,23 @@ class Fingerprint:
     def as_dict(self) -> dict[str, str | int]:
         """The fields, ready for JSON."""
         return asdict(self)
+
+
+class Originals(NamedTuple):
+    """Images in their own sizes and shapes, made no larger than asked, in one array."""
+
+    pixels: np.ndarray  # uint8 (B, 3, H, W): each image in the upper left corner, zeros around it
+    sizes: np.ndarray  # int64 (B, 2): its height and width there
+    own: np.ndarray  # int64 (B, 2): height and width of the original
+
+
+def pad(images: "Sequence[Image]", own: ArrayLike | None = None) -> Originals:
+    """Put RGB images of any sizes into one array; ``own`` (B, 2): heights and widths, where they were made smaller."""
+    sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
+    pixels = np.zeros((len(images), 3, *sizes.max(0, initial=1)), dtype=np.uint8)
+    for array, image, (height, width) in zip(pixels, images, sizes, strict=True):
+        array[:, :height, :width] = np.asarray(image).transpose(2, 0, 1)
+    return Originals(pixels, sizes, sizes if own is None else np.asarray(own, dtype=np.int64).reshape(-1, 2))
 
 
 @dataclass(frozen=True)
@@ -155,6 +233,24 @@ class Images:
     def image(self, i: int) -> "Image":
         """Image ``i``, decoded to RGB in its own size."""
         return decode(self.encoded(i), f"{self.name}: {self.names[range(len(self))[i]]}")
+
+    def originals(self, indices: Sequence[int], max_side: int = 256) -> Originals:
+        """Some images as they are, decoded in threads now: what patches are cut from.
+
+        Args:
+            indices: which.
+            max_side: what is higher or wider is scaled down to it, its aspect kept.
+
+        Raises:
+            InputError: an image is damaged.
+        """
+
+        def read(i: int) -> "tuple[Image, tuple[int, int]]":
+            return _decode(self.encoded(i), f"{self.name}: {self.names[i]}", max_side)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            images, own = zip(*pool.map(read, [int(i) for i in indices]), strict=True)
+        return pad(images, own)
 
     def pixels(self, size: int) -> np.memmap:
         """All images as uint8 (N, 3, size, size), a read-only memory map made on first use.

@@ -1,14 +1,16 @@
 """The prepared store: every image of a data set as it came, an index, and a fingerprint of each split.
 
 A store is a folder: ``store.json`` (name, source, fingerprints), and for each split ``<split>.bin`` (the encoded
-images one after another) and ``<split>.npz`` (offsets, labels, groups, names). Pixel caches may lie beside them.
+images one after another) and ``<split>.npz`` (offsets, labels, groups, names). Pixel caches may lie beside them, and
+``skipped.txt``: the bad images that were left out.
 """
 
 import hashlib
 import json
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from deepemd.files import replacing_folder
 __all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
 
 FORMAT = 1
+SKIPPED = "skipped.txt"
+_HELD = 64_000_000  # encoded bytes in memory between reading and writing
 SPLITS = ("base", "val", "novel", "all")  # "all": class folders that were not divided
 
 
@@ -35,6 +39,7 @@ class Draft:
         read: the encoded bytes of image i; called in order, from one thread.
         groups: int64 (N,) or None, see :class:`deepemd.data.Images`.
         size: bytes of all images together, as far as known: for the message when the disk is full.
+        note: what a reader of figures should know of these images, such as that they are a reduced copy.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +48,7 @@ class Draft:
     read: Callable[[int], bytes]
     groups: np.ndarray | None = None
     size: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,29 +63,58 @@ class Store:
     splits: dict[str, Images]
     notes: dict[str, str]
 
+    @property
+    def skipped(self) -> list[str]:
+        """What was wrong with each image that was left out, by ``skip_bad``: its split, its name and the reason."""
+        file = self.path / SKIPPED
+        return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
-def write_store(path: Path, name: str, drafts: dict[str, Draft], notes: dict[str, str]) -> Store:
+
+def write_store(
+    path: Path,
+    name: str,
+    drafts: dict[str, Draft],
+    notes: dict[str, str],
+    *,
+    skip_bad: bool = False,
+) -> Store:
     """Read, check and write every image of every split; the store appears as ``path`` in one step.
 
     Each image is decoded once, in a pool of threads, so that a truncated file is found now and not in training.
 
+    Args:
+        path: the folder to make.
+        name: of the data set.
+        drafts: what to read, by split.
+        notes: where it came from.
+        skip_bad: leave bad images out, with a line for each in ``skipped.txt`` and their number in the notes.
+
     Raises:
-        InputError: images that cannot be decoded (the first is named, the others counted), or a full disk.
+        InputError: images that cannot be decoded (the first is named, the others counted) and are not left out, a class
+            that would be empty without them, or a full disk.
     """
     with replacing_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
-        prints = {
-            split: _write_split(folder, name, split, drafts[split]).as_dict() for split in SPLITS if split in drafts
-        }
+        prints, skipped = {}, list[str]()
+        for split in (split for split in SPLITS if split in drafts):
+            fingerprint, bad = _write_split(folder, name, split, drafts[split], skip_bad)
+            prints[split] = fingerprint.as_dict()
+            skipped += [f"{split}: {error}" for error in bad]
+        if skipped:
+            notes = {**notes, "skipped": f"{len(skipped):,} bad images, listed in {SKIPPED}"}
+            lines = "".join(" ".join(line.splitlines()) + "\n" for line in skipped)
+            (folder / SKIPPED).write_text(lines, encoding="utf-8")
         description = {"format": FORMAT, "name": name, "notes": notes, "splits": prints}
         (folder / "store.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
     return open_store(path)
 
 
-def _write_split(folder: Path, name: str, split: str, draft: Draft) -> Fingerprint:
-    """Write one split's two files and say what is in them."""
+def _write_split(
+    folder: Path, name: str, split: str, draft: Draft, skip_bad: bool
+) -> tuple[Fingerprint, list[InputError]]:
+    """Write one split's two files; what is in them, and what is wrong with each image that is not."""
     if not draft.names:
         raise InputError(f"{name}/{split}: there are no images in it: check the source")
-    lengths, sides, bad = [], [], list[InputError]()
+    kept, lengths, sides, bad = list[int](), [], [], list[InputError]()
     digest = hashlib.sha256("\0".join(draft.classes).encode())
     with (folder / f"{split}.bin").open("wb") as file:
         for i, encoded, size in _checked(f"{name}/{split}", draft):
@@ -87,27 +122,33 @@ def _write_split(folder: Path, name: str, split: str, draft: Draft) -> Fingerpri
                 bad.append(size)
                 continue
             file.write(encoded)
+            kept.append(i)
             lengths.append(len(encoded))
             sides.append(size)
             _update(digest, draft.labels, draft.groups, draft.names, i, encoded)
-    if bad:
-        raise InputError(
-            f"{bad[0]}" if len(bad) == 1 else f"{bad[0]} ({len(bad):,} of {len(draft.names):,} images are bad)"
-        )
+    if bad and not skip_bad:
+        count = f" ({len(bad):,} of {len(draft.names):,} images are bad)" if len(bad) > 1 else ""
+        raise InputError(f"{bad[0]}{count}, or pass --skip-bad (skip_bad=True) to go on without bad images")
+    counts = np.bincount(draft.labels[kept], minlength=len(draft.classes))
+    if not counts.all():
+        label = draft.classes[int(counts.argmin())]
+        raise InputError(f"{name}/{split}: every image of class {label!r} is bad, the first because of {bad[0]}")
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    groups = np.zeros(0, np.int64) if draft.groups is None else draft.groups
-    names, classes = np.array(draft.names), np.array(draft.classes)
-    np.savez(folder / f"{split}.npz", offsets=offsets, labels=draft.labels, groups=groups, names=names, classes=classes)
-    counts = np.bincount(draft.labels, minlength=len(draft.classes))
+    groups = np.zeros(0, np.int64) if draft.groups is None else draft.groups[kept]
+    names, classes = np.array([draft.names[i] for i in kept]), np.array(draft.classes)
+    np.savez(
+        folder / f"{split}.npz", offsets=offsets, labels=draft.labels[kept], groups=groups, names=names, classes=classes
+    )
     width, height = (int(side) for side in np.median(np.array(sides), axis=0))
-    return Fingerprint(
-        f"{name}/{split}", len(draft.classes), len(draft.names), int(counts.min()), int(counts.max()),
+    fingerprint = Fingerprint(
+        f"{name}/{split}", len(draft.classes), len(kept), int(counts.min()), int(counts.max()),
         width, height, "sorted", digest.hexdigest(),
     )  # fmt: skip
+    return fingerprint, bad
 
 
 def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, int] | InputError]]:
-    """Each image with its size, or with what is wrong with it; decoded in threads, a block at a time."""
+    """Each image with its size, or with what is wrong with it; decoded in threads, some megabytes at a time."""
 
     def check(i: int, encoded: bytes | InputError) -> tuple[int, bytes, tuple[int, int] | InputError]:
         if isinstance(encoded, InputError):
@@ -123,11 +164,19 @@ def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, i
         except InputError as error:
             return error
 
-    starts = range(0, len(draft.names), BLOCK)
+    waiting: deque[tuple[int, Future[tuple[int, bytes, tuple[int, int] | InputError]]]] = deque()
+    held = 0
     with ThreadPoolExecutor(WORKERS) as pool:
-        for start in track(starts, f"preparing {name}", len(starts)):
-            block = range(start, min(start + BLOCK, len(draft.names)))
-            yield from pool.map(check, block, [read(i) for i in block])
+        for i in track(range(len(draft.names)), f"preparing {name}", len(draft.names)):
+            encoded = read(i)
+            size = 0 if isinstance(encoded, InputError) else len(encoded)
+            waiting.append((size, pool.submit(check, i, encoded)))
+            held += size
+            while held > _HELD or len(waiting) > BLOCK:
+                size, oldest = waiting.popleft()
+                held -= size
+                yield oldest.result()
+        yield from (future.result() for _, future in waiting)
 
 
 def _update(

@@ -38,13 +38,16 @@ def protonet_logits(
     return temperature * unit(query) @ unit(support).transpose(-1, -2)
 
 
-def local_knn_logits(query: Tensor, support: Tensor, *, k: int = 1, temperature: float = 1.0) -> Tensor:
+def local_knn_logits(
+    query: Tensor, support: Tensor, *, k: int = 1, centred: bool = False, temperature: float = 1.0
+) -> Tensor:
     """Local k-NN (DN4): every query node adds up its k largest cosines to the nodes of a class.
 
     Args:
         query: (..., Q, n, C) nodes.
         support: (..., S, m, C) nodes; a class of several shots is all their nodes together.
         k: neighbours of each node; 1 or 3 in the paper's tables.
+        centred: subtract the mean over channels before a cosine, as DeepEMD does.
         temperature: scales the logits.
 
     Returns:
@@ -57,7 +60,8 @@ def local_knn_logits(query: Tensor, support: Tensor, *, k: int = 1, temperature:
     """
     if not 1 <= k <= support.shape[-2]:
         raise ValueError(f"k must be from 1 to the {support.shape[-2]} nodes of a class, got {k}")
-    cosines = pairwise(_unit(query), _unit(support))  # (..., Q, S, n, m)
+    unit = unit_centred if centred else _unit
+    cosines = pairwise(unit(query), unit(support))  # (..., Q, S, n, m)
     nearest = cosines.amax(-1, keepdim=True) if k == 1 else cosines.topk(k, dim=-1).values  # (..., Q, S, n, k)
     return temperature * nearest.sum((-2, -1))
 

@@ -1,17 +1,23 @@
 """The structured fully connected layer (SFC): one learnable node set for each class, fitted to its shots."""
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from deepemd.emd import WarmStart
-from deepemd.matching.head import Weights, transport_problem
+from deepemd.matching._descent import Descent
+from deepemd.matching.head import Weights
 from deepemd.matching.shots import members_of
 
 __all__ = ["class_means", "fit_prototypes"]
+
+# Episodes that are fitted in one piece: enough for matrix products to outweigh calls, few enough for the cache.
+_TOGETHER = 8
 
 _NOT_FINITE = "support holds NaN or an infinite value; embeddings must be finite: did training diverge?"
 _DIVERGED = "the prototypes diverge: lr is too large for these embeddings; lower it"
@@ -53,6 +59,7 @@ def fit_prototypes(
     floor: float = 1e-3,
     detach_weights: bool = False,
     generator: Generator | None = None,
+    track: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> Tensor:
     """Fit a node set to the shots of each class, the paper's structured fully connected layer, for episodes in batches.
 
@@ -72,6 +79,7 @@ def fit_prototypes(
         temperature, weights, floor: of the head, as in :func:`deepemd.matching.emd_logits`.
         detach_weights: True gives the nodes' weights no gradient, as the authors' OpenCV path does.
         generator: of the order; by default PyTorch's global one.
+        track: shows progress, such as :func:`deepemd.data.images.track`; by default nothing does.
 
     Returns:
         (..., n_way, m, C) node sets, float32 (float64 where support is), detached. An episode's do not depend on the
@@ -89,30 +97,27 @@ def fit_prototypes(
     torch.Size([5, 4, 8])
     """
     _check_settings(epochs=epochs, batch_size=batch_size, lr=lr)
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights must be 'cross-reference' or 'uniform', got {weights!r}")
     *lead, shots, m, channels = support.shape if support.ndim > 2 else (0, 0, 0)
-    with torch.autocast(support.device.type, enabled=False), torch.enable_grad():
-        support = support.detach() if support.dtype == torch.float64 else support.detach().float()
+    with torch.autocast(support.device.type, enabled=False), torch.no_grad():
+        support = support if support.dtype == torch.float64 else support.float()
         prototypes = class_means(support, labels, n_way).reshape(-1, n_way, m, channels)  # (E, n_way, m, C)
         support, labels = support.reshape(-1, shots, m, channels), labels.reshape(-1, shots)  # (E, K, m, C), (E, K)
-        episodes = len(support)
-        # Each pair of a shot and a class keeps the basis of its transport problem, which drifts little in an epoch.
-        solver = WarmStart()
-        slots = torch.arange(episodes * shots * n_way).view(episodes, shots, n_way)
-        velocity: Tensor | None = None
-        for some in _batches(epochs, shots, batch_size, generator):
-            moved = prototypes.requires_grad_()
-            cost, a, b = transport_problem(support[:, some], moved, weights=weights, floor=floor)
-            if detach_weights:
-                a, b = a.detach(), b.detach()
-            try:
-                distance = solver(cost, a, b, slots=slots[:, some].flatten()).value  # (E, q, n_way)
-            except ValueError as error:
-                raise ValueError(_DIVERGED if support.isfinite().all() else _NOT_FINITE) from error
-            logits = temperature * (1 - distance)
-            loss = F.cross_entropy(logits.flatten(0, 1), labels[:, some].flatten(), reduction="sum") / len(some)
-            (gradient,) = torch.autograd.grad(loss, moved)
-            velocity = gradient if velocity is None else momentum * velocity + (1 - dampening) * gradient
-            prototypes = (moved - lr * velocity).detach()
+        order = list(_batches(epochs, shots, batch_size, generator))
+
+        def begin(some: slice) -> Descent:
+            return Descent(
+                support[some], labels[some], prototypes[some],
+                lr=lr, momentum=momentum, dampening=dampening, temperature=temperature, floor=floor,
+                uniform=weights == "uniform", detach_weights=detach_weights,
+            )  # fmt: skip
+
+        try:
+            fitted = _descend(begin, len(support), order, support.device, track or _untracked)
+        except ValueError as error:
+            raise ValueError(_DIVERGED if support.isfinite().all() else _NOT_FINITE) from error
+        prototypes = torch.cat(fitted) if fitted else prototypes
     if not prototypes.isfinite().all():
         raise ValueError(_DIVERGED)
     return prototypes.view(*lead, n_way, m, channels)
@@ -122,6 +127,55 @@ def _batches(epochs: int, shots: int, batch_size: int, generator: Generator | No
     """The shots of each step: every epoch a new order, its last batch what is left."""
     for _ in range(epochs):
         yield from torch.randperm(shots, generator=generator).split(batch_size)
+
+
+def _descend(
+    begin: Callable[[slice], Descent],
+    episodes: int,
+    order: Sequence[Tensor],
+    device: torch.device,
+    track: Callable[[Iterable[Any], str, int], Iterable[Any]],
+) -> list[Tensor]:
+    """Take the steps of all episodes, piece by piece, as many pieces at once as PyTorch has threads.
+
+    Each piece stays on one thread. To share out every operation of a step, as PyTorch does, gains less and takes many
+    times as long where another process holds one of the cores.
+    """
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    size = max(1, min(_TOGETHER, math.ceil(episodes / count)))
+    pieces = [slice(k, k + size) for k in range(0, episodes, size)]
+    stop = threading.Event()
+
+    def fit(piece: slice) -> Tensor:
+        with torch.no_grad():  # a setting of the thread
+            descent = begin(piece)
+            for some in order:
+                if stop.is_set():
+                    break
+                descent.step(some)
+            return descent.prototypes()
+
+    with _threads_of_one(), ThreadPoolExecutor(count) as pool:
+        try:
+            return list(track(pool.map(fit, pieces), "fitting prototypes", len(pieces)))
+        except BaseException:  # an interrupt among them: what has begun ends after its step
+            stop.set()
+            raise
+
+
+@contextmanager
+def _threads_of_one() -> Iterator[None]:
+    """Threads that start within the block run PyTorch's operations alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _untracked(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:  # noqa: ARG001
+    return items
 
 
 def _check_settings(**settings: float) -> None:

@@ -1,20 +1,25 @@
 """An image becomes a set of local embeddings."""
 
 from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, resnet12
-from deepemd.nodes.patches import Grid, Sampling, cut
-from deepemd.nodes.regions import FCN, patch_nodes, to_original
+from deepemd.nodes.cutting import cut, patch_nodes
+from deepemd.nodes.fcn import FCN, to_original
+from deepemd.nodes.patches import Grid, Sampling
+from deepemd.nodes.regions import Regions, parse_regions, regions_from
 
 __all__ = [
     "FCN",
     "Backbone",
     "Conv4",
     "Grid",
+    "Regions",
     "ResNet12",
     "Sampling",
     "backbone",
     "conv4",
     "cut",
+    "parse_regions",
     "patch_nodes",
+    "regions_from",
     "resnet12",
     "to_original",
 ]

@@ -1,18 +1,17 @@
-"""Patches: where Grid and Sampling cut an image, and the cutting, many images at once on their device."""
+"""Patches: where Grid and Sampling cut an image; each patch becomes one node."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from deepemd.errors import InputError
 
-__all__ = ["Grid", "Sampling", "cut"]
+__all__ = ["Grid", "Sampling"]
 
+_PURPOSE = 3  # a limb of the generator's counter: keeps these draws apart from those of training and episodes
 Boxes = NDArray[np.int64]  # (B, M, 4): x0, y0, x1, y1 in pixels of the original image
 
 
@@ -56,13 +55,15 @@ class Grid:
         """Patches of an image."""
         return sum(level * level for level in self.levels)
 
-    def boxes(self, sizes: ArrayLike, ratios: NDArray[np.float64] | None = None) -> Boxes:
+    def boxes(
+        self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None, training: bool = False
+    ) -> Boxes:
         """The patches of images, level by level, each level row by row.
 
         Args:
             sizes: (B, 2) height and width of each image, in pixels.
-            ratios: (B, levels) to use in place of ``ratio``; in training the paper draws them from 1 to 3, anew for
-                each image and level.
+            seed, indices: of the ratios in training; see :meth:`Sampling.boxes`.
+            training: draw the ratio from 1 to 3, anew for each image and level, as the paper trains.
 
         Returns:
             (B, patches, 4) int64 x0, y0, x1, y1; the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
@@ -71,10 +72,12 @@ class Grid:
             InputError: a level finer than an image is wide or high, or a ratio that leaves less than a pixel.
         """
         height, width = _sides(sizes)
+        ratios = np.full((len(height), len(self.levels)), self.ratio)
+        if training:
+            ratios = 1 + 2 * _uniform(seed, indices, len(height), len(self.levels))
         parts = []
         for k, level in enumerate(self.levels):
-            ratio = np.full(len(height), self.ratio) if ratios is None else ratios[:, k]
-            y, x = _spans(height, level, ratio), _spans(width, level, ratio)  # (B, g, 2)
+            y, x = _spans(height, level, ratios[:, k]), _spans(width, level, ratios[:, k])  # (B, g, 2)
             shape = (len(height), level, level)
             corners = [np.broadcast_to(x[:, None, :, 0], shape), np.broadcast_to(y[:, :, None, 0], shape)]
             corners += [np.broadcast_to(x[:, None, :, 1], shape), np.broadcast_to(y[:, :, None, 1], shape)]
@@ -140,7 +143,14 @@ class Sampling:
             "aspect": list(self.aspect),
         }
 
-    def boxes(self, sizes: ArrayLike, *, seed: int, indices: ArrayLike) -> Boxes:
+    def boxes(
+        self,
+        sizes: ArrayLike,
+        *,
+        seed: int = 0,
+        indices: ArrayLike | None = None,
+        training: bool = False,  # noqa: ARG002  (the paper draws alike in training)
+    ) -> Boxes:
         """The crops of images.
 
         Of each crop up to ten drafts of area and aspect are drawn; the first that fits the image is taken, else the
@@ -149,13 +159,14 @@ class Sampling:
         Args:
             sizes: (B, 2) height and width of each image, in pixels.
             seed: of the draws.
-            indices: (B,) what tells an image from others, such as its place in its split.
+            indices: (B,) what tells an image from others, such as its place in its split; 0, 1, ... unless given.
+            training: makes no difference here.
 
         Returns:
             (B, patches, 4) int64 x0, y0, x1, y1; the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
         """
         height, width = (side[:, None] for side in _sides(sizes))  # (B, 1)
-        draws = np.stack([_uniform(seed, int(i), (self.patches, 22)) for i in np.asarray(indices)])  # (B, M, 22)
+        draws = _uniform(seed, indices, len(height), self.patches, 22)  # (B, M, 22)
         area = (height * width)[..., None] * (self.scale[0] + draws[..., :10] * (self.scale[1] - self.scale[0]))
         low, high = np.log(self.aspect)
         aspect = np.exp(low + draws[..., 10:20] * (high - low))
@@ -172,10 +183,11 @@ class Sampling:
         return np.stack((x, y, x + w, y + h), axis=-1)
 
 
-def _uniform(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Numbers from 0 to 1, a function of (seed, index): the same with every version of NumPy, on every machine."""
-    words = np.random.Philox(key=seed, counter=[0, index, 3, 0]).random_raw(math.prod(shape))  # 3: apart from training
-    return (words >> np.uint64(11)).reshape(shape).astype(np.float64) * 2.0**-53
+def _uniform(seed: int, indices: ArrayLike | None, count: int, *shape: int) -> NDArray[np.float64]:
+    """Numbers from 0 to 1, (count, *shape), each row a function of (seed, its index) on every machine."""
+    places = np.arange(count) if indices is None else np.asarray(indices).reshape(count)
+    words = [np.random.Philox(key=seed, counter=[0, int(i), _PURPOSE, 0]).random_raw(math.prod(shape)) for i in places]
+    return (np.array(words, np.uint64) >> np.uint64(11)).reshape(count, *shape).astype(np.float64) * 2.0**-53
 
 
 def _sides(sizes: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -183,55 +195,3 @@ def _sides(sizes: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if (sides < 1).any():
         raise InputError(f"sizes holds {sides[(sides < 1).any(1)][0].tolist()}: an image has at least one pixel")
     return sides[:, 0], sides[:, 1]
-
-
-def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:
-    """Cut patches and resize each to a square, its aspect ignored: bilinear and antialiased, as Pillow resizes a crop.
-
-    Resizing is linear in the pixels, and separable: a patch is one matrix times the image times another. So all
-    patches of all images are two batched matrix products, on the device where the images are.
-
-    Args:
-        images: (B, 3, H, W) uint8, or float in 0..1; smaller images are padded, the boxes say where they end.
-        boxes: (B, M, 4) x0, y0, x1, y1 in pixels of the images.
-        size: side of the squares, in pixels.
-        flip: (B, M) bool, which patches to mirror.
-
-    Returns:
-        (B, M, 3, size, size) float32 in 0..1.
-
-    Raises:
-        InputError: boxes that are empty or reach outside of the images.
-
-    >>> image = torch.arange(4.0).repeat(1, 3, 4, 1) / 4
-    >>> cut(image, torch.tensor([[[0, 0, 4, 4]]]), 2)[0, 0, 0]
-    tensor([[0.1786, 0.5714],
-            [0.1786, 0.5714]])
-    """
-    height, width = images.shape[-2:]
-    boxes = boxes.to(images.device)
-    x0, y0, x1, y1 = boxes.unbind(-1)  # (B, M) each
-    if bool(((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height) | (x0 >= x1) | (y0 >= y1)).any()):
-        raise InputError(f"boxes must be x0 < x1 <= {width} and y0 < y1 <= {height}, from 0; some are not")
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    down = _resampling(y0, y1, height, size)  # (B, M, S, H)
-    across = _resampling(x0, x1, width, size)  # (B, M, S, W)
-    if flip is not None:
-        across = torch.where(flip.to(images.device)[..., None, None], across.flip(-2), across)
-    rows = torch.einsum("bmsh,bchw->bmcsw", down, images.float())
-    return torch.einsum("bmcsw,bmtw->bmcst", rows, across)
-
-
-def _resampling(begin: Tensor, end: Tensor, length: int, size: int) -> Tensor:
-    """What each of ``size`` new pixels takes from each of ``length`` old ones, of those from begin to end - 1.
-
-    begin, end: (B, M) -> (B, M, size, length). A triangle as wide as a new pixel, but at least as an old one.
-    """
-    begin, end = begin.double()[..., None, None], end.double()[..., None, None]
-    step = (end - begin) / size  # old pixels to a new one
-    centre = begin + (torch.arange(size, device=begin.device)[:, None] + 0.5) * step  # (B, M, size, 1)
-    old = torch.arange(length, device=begin.device) + 0.5  # (length,)
-    weight = (1 - (old - centre).abs() / step.clamp_min(1)).clamp_min(0)  # (B, M, size, length)
-    weight = torch.where((old > begin) & (old < end), weight, 0)
-    return (weight / weight.sum(-1, keepdim=True)).float()

@@ -1,147 +1,60 @@
-"""Regions: which parts of an image become its nodes, and where they lie."""
+"""Regions: the three ways in which an image becomes nodes, by name."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
-
 from deepemd.errors import InputError
-from deepemd.nodes.backbones import Backbone
+from deepemd.nodes.fcn import FCN
+from deepemd.nodes.patches import Grid, Sampling
 
-__all__ = ["FCN", "patch_nodes", "to_original"]
+__all__ = ["Regions", "parse_regions", "regions_from"]
+
+Regions = FCN | Grid | Sampling
+_KINDS: Mapping[str, Callable[..., Regions]] = {"fcn": FCN, "grid": Grid, "sampling": Sampling}
+_FORMS = "fcn, fcn:2,1 (with a pyramid), grid:3,2 (levels) or sampling:9 (patches)"
 
 
-@dataclass(frozen=True)
-class FCN:
-    """Every cell of the encoder's feature map is a node, and so are the cells of optional coarser maps.
-
-    A pyramid level g adds the g x g adaptive average of the map. The nodes come in the order of the levels as
-    given, then the map; each level row by row. The paper's pyramid (5, 2, 1) on a 5 x 5 map is ``FCN((2, 1))``:
-    the map itself is always there, once.
+def regions_from(config: Mapping[str, Any]) -> Regions:
+    """Build regions from their ``config``, as a saved model's config.json holds it.
 
     Args:
-        pyramid: side lengths of the coarser maps; each smaller than the map and named once.
+        config: a ``name``, ``"fcn"``, ``"grid"`` or ``"sampling"``, and the settings of :class:`FCN`, :class:`Grid`
+            or :class:`Sampling`.
 
     Raises:
-        InputError: a level that is not positive, is named twice, or (when an image is encoded) is not coarser
-            than the map.
+        InputError: an unknown name or setting, or a value out of range.
 
-    >>> from deepemd.nodes import conv4
-    >>> FCN((2, 1))(conv4(), torch.zeros(3, 3, 84, 84)).shape
-    torch.Size([3, 30, 64])
-
-    Source: Zhang et al., DeepEMD (CVPR 2020), section 4.5 of the extension arXiv 2003.06777.
+    >>> regions_from({"name": "grid", "levels": [5, 3, 2]}).patches
+    38
     """
-
-    pyramid: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        levels = tuple(int(level) for level in self.pyramid)
-        if any(level < 1 for level in levels):
-            raise InputError(f"pyramid is {self.pyramid}: a level is the side length of a map, at least 1")
-        if len(set(levels)) != len(levels):
-            raise InputError(f"pyramid is {self.pyramid}: a level is named twice; keep one of them")
-        object.__setattr__(self, "pyramid", levels)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The settings from which :func:`deepemd.model.DeepEMD.load` builds it again."""
-        return {"name": "fcn", "pyramid": list(self.pyramid)}
-
-    def __call__(self, backbone: Backbone, images: Tensor) -> Tensor:
-        """Encode normalised images (B, 3, H, W) into nodes (B, N, C), float32 whatever the encoder computed in."""
-        maps = backbone(images).float()  # (B, 3, H, W) -> (B, C, h, w)
-        self._check(maps.shape[-2], maps.shape[-1])
-        levels = [F.adaptive_avg_pool2d(maps, level) for level in self.pyramid] + [maps]
-        nodes = torch.cat([level.flatten(2) for level in levels], dim=2)  # -> (B, C, N)
-        return nodes.transpose(1, 2).contiguous()  # -> (B, N, C)
-
-    def boxes(self, height: int, width: int, h: int, w: int) -> NDArray[np.float64]:
-        """The boxes of the nodes, (N, 4) as x0, y0, x1, y1 in pixels of the encoder's input.
-
-        A map cell owns the pixels of its share of the input: cell k of w spans k * width / w to
-        (k + 1) * width / w. (Its receptive field is larger; this is where it is centred.) Cell k of a pooled level g
-        spans the map cells that the adaptive average takes: floor(k * w / g) to ceil((k + 1) * w / g), so
-        neighbouring cells overlap where g does not divide w.
-
-        Args:
-            height, width: of the encoder's input.
-            h, w: of its feature map.
-
-        >>> FCN((1,)).boxes(84, 84, 2, 2).tolist()[:3]
-        [[0.0, 0.0, 84.0, 84.0], [0.0, 0.0, 42.0, 42.0], [42.0, 0.0, 84.0, 42.0]]
-        """
-        self._check(h, w)
-        levels = [(level, level) for level in self.pyramid] + [(h, w)]
-        boxes = [
-            (x0 * width / w, y0 * height / h, x1 * width / w, y1 * height / h)
-            for rows, columns in levels
-            for y0, y1 in _spans(h, rows)
-            for x0, x1 in _spans(w, columns)
-        ]
-        return np.array(boxes, dtype=np.float64)  # (N, 4)
-
-    def _check(self, h: int, w: int) -> None:
-        if h < 1 or w < 1:
-            raise InputError(f"the encoder's map is {h} x {w}: the images are too small; enlarge them or pool less")
-        for level in self.pyramid:
-            if level == h == w:
-                raise InputError(
-                    f"pyramid level {level} repeats the {h} x {w} map, which is always there; leave it out"
-                )
-            if level > min(h, w):
-                raise InputError(f"pyramid level {level} is finer than the {h} x {w} map: use levels below {min(h, w)}")
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    name = str(settings.pop("name", None))
+    if name not in _KINDS:
+        raise InputError(f"regions is {name!r}: choose one of {', '.join(_KINDS)}")
+    try:
+        return _KINDS[name](**settings)
+    except TypeError as error:
+        raise InputError(f"regions {name!r} does not take these settings: {settings} ({error})") from error
 
 
-def _spans(size: int, cells: int) -> list[tuple[int, int]]:
-    """Where adaptive average pooling of `size` cells into `cells` takes its values: [start, end) of each."""
-    return [(k * size // cells, math.ceil((k + 1) * size / cells)) for k in range(cells)]
+def parse_regions(text: str) -> Regions:
+    """Read regions as one writes them on the command line: a name, and after a colon its numbers.
 
+    Raises:
+        InputError: none of the forms below, or a number out of range.
 
-def to_original(
-    boxes: NDArray[np.float64], width: int, height: int, *, resize: int = 92, size: int = 84
-) -> NDArray[np.float64]:
-    """Map boxes from the encoder's input to pixels of the original image, under the evaluation transform.
-
-    That transform scales the image to `resize` x `resize`, its aspect ignored, and cuts the central `size` x `size`
-    square; what lies outside of the square was never seen. So a coordinate p becomes (p + (resize - size) / 2) *
-    width / resize (or height / resize).
-
-    Args:
-        boxes: (N, 4) x0, y0, x1, y1 as from :meth:`FCN.boxes`.
-        width, height: of the original image.
-        resize, size: of the transform; a model's ``resize`` and ``image_size``.
-
-    Returns:
-        (N, 4) x0, y0, x1, y1; fractions of a pixel are kept.
-
-    >>> to_original(np.array([[0.0, 0.0, 84.0, 84.0]]), 184, 92).tolist()
-    [[8.0, 4.0, 176.0, 88.0]]
+    >>> parse_regions("fcn:2,1"), parse_regions("sampling:25").patches
+    (FCN(pyramid=(2, 1)), 25)
     """
-    scale = np.array([width, height, width, height], dtype=np.float64) / resize
-    return (np.asarray(boxes, dtype=np.float64) + (resize - size) / 2) * scale
-
-
-def patch_nodes(backbone: Backbone, patches: Tensor) -> Tensor:
-    """Encode each patch on its own and pool it to one node.
-
-    Args:
-        backbone: the encoder.
-        patches: (B, M, 3, H, W) normalised patches.
-
-    Returns:
-        (B, M, C) nodes, float32.
-
-    >>> from deepemd.nodes import conv4
-    >>> patch_nodes(conv4(), torch.zeros(2, 9, 3, 84, 84)).shape
-    torch.Size([2, 9, 64])
-
-    Source: Zhang et al., arXiv 2003.06777, section 4.5 (grid and sampling).
-    """
-    maps = backbone(patches.flatten(0, 1)).float()  # (B, M, 3, H, W) -> (B * M, C, h, w)
-    return maps.mean(dim=(2, 3)).view(*patches.shape[:2], -1)  # -> (B, M, C)
+    name, _, rest = text.partition(":")
+    try:
+        numbers = tuple(int(part) for part in rest.split(",")) if rest else ()
+    except ValueError as error:
+        raise InputError(f"regions is {text!r}: write {_FORMS}") from error
+    if name == "fcn":
+        return FCN(numbers)
+    if name == "grid":
+        return Grid(numbers) if rest else Grid()
+    if name == "sampling" and len(numbers) < 2:
+        return Sampling(numbers[0]) if rest else Sampling()
+    raise InputError(f"regions is {text!r}: write {_FORMS}")

@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,39 +15,16 @@ from torch import Tensor
 from deepemd.data import Episode, EpisodeSampler, Images
 from deepemd.data.images import track
 from deepemd.errors import InputError
-from deepemd.matching import emd_logits, local_knn_logits, protonet_logits
 from deepemd.model import DeepEMD
+from deepemd.training.embed import embed
+from deepemd.training.methods import SFC, Logits, choose
 
-__all__ = ["METHODS", "Episodes", "Evaluation", "Figure", "deepemd_method", "embed", "evaluate", "score"]
+__all__ = ["METHOD", "Episodes", "Evaluation", "Figure", "evaluate", "score"]
+
+METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares unless told otherwise
 
 # Bytes of embeddings that a batch of episodes gathers; larger batches gain nothing.
 _BATCH_BYTES = 32_000_000
-
-# How a class of several shots becomes one node set: the mean of its sets, or all their nodes together.
-_mean_of_shots, _all_nodes = "mean", "all"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to classify: a head of node sets, and what it makes of several shots of a class."""
-
-    logits: Callable[[Tensor, Tensor], Tensor]
-    shots: str = _mean_of_shots
-
-
-METHODS: Mapping[str, Method] = {
-    "DeepEMD": Method(emd_logits),
-    "ProtoNet (cosine)": Method(lambda q, s: protonet_logits(q, s)),
-    "ProtoNet (centred cosine)": Method(lambda q, s: protonet_logits(q, s, centred=True)),
-    "ProtoNet (Euclidean)": Method(lambda q, s: protonet_logits(q, s, similarity="euclidean")),
-    "local k-NN (k = 1)": Method(lambda q, s: local_knn_logits(q, s, k=1), _all_nodes),
-    "local k-NN (k = 3)": Method(lambda q, s: local_knn_logits(q, s, k=min(3, s.shape[-2])), _all_nodes),
-}
-
-
-def deepemd_method(model: DeepEMD) -> Method:
-    """DeepEMD with a model's own settings of the head."""
-    return Method(lambda q, s: emd_logits(q, s, temperature=model.temperature, weights=model.weights))
 
 
 @dataclass(frozen=True)
@@ -67,6 +44,10 @@ class Episodes:
     n_query: int = 15
     n_episodes: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_episodes < 1 or self.n_query < 1:
+            raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
 
     def sampler(self, images: Images) -> EpisodeSampler:
         """The episodes over a split."""
@@ -100,15 +81,32 @@ class Evaluation:
 
     Attributes:
         accuracies: method -> (n_episodes,) accuracy of each episode in 0..1.
-        episodes: which episodes.
+        episodes: which episodes were asked for; after Ctrl-C there are fewer.
+        regions: how an image became nodes.
         fingerprint: of the images.
-        seconds: wall time of "embedding" and of "matching", all methods together.
+        seconds: wall time of "embedding" and of each method.
     """
 
     accuracies: dict[str, NDArray[np.float64]] = field(repr=False)
     episodes: Episodes
+    regions: dict[str, Any]
     fingerprint: dict[str, Any]
     seconds: dict[str, float]
+
+    @property
+    def first(self) -> str:
+        """The method with which the others are compared."""
+        return next(iter(self.accuracies))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all episodes were matched."""
+        return self.count == self.episodes.n_episodes
+
+    @property
+    def count(self) -> int:
+        """Episodes that were matched."""
+        return len(self.accuracies[self.first])
 
     def figure(self, method: str) -> Figure:
         """Mean accuracy with its interval."""
@@ -126,10 +124,12 @@ class Evaluation:
         """Everything but the single episodes, ready for JSON."""
         return {
             "episodes": asdict(self.episodes),
+            "regions": self.regions,
             "fingerprint": self.fingerprint,
             "accuracy": {name: asdict(self.figure(name)) for name in self.accuracies},
-            "difference_from_DeepEMD": {
-                name: asdict(self.difference("DeepEMD", name)) for name in self.accuracies if name != "DeepEMD"
+            "compared_with": self.first,
+            "difference": {
+                name: asdict(self.difference(self.first, name)) for name in self.accuracies if name != self.first
             },
             "seconds": self.seconds,
             "versions": versions(),
@@ -152,49 +152,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def embed(model: DeepEMD, images: Images, *, batch_size: int = 256, bf16: bool = False) -> Tensor:
-    """Embed every image of a split once: (N, nodes, C) float32, on the CPU.
-
-    Args:
-        model: put into evaluation mode for the time being.
-        images: the split.
-        batch_size: images encoded together; lower it where memory is short.
-        bf16: encode under bfloat16 autocast: about twice as fast on CPUs that have it, within 0.1 % accuracy.
-    """
-    from deepemd.training.batches import read
-    from deepemd.training.device import keep_freed_memory
-
-    if model.mean.device.type == "cpu":
-        keep_freed_memory()
-    pixels = images.pixels(model.resize)
-    device, training = model.mean.device, model.training
-    model.eval()
-    nodes: list[Tensor] = []
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            starts = range(0, len(images), batch_size)
-            for start in track(starts, f"embedding {images.name}", len(starts)):
-                batch = read(pixels, np.arange(start, min(start + batch_size, len(images))))  # (B, 3, S, S)
-                nodes.append(model.embed(batch.to(device)).float().cpu())  # (B, N, C)
-    finally:
-        model.train(training)
-    return torch.cat(nodes)
-
-
 def score(
     nodes: Tensor,
     episodes: Sequence[Episode] | EpisodeSampler,
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Logits],
     *,
     quiet: bool = False,
+    seconds: dict[str, float] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Accuracy of every method on every episode over cached embeddings (N, nodes, C).
+
+    After Ctrl-C the episodes that all methods have finished are returned; if there are none, it is passed on.
 
     Args:
         nodes: the node sets of all images, on any device.
         episodes: all of one shape; their indices count the first dimension of `nodes`.
-        methods: name -> how to classify.
+        methods: name -> how to classify; see :func:`deepemd.training.methods.choose`.
         quiet: no progress bar.
+        seconds: if given, the time of each method is added to it.
 
     Returns:
         name -> (n_episodes,) accuracy of each episode, in 0..1.
@@ -204,44 +179,60 @@ def score(
     together = max(1, _BATCH_BYTES // size)
     labels = torch.arange(n_way * n_query, device=nodes.device) % n_way  # (Q,)
     hits: dict[str, list[Tensor]] = {name: [] for name in methods}
-    with torch.inference_mode():
-        starts = range(0, len(episodes), together)
-        for start in starts if quiet else track(starts, "matching episodes", len(starts)):
-            some = [episodes[i] for i in range(start, min(start + together, len(episodes)))]
-            query = nodes[torch.from_numpy(np.stack([e.query for e in some]))]  # (E, Q, N, C)
-            shots = nodes[torch.from_numpy(np.stack([e.support for e in some]))]  # (E, n_shot * n_way, N, C)
-            shots = shots.unflatten(1, (n_shot, n_way))  # (E, n_shot, n_way, N, C)
-            classes = {
-                _mean_of_shots: shots.mean(1),  # (E, n_way, N, C)
-                _all_nodes: shots.transpose(1, 2).flatten(2, 3),  # (E, n_way, n_shot * N, C)
-            }
-            for name, method in methods.items():
-                predicted = method.logits(query, classes[method.shots]).argmax(-1)  # (E, Q)
-                hits[name].append((predicted == labels).double().mean(-1))  # (E,)
+    starts = range(0, len(episodes), together)
+    try:
+        with torch.inference_mode():
+            for start in starts if quiet else track(starts, "matching episodes", len(starts)):
+                some = [episodes[i] for i in range(start, min(start + together, len(episodes)))]
+                query = nodes[torch.from_numpy(np.stack([e.query for e in some]))]  # (E, Q, N, C)
+                shots = nodes[torch.from_numpy(np.stack([e.support for e in some]))]  # (E, n_shot * n_way, N, C)
+                shots = shots.unflatten(1, (n_shot, n_way))  # (E, n_shot, n_way, N, C)
+                for name, logits in methods.items():
+                    began = time.perf_counter()
+                    predicted = logits(query, shots).argmax(-1)  # (E, Q)
+                    hits[name].append((predicted == labels).double().mean(-1))  # (E,)
+                    if seconds is not None:
+                        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+    except KeyboardInterrupt:
+        finished = min(map(len, hits.values()))
+        if not finished:
+            raise
+        hits = {name: parts[:finished] for name, parts in hits.items()}
     return {name: torch.cat(parts).cpu().numpy() for name, parts in hits.items()}
 
 
-def evaluate(model: DeepEMD, images: Images, episodes: Episodes | None = None, *, bf16: bool = False) -> Evaluation:
-    """Accuracy of DeepEMD and of the baselines on the same embeddings and the same episodes.
+def evaluate(
+    model: DeepEMD,
+    images: Images,
+    episodes: Episodes | None = None,
+    *,
+    method: str = METHOD,
+    sfc: SFC | None = None,
+    bf16: bool = False,
+    nodes: Tensor | None = None,
+) -> Evaluation:
+    """Accuracy of several methods on the same embeddings and the same episodes.
 
     Args:
-        model: the model to judge; its temperature does not matter, its `weights` do.
+        model: the model to judge; its temperature does not matter, its `weights` and `regions` do.
         images: the split to draw episodes from.
-        episodes: which; 1,000 5-way 1-shot episodes unless said otherwise.
-        bf16: see :func:`embed`.
+        episodes: which; 1,000 5-way 1-shot episodes unless given. Their seed is that of Sampling's patches too.
+        method: names of :data:`deepemd.training.methods.METHODS`, with commas; the others are compared with the first.
+        sfc: how the method ``deepemd-sfc`` is fitted.
+        bf16: see :func:`deepemd.training.embed.embed`.
+        nodes: the split's embeddings, if they are at hand.
 
     Raises:
-        InputError: the split cannot give such episodes.
+        InputError: the split cannot give such episodes, or there is no such method.
 
     Source: section 5.2 of the paper; the baselines are those of its tables.
     """
     episodes = episodes or Episodes()
-    if episodes.n_episodes < 1 or episodes.n_query < 1:
-        raise InputError(f"n_episodes and n_query must be at least 1, got {episodes.n_episodes} and {episodes.n_query}")
     sampler = episodes.sampler(images)  # refuses impossible episodes before the long work
+    methods = choose(method, model, n_shot=episodes.n_shot, sfc=sfc)
     began = time.perf_counter()
-    nodes = embed(model, images, bf16=bf16)
-    embedded = time.perf_counter()
-    accuracies = score(nodes, sampler, {**METHODS, "DeepEMD": deepemd_method(model)})
-    seconds = {"embedding": embedded - began, "matching": time.perf_counter() - embedded}
-    return Evaluation(accuracies, episodes, images.fingerprint.as_dict(), seconds)
+    if nodes is None:
+        nodes = embed(model, images, seed=episodes.seed, bf16=bf16)
+    seconds = {"embedding": time.perf_counter() - began}
+    accuracies = score(nodes, sampler, methods, seconds=seconds)
+    return Evaluation(accuracies, episodes, model.regions.config, images.fingerprint.as_dict(), seconds)

@@ -12,11 +12,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
 from deepemd.model import WEIGHTS_FILE, DeepEMD
+from deepemd.nodes import FCN, parse_regions
 from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.evaluate import Figure
@@ -25,6 +27,7 @@ from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe
 from deepemd.training.validation import Validator
+from deepemd.training.views import View, view
 
 __all__ = ["MetatrainModule", "metatrain"]
 
@@ -42,7 +45,12 @@ class MetatrainModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.meter = Meter()
-        self.augment = Augment(model.image_size, **asdict(recipe.augmentation))
+        whole = isinstance(model.regions, FCN)  # else patches are cut from the original: they are the crops
+        self.augment = (
+            Augment(model.image_size, **asdict(recipe.augmentation))
+            if whole
+            else Augment(None, flip=False, jitter=recipe.augmentation.jitter)
+        )
         self.recipe = recipe
         self.validator = validator
         self.steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
@@ -68,7 +76,8 @@ class MetatrainModule(pl.LightningModule):
     def training_step(self, batch: Batch) -> Tensor:
         """Cross-entropy of the queries, over all episodes of the step; batch norm sees them all together."""
         recipe = self.recipe
-        nodes = self.model.embed(batch.images)  # (E * (n_way * n_shot + Q), 3, S, S) -> (..., N, C)
+        # (E * (n_way * n_shot + Q), 3, H, W) -> (..., N, C)
+        nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch))
         if nodes.device.type == "cpu" and not torch.isfinite(nodes).all():
             raise diverged("the embeddings are", batch.step)
         nodes = nodes.unflatten(0, (recipe.episodes_per_step, -1))  # -> (E, n_way * n_shot + Q, N, C)
@@ -79,6 +88,13 @@ class MetatrainModule(pl.LightningModule):
         self.meter.add(loss, logits, batch.labels)
         self.log("loss", loss)
         return loss
+
+    def _flip(self, batch: Batch) -> Tensor | None:
+        """Which patches to mirror, (B, M): half of them, a function of the batch's seed."""
+        if batch.boxes is None or not self.recipe.augmentation.flip:
+            return None
+        coins = torch.rand(batch.boxes.shape[:2], generator=torch.Generator().manual_seed(batch.seed))
+        return coins < 0.5
 
     def validation_step(self, indices: np.ndarray) -> None:
         """Embed some of the images of the episodes."""
@@ -115,6 +131,8 @@ def metatrain(
     """
     folder = RunFolder(Path(out))
     start = DeepEMD.load(model).train()
+    if recipe.regions:
+        start.regions = parse_regions(recipe.regions)
     accelerator = choose_device(device)
     number_format = choose_precision(precision, accelerator)
     check_seed(seed)
@@ -132,7 +150,7 @@ def metatrain(
     result = folder.open(settings, resume=resume)
     if result is not None:
         return result
-    validator = Validator(val, recipe.validation, start.resize)
+    validator = Validator(val, recipe.validation)
     episodes = EpisodeSampler(
         base.labels,
         recipe.n_way,
@@ -143,7 +161,11 @@ def metatrain(
         groups=base.groups,
         names=base.classes,
     )
-    batches = episode_batches(base.pixels(start.resize), episodes, recipe.episodes_per_step)
+
+    def see(indices: NDArray[np.int64], seed: int) -> View:
+        return view(start, base, indices, seed=seed, training=True)
+
+    batches = episode_batches(see, episodes, recipe.episodes_per_step)
     module = MetatrainModule(start, recipe, validator)
     folder.begin(settings)
     return fit(

@@ -134,13 +134,16 @@ def pretrain(
     result = folder.open(settings, resume=resume)
     if result is not None:
         return result
-    validator = Validator(val, recipe.validation, recipe.model.resize)
+    validator = Validator(val, recipe.validation)
     pixels = base.pixels(recipe.model.resize)
-    batches = classification_batches(pixels, base.labels, recipe.batch_size, recipe.epochs, seed)
+    batches = classification_batches(
+        pixels, base.labels, recipe.batch_size, recipe.epochs, seed, rotations=recipe.rotations
+    )
     steps_per_epoch = len(batches) // recipe.epochs
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        module = PretrainModule(recipe.model.build(), len(base.classes), recipe, validator, steps_per_epoch)
+        classes = len(base.classes) * (4 if recipe.rotations else 1)
+        module = PretrainModule(recipe.model.build(), classes, recipe, validator, steps_per_epoch)
     folder.begin(settings)
     return fit(
         module,

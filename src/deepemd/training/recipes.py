@@ -13,7 +13,7 @@ import torch
 from deepemd.errors import InputError
 from deepemd.matching import Weights
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, backbone
+from deepemd.nodes import backbone, parse_regions
 
 __all__ = [
     "GLYPHS_METATRAIN",
@@ -47,9 +47,10 @@ class ModelConfig:
         backbone: ``resnet12`` as in the paper, or ``conv4``, about thirty times cheaper, for a CPU.
         channels: width of conv4.
         pools: how many of conv4's four blocks halve the image; fewer for small images, to keep several nodes.
-        pyramid: coarser maps that add nodes, (2, 1) for the paper's best; empty for none.
+        regions: how an image becomes nodes: fcn, fcn:2,1 (with a pyramid), grid:3,2 or sampling:9.
         image_size: side of the square that the encoder sees, in pixels.
         resize: side to which images are scaled before the central square is cut, at least image_size.
+        max_side: originals from which grid and sampling cut their patches are made no larger than this.
         temperature: factor of the logits.
         weights: how nodes are weighted.
     """
@@ -57,9 +58,10 @@ class ModelConfig:
     backbone: Literal["resnet12", "conv4"] = "resnet12"
     channels: int = 64
     pools: int = 4
-    pyramid: tuple[int, ...] = ()
+    regions: str = "fcn"
     image_size: int = 84
     resize: int = 92
+    max_side: int = 256
     temperature: float = 12.5
     weights: Weights = "cross-reference"
 
@@ -76,9 +78,10 @@ class ModelConfig:
         settings = {"channels": self.channels, "pools": self.pools} if self.backbone == "conv4" else {}
         model = DeepEMD(
             backbone(self.backbone, **settings),
-            FCN(tuple(self.pyramid)),
+            parse_regions(self.regions),
             image_size=self.image_size,
             resize=self.resize,
+            max_side=self.max_side,
             temperature=self.temperature,
             weights=self.weights,
         )
@@ -176,6 +179,8 @@ class PretrainRecipe:
         weight_decay: of all parameters.
         schedule: how lr falls.
         label_smoothing: share of the target that is spread over all classes.
+        rotations: turn every image by 90, 180 and 270 degrees too, as classes of their own; the custom for handwritten
+            characters. An epoch is four times as long.
         augmentation: how images vary.
         validation: the episodes that pick the best checkpoint.
 
@@ -189,6 +194,7 @@ class PretrainRecipe:
     weight_decay: float = 5e-4
     schedule: Schedule = field(default_factory=Schedule)
     label_smoothing: float = 0.0
+    rotations: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=Validation)
 
@@ -210,6 +216,7 @@ class MetatrainRecipe:
         n_way: classes of a training episode.
         n_shot: labelled images of a class; the 1-shot model serves k shots too.
         n_query: images to classify of each class.
+        regions: how an image becomes nodes, such as grid:3,2; those of the model unless given.
         lr: learning rate of SGD with Nesterov momentum 0.9.
         weight_decay: of all parameters.
         schedule: how lr falls.
@@ -225,6 +232,7 @@ class MetatrainRecipe:
     n_way: int = 5
     n_shot: int = 1
     n_query: int = 15
+    regions: str | None = None
     lr: float = 5e-4
     weight_decay: float = 5e-4
     schedule: Schedule = field(default_factory=lambda: Schedule(decay=0.5, every=10))

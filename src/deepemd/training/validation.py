@@ -10,9 +10,10 @@ from torch import Tensor
 from deepemd.data import EpisodeSampler, Images
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
-from deepemd.training.batches import read
-from deepemd.training.evaluate import Figure, deepemd_method, score
+from deepemd.training.evaluate import Figure, score
+from deepemd.training.methods import choose
 from deepemd.training.recipes import Validation
+from deepemd.training.views import view
 
 __all__ = ["Validator"]
 
@@ -26,12 +27,10 @@ class Validator:
     Args:
         images: the split to validate on.
         validation: which episodes.
-        size: side to which images are decoded; the model's ``resize``.
     """
 
     images: Images
     validation: Validation
-    size: int
     _nodes: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -62,8 +61,8 @@ class Validator:
 
     def embed(self, model: DeepEMD, indices: np.ndarray) -> None:
         """Embed one batch and keep its nodes."""
-        images = read(self.images.pixels(self.size), np.asarray(indices))
-        nodes = model.embed(images.to(model.mean.device))  # (B, 3, S, S) -> (B, N, C)
+        images, boxes = view(model, self.images, np.asarray(indices))
+        nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
         if not torch.isfinite(nodes).all():
             raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
         self._nodes.append(nodes)
@@ -72,7 +71,8 @@ class Validator:
         """Match the episodes over what was embedded since the last measurement."""
         nodes = torch.cat(self._nodes)  # (U, N, C)
         self._nodes.clear()
-        return Figure.of(score(nodes, self.episodes, {"DeepEMD": deepemd_method(model)}, quiet=True)["DeepEMD"])
+        methods = choose("deepemd", model, n_shot=self.validation.n_shot)
+        return Figure.of(score(nodes, self.episodes, methods, quiet=True)["DeepEMD"])
 
     def run(self, model: DeepEMD) -> Figure:
         """Embed and measure in one go, without gradients, in evaluation mode."""

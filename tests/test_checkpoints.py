@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from deepemd import DeepEMD, InputError, cli, resnet12
-from deepemd.convert import convert
+from deepemd.checkpoints import convert
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_every_naming(golden, weights, tmp_path, capsys, key, prefix, legacy):
 
 def test_safetensors_and_a_pyramid(golden, weights, tmp_path):
     save_file({f"encoder.{name}": t.clone() for name, t in weights.items()}, tmp_path / "w.safetensors")
-    assert cli.main(["convert", str(tmp_path / "w.safetensors"), str(tmp_path / "out"), "--pyramid", "[2,1]"]) == 0
+    assert cli.main(["convert", str(tmp_path / "w.safetensors"), str(tmp_path / "out"), "--regions", "fcn:2,1"]) == 0
     _features_are_the_authors(golden, tmp_path / "out")
     model, values = DeepEMD.load(tmp_path / "out"), np.load(golden / "resnet12.npz")
     with torch.no_grad():
@@ -200,6 +200,6 @@ def test_a_model_that_is_there_is_not_overwritten(weights, tmp_path, capsys):
 
 def test_a_pyramid_that_repeats_the_map_is_refused(weights, tmp_path, capsys):
     path = _write(tmp_path / "c.pth", weights, None)
-    assert cli.main(["convert", str(path), str(tmp_path / "out"), "--pyramid", "[5,2,1]"]) == 2
+    assert cli.main(["convert", str(path), str(tmp_path / "out"), "--regions", "fcn:5,2,1"]) == 2
     assert "pyramid level 5 repeats" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

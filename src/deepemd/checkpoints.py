@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, resnet12
+from deepemd.nodes import Regions, resnet12
 
 __all__ = ["Conversion", "convert", "read_checkpoint"]
 
@@ -28,7 +28,7 @@ class Conversion(NamedTuple):
     absent: list[str]  # counters that the checkpoint lacks; they are 0 now
 
 
-def convert(checkpoint: str | Path, regions: FCN | None = None) -> Conversion:
+def convert(checkpoint: str | Path, regions: Regions | None = None) -> Conversion:
     """Make a model of the ResNet-12 in a checkpoint.
 
     The weights lie under the key "params", "state_dict" or "model", or are the whole file; their names are those that

@@ -1,0 +1,57 @@
+"""Every way to get nodes, 1-shot and 5-shot, every method, on miniImageNet's validation classes, from one checkpoint.
+
+    python benchmarks/miniimagenet.py runs/meta/best     # writes benchmarks/results/miniimagenet-regions.json
+    python benchmarks/docs.py                            # puts its tables into docs/results.md
+
+Each row is what `deepemd evaluate MODEL miniimagenet:val --regions R --n_shot K --method all --sfc.lr 10` gives; the
+rate is that of the sweep in docs/sfc.md. What has been measured is kept after each row; run it again to go on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from deepemd import DeepEMD
+from deepemd.apps.report import write_json
+from deepemd.bench.measure import processor
+from deepemd.data import load
+from deepemd.nodes import parse_regions
+from deepemd.training.device import choose_precision
+from deepemd.training.embed import embed
+from deepemd.training.evaluate import Episodes, evaluate
+from deepemd.training.methods import SFC
+
+RESULTS = Path(__file__).parent / "results" / "miniimagenet-regions.json"
+REGIONS = ("fcn", "fcn:2,1", "grid:3,2", "sampling:9", "sampling:25")
+EPISODES = {1: 1000, 5: 600}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    model, images = DeepEMD.load(options.model), load("miniimagenet").splits["val"]
+    bf16 = choose_precision() == "bf16-mixed"
+    report = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
+    report |= {"machine": processor(), "model": model.config}
+    for regions in REGIONS:
+        missing = [shots for shots in EPISODES if f"{regions} {shots}" not in report["rows"]]
+        if not missing:
+            continue
+        model.regions = parse_regions(regions)
+        nodes = embed(model, images, bf16=bf16)
+        for shots in missing:
+            episodes = Episodes(n_shot=shots, n_episodes=EPISODES[shots])
+            found = evaluate(model, images, episodes, method="all", sfc=SFC(lr=10), nodes=nodes)
+            if not found.complete:
+                raise KeyboardInterrupt
+            report["rows"][f"{regions} {shots}"] = found.as_dict()
+            write_json(report, options.out)
+            print(
+                regions, shots, {name: str(found.figure(name)) for name in found.accuracies}, found.seconds, flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""``deepemd evaluate``."""
+
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from deepemd.errors import InputError
+from deepemd.files import writable
+from deepemd.training.device import Device, Precision
+from deepemd.training.evaluate import METHOD
+from deepemd.training.methods import SFC
+
+if TYPE_CHECKING:
+    from deepemd.data import Images
+    from deepemd.training.evaluate import Evaluation
+
+__all__ = ["evaluate"]
+
+Split = Literal["base", "val", "novel", "all"]
+
+
+def evaluate(
+    model: Path,
+    data: str,
+    split: Split = "novel",
+    n_way: int | str = 5,
+    n_shot: int | str = 1,
+    n_query: int = 15,
+    n_episodes: int = 1000,
+    method: str = METHOD,
+    regions: str | None = None,
+    sfc: SFC = SFC(),  # noqa: B008  (frozen)
+    seed: int = 0,
+    out: Path | None = None,
+    picture: Path | None = None,
+    curve: Path | None = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    root: Path | None = None,
+) -> None:
+    """Measure a model on episodes of classes it was not trained on, beside the baselines.
+
+    Every image is embedded once. All methods see the same embeddings and episodes, so their differences from the first
+    method are paired: their intervals are far tighter than those of two separate runs. Several data sets, ways or
+    shots, with commas between them, make one table: `deepemd evaluate MODEL miniimagenet:val,glyphs --n_shot 1,5,10`.
+
+    Args:
+        model: folder of a saved model.
+        data: names of `deepemd data list`, or folders; NAME:SPLIT takes another split than `split`.
+        split: which classes; a folder without splits has "all".
+        n_way: classes of an episode.
+        n_shot: labelled images of a class.
+        n_query: images to classify of each class.
+        n_episodes: how many; the paper takes 5,000 for one shot and 600 for more.
+        method: what to compare; the others are compared with the first. all, or some of deepemd, deepemd-sfc,
+            deepemd-average, deepemd-nearest, uniform, sinkhorn, protonet, local-knn, matching-net, fusion,
+            cosine-classifier, linear.
+            deepemd takes the mean of the shots' node sets, deepemd-sfc fits a node set to them.
+        regions: how an image becomes nodes, such as fcn, fcn:2,1, grid:3,2 or sampling:25; the model's own by default.
+        sfc: how deepemd-sfc is fitted.
+        seed: of the episodes and of Sampling's patches; the same seed gives the same episodes to every model.
+        out: JSON file to write the report to.
+        picture: PNG file for a picture of the parts that were matched in the first episodes.
+        curve: PNG file for curves of the accuracy against the number of shots.
+        precision: number format of the encoder.
+        device: where to embed the images.
+        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+    """
+    from rich.console import Console
+
+    from deepemd.apps.plots import accuracy_curves, example_matches, matches_picture
+    from deepemd.apps.report import accuracy_grid, settings_grids, write_json
+    from deepemd.model import DeepEMD
+    from deepemd.nodes import parse_regions
+    from deepemd.training.device import choose_device, choose_precision
+    from deepemd.training.embed import embed
+    from deepemd.training.evaluate import Episodes
+    from deepemd.training.evaluate import evaluate as run
+    from deepemd.training.methods import choose
+
+    for option, file, example in (
+        ("out", out, "report.json"),
+        ("picture", picture, "p.png"),
+        ("curve", curve, "c.png"),
+    ):
+        if file is not None:  # before the long work
+            if file.is_dir():
+                raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
+            with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+    settings = [
+        Episodes(way, shot, n_query, n_episodes, seed)
+        for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))
+    ]
+    network = DeepEMD.load(model, device=choose_device(device))
+    if regions is not None:
+        network.regions = parse_regions(regions)
+    sets = _sets(data, split, root)
+    for episodes in settings:  # whatever cannot be done is refused before the long work
+        choose(method, network, n_shot=episodes.n_shot, sfc=sfc)
+        for images in sets.values():
+            episodes.sampler(images)
+    bf16 = choose_precision(precision, choose_device(device)) == "bf16-mixed"
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    evaluations: list[Evaluation] = []
+    for images in sets.values():
+        nodes = embed(network, images, seed=seed, bf16=bf16)
+        for episodes in settings:
+            if not evaluations or evaluations[-1].complete:
+                evaluations.append(run(network, images, episodes, method=method, sfc=sfc, nodes=nodes))
+        if not evaluations[-1].complete:
+            break
+    if len(evaluations) == 1:
+        console.print(accuracy_grid({"": evaluations[0]}).rich())
+    else:
+        for grid in settings_grids(evaluations):
+            console.print(grid.rich())
+    for images in sets.values():
+        f = images.fingerprint
+        console.print(f"{f.name}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256[:12]}")
+    times = {name: sum(e.seconds.get(name, 0.0) for e in evaluations) for name in evaluations[0].seconds}
+    console.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in times.items()))
+    if out is not None:
+        reports = [e.as_dict() for e in evaluations]
+        about = {"model": str(model), "config": network.config, "precision": precision}
+        write_json({**about, **(reports[0] if len(reports) == 1 else {"evaluations": reports})}, out)
+        console.print(f"report: {out}")
+    if curve is not None:
+        console.print(f"curve: {accuracy_curves(evaluations, curve)}")
+    if picture is not None:
+        images = next(iter(sets.values()))
+        examples = example_matches(network.to("cpu"), images, settings[0].sampler(images))
+        console.print(f"picture: {matches_picture(examples, picture)}")
+    if not evaluations[-1].complete:
+        raise KeyboardInterrupt  # what was finished has been reported
+
+
+def _sets(data: str, split: str, root: Path | None) -> "dict[str, Images]":
+    """The splits that are named, by name:split."""
+    from deepemd.data import load
+    from deepemd.data.store import SPLITS
+
+    found = {}
+    for name in [data] if Path(data).is_dir() else data.split(","):
+        head, _, tail = name.rpartition(":")
+        where, part = (head, tail) if tail in SPLITS and head else (name, split)
+        store = load(where, root)
+        if part not in store.splits:
+            raise InputError(f"split: {where} has no split {part!r}; choose one of {', '.join(store.splits)}")
+        found[f"{where}:{part}"] = store.splits[part]
+    return found
+
+
+def _numbers(option: str, text: int | str) -> list[int]:
+    try:
+        return [int(part) for part in str(text).split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"{option} is {text!r}: a number, or several with commas between them, such as 5,10"
+        ) from error

@@ -1,0 +1,82 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
+
+The published division is by alphabets: ``images_background`` (30 alphabets, 964 characters) to learn from, and
+``images_evaluation`` (20, 659 characters) to be tested on, which is ``novel`` here. Nothing was published to choose a
+model by; so five of the background alphabets, of unrelated scripts, are ``val`` here (151 characters): Anglo-Saxon
+Futhorc, Burmese, Cyrillic, Hebrew and N'Ko; the other 25 are ``base`` (813).
+
+Lake, Salakhutdinov & Tenenbaum, "Human-level concept learning through probabilistic program induction" (Science 2015).
+"""
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from deepemd.data.archives import Archive, open_archive
+from deepemd.data.benchmarks.published import Counts, class_list, refuse_other_split
+from deepemd.data.drafts import from_files
+from deepemd.data.store import Draft
+from deepemd.errors import InputError
+
+__all__ = ["omniglot"]
+
+_COUNTS = {"base": Counts(16260, 20, 20), "val": Counts(3020, 20, 20), "novel": Counts(13180, 20, 20)}
+_TREES = ("images_background", "images_evaluation")
+_FORMS = "expected images_background and images_evaluation, as zip files or unpacked, in one folder, or one alone"
+_REMEDY = "Get images_background.zip and images_evaluation.zip again (not the small ones)"
+
+
+def omniglot(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True) -> dict[str, Draft]:
+    """Find the splits of Omniglot; the classes are called ``Alphabet/character01``, the strokes stay black on white.
+
+    Args:
+        source: a folder with images_background.zip and images_evaluation.zip, or with the unpacked trees
+            ``images_background/Alphabet/character01/0709_01.png``; one of them alone gives its own splits.
+        scratch: where a compressed tar may be unpacked.
+        opened: keeps the archives open while the drafts are read.
+        strict: refuse characters that are not the published ones, 20 drawings each.
+
+    Raises:
+        InputError: nothing was found, a tree is there twice, or characters or drawings are missing or too many.
+    """
+    drafts = {}
+    for tree in _TREES:
+        found = _tree(source, tree, scratch, opened)
+        if found is None:
+            continue
+        archive, rows = found
+        val = {label.split("/")[0] for label in class_list("omniglot", "val")} if tree == _TREES[0] else set()
+        for split in ("base", "val") if tree == _TREES[0] else ("novel",):
+            chosen = [row for row in rows if (row[0].split("/")[0] in val) == (split == "val")]
+            if chosen or strict:
+                drafts[split] = from_files(archive, chosen)
+            if strict:
+                refuse_other_split(f"{archive.path}", "omniglot", split, drafts[split], _COUNTS[split], _REMEDY)
+    if not drafts:
+        raise InputError(f"{source}: no Omniglot found: {_FORMS}")
+    return drafts
+
+
+def _tree(
+    source: Path, tree: str, scratch: Path, opened: ExitStack
+) -> tuple[Archive, list[tuple[str, str, str]]] | None:
+    """The archive with one of the two trees, and its rows; None where it is absent."""
+    places = [source, source / f"{tree}.zip"] if (source / f"{tree}.zip").is_file() else [source]
+    found = []
+    for place in places:
+        archive = opened.enter_context(closing(open_archive(place, scratch)))
+        rows = _rows(archive, tree)
+        if rows:
+            found.append((archive, rows))
+    if len(found) > 1:
+        raise InputError(f"{source}: has {tree}.zip and its files unpacked: keep one of the two")
+    return found[0] if found else None
+
+
+def _rows(archive: Archive, tree: str) -> list[tuple[str, str, str]]:
+    """Class, name and path of each drawing below the folder ``tree``, wherever that is."""
+    rows = []
+    for path in archive.sizes:
+        parts = [archive.path.name.removesuffix(".zip"), *path.split("/")]
+        if len(parts) >= 4 and parts[-4] == tree and path.endswith(".png"):
+            rows.append((f"{parts[-3]}/{parts[-2]}", "/".join(parts[-4:]), path))
+    return rows

@@ -1,0 +1,91 @@
+"""Rows become a draft: one split, in sorted order, ready to be written."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepemd.data.archives import Archive
+from deepemd.data.store import Draft
+from deepemd.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["from_arrays", "from_files", "png"]
+
+
+def from_files(archive: Archive, rows: Iterable[tuple[str, str, str]], note: str = "") -> Draft:
+    """The split whose images are files of an archive, kept as they are.
+
+    Args:
+        archive: where the files are; it stays open until the draft has been read.
+        rows: class, name and path in the archive of each image, in any order.
+        note: see :class:`deepemd.data.store.Draft`.
+    """
+    ordered = sorted(rows)
+    classes, labels = _classes([label for label, _, _ in ordered])
+    paths = [path for _, _, path in ordered]
+    size = sum(archive.sizes[path] for path in paths)
+    names = tuple(name for _, name, _ in ordered)
+    return Draft(classes, labels, names, lambda i: archive.read(paths[i]), size=size, note=note)
+
+
+def array_png(array: np.ndarray, name: str) -> bytes:
+    """Pixels as a PNG file, which loses nothing.
+
+    Raises:
+        InputError: the array is not uint8 (H, W, 3).
+    """
+    from PIL import Image
+
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(f"{name} is {array.dtype} {array.shape}, not uint8 (height, width, 3): get the file again")
+    return png(Image.fromarray(array))
+
+
+def from_arrays(
+    where: str,
+    labels: Sequence[str],
+    images: Sequence[np.ndarray] | np.ndarray,
+    encode: Callable[[np.ndarray, str], bytes] = array_png,
+) -> Draft:
+    """The split whose images are arrays.
+
+    Args:
+        where: the file that they came from, for messages.
+        labels: the class of each image.
+        images: an array (N, H, W, 3), or a sequence of arrays.
+        encode: makes an image file of an array; given a name for messages too.
+
+    Raises:
+        InputError: not as many labels as images. Arrays that are no images are named when they are read.
+    """
+    if len(labels) != len(images):
+        raise InputError(f"{where}: {len(images):,} images, but {len(labels):,} labels: get it again")
+    order = sorted(range(len(labels)), key=lambda i: (labels[i], i))
+    classes, indices = _classes([labels[i] for i in order])
+    names = tuple(f"{labels[i]}/{i:06}.png" for i in order)
+    size = len(images) * np.asarray(images[0]).nbytes if len(images) else 0
+    return Draft(
+        classes,
+        indices,
+        names,
+        lambda i: encode(np.asarray(images[order[i]]), f"{where}: image {order[i]}"),
+        size=size,
+    )
+
+
+def png(image: "Image") -> bytes:
+    """An image as a PNG file: the same pixels, compressed a little and fast."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _classes(ordered: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes of sorted rows, and each row's index into them: int64 (N,)."""
+    classes = tuple(sorted(set(ordered)))
+    index = {label: i for i, label in enumerate(classes)}
+    return classes, np.array([index[label] for label in ordered], dtype=np.int64)

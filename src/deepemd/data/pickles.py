@@ -1,0 +1,174 @@
+"""Arrays from pickles of strangers: plain data is admitted, and nothing that is in a pickle is ever run.
+
+A pickle is a program that may call anything in Python by its name. Here a name is looked up in a short table of numpy's
+names for arrays; each stands for a function below, which checks what it is given; every other name is refused before it
+is imported. Arrays of numbers, text and Python objects come back; structured ones, which could carry pointers, do not.
+"""
+
+import io
+import math
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deepemd.data.archives import Archive
+from deepemd.errors import InputError
+
+__all__ = ["array", "field", "text", "unpickle"]
+
+_REMEDY = "if it is the benchmark's own file, get it again; one that runs code is not read"
+
+
+def unpickle(archive: Archive, name: str) -> Any:
+    """The plain data in a pickle: dicts, lists, text, bytes, numbers, and arrays of them.
+
+    Text of Python 2 comes as ``str``, each byte a character of latin-1. Arrays come as a subclass of numpy's: take them
+    by numpy.asarray.
+
+    Args:
+        archive: where the file is.
+        name: its path in the archive.
+
+    Raises:
+        InputError: the pickle names anything but plain arrays (which is not run), is truncated, or is none.
+    """
+    where = f"{archive.path}/{name}"
+    try:
+        if archive.path.is_dir():
+            with (archive.path / name).open("rb") as file:  # read as it goes: such files have gigabytes
+                return _Unpickler(file, encoding="latin1").load()
+        return _Unpickler(io.BytesIO(archive.read(name)), encoding="latin1").load()
+    except _RefusedError as refusal:
+        raise InputError(f"{where}: a pickle that would {refusal}, which plain arrays need not: {_REMEDY}") from None
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle raises every kind of exception
+        raise InputError(f"{where}: not a pickle of arrays, or a truncated one ({error}): get it again") from error
+
+
+def field(table: object, key: str, where: str) -> Any:
+    """What a pickled dict holds under ``key``, as text or as bytes.
+
+    Raises:
+        InputError: it is no dict, or has no such key.
+    """
+    if isinstance(table, dict):
+        for name in (key, key.encode()):
+            if name in table:
+                return table[name]
+        found = ", ".join(sorted(text(name) for name in table)[:8]) or "nothing"
+    else:
+        found = f"a {type(table).__name__}"
+    raise InputError(f"{where}: expected a pickled dict with {key!r}, but found {found}: get the benchmark's own file")
+
+
+def array(table: object, key: str, where: str) -> np.ndarray:
+    """The array, or the list of numbers, that a pickled dict holds under ``key``.
+
+    Raises:
+        InputError: there is none, or something else.
+    """
+    value = field(table, key, where)
+    try:
+        found = np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise InputError(f"{where}: {key!r} is no array ({error}): get the benchmark's own file") from error
+    if found.ndim == 0:
+        raise InputError(f"{where}: {key!r} is no array, but {type(value).__name__}: get the benchmark's own file")
+    return found
+
+
+def text(value: object) -> str:
+    """A name, which pickles hold as text or as bytes.
+
+    >>> text(b"apple"), text("pear"), text(7)
+    ('apple', 'pear', '7')
+    """
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+class _RefusedError(Exception):
+    """What the pickle wanted."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for: always made anew, so that a pickle cannot change it for the next one."""
+        if (module, name) == ("numpy", "ndarray"):
+            return "ndarray"  # only ever the first argument of _reconstruct, which does not need it
+        usual = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        function = _ADMITTED.get((usual, name))
+        if function is None:
+            raise _RefusedError(f"call {module}.{name}")
+        return lambda *arguments: function(*arguments)
+
+
+class _Type:
+    """Stands for a numpy.dtype of numbers, text or objects."""
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:  # noqa: ARG002
+        if not isinstance(code, str) or not re.fullmatch(r"[|<>=]?([biufcSU]\d{1,9}|O8?|\?)", code):
+            raise _RefusedError(f"make an array of type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Only the order of bytes: fields and subarrays are refused."""
+        order, within = state[1], state[2:5]
+        if any(part is not None for part in within):
+            raise _RefusedError(f"make a structured array of {within}")
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(">" if order == ">" else "<")
+
+
+class _Array(np.ndarray):
+    """An array that accepts only a state that fits: a shape, a plain type, as many bytes or objects as they need."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, content = state
+        if isinstance(kind, _Type) and kind.dtype.hasobject:
+            if not isinstance(content, list) or len(content) != math.prod(shape):  # numpy does not count them
+                raise _RefusedError(f"fill an array of {shape} objects by something else")
+            dtype = kind.dtype
+        else:
+            content = content.encode("latin-1") if isinstance(content, str) else bytes(content)
+            dtype = _numbers(kind, content, shape).dtype
+        super().__setstate__((1, shape, dtype, bool(fortran), content))  # type: ignore[arg-type]
+
+
+def _numbers(kind: object, content: object, shape: tuple[int, ...]) -> np.ndarray:
+    """An array (prod(shape),) over bytes, of as many as it needs, in the order in which they lie."""
+    if not isinstance(kind, _Type) or kind.dtype.hasobject:
+        raise _RefusedError("make objects of bytes")
+    data = content.encode("latin-1") if isinstance(content, str) else content
+    return np.frombuffer(data, kind.dtype).reshape(math.prod(shape))  # type: ignore[call-overload,no-any-return]
+
+
+def _from_buffer(content: object, kind: object, shape: tuple[int, ...], order: str, *_: object) -> np.ndarray:
+    return _numbers(kind, content, shape).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(kind: object, content: object = b"") -> object:
+    return _numbers(kind, content, (1,))[0]
+
+
+def _latin1(characters: str, encoding: str = "latin1") -> bytes:
+    """How Python 2 and the oldest protocols write bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise _RefusedError(f"encode by {encoding!r}")
+    return characters.encode("latin-1")
+
+
+_ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "dtype"): _Type,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array((0,), np.uint8),
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _latin1,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "bytes"): bytes,  # empty bytes in protocol 2
+    ("builtins", "bytearray"): bytearray,  # the buffer of an array in protocol 5
+}
