@@ -243,6 +243,18 @@ def sinkhorn(
 
     Error at the default: value 4e-3, marginals 1e-15, gradient to cost 0.1, to a and b 0.5 (median 0.01 and 0.04).
 
+    The 375 problems of an episode, 25 x 25 between embeddings of a trained conv4, costs of a spread of 1; two cores:
+
+    | epsilon, tolerance | value off by at most | mean | queries classified as by emd | time |
+    |---|---|---|---|---|
+    | 0.1, 0.01 | 0.11 | 0.066 | 98.2 % | 0.09 s |
+    | 0.03, 0.01 | 0.029 | 0.015 | 99.3 % | 0.4 s |
+    | 0.01, 0.01 | 0.006 | 0.002 | 99.8 % | 1.7 s |
+    | 0.01, 0.001 | 0.006 | 0.002 | 99.8 % | 12 s |
+    | emd | | | | 0.01 s |
+
+    So over many episodes take a tolerance of 0.01, and an epsilon of 0.03 to 0.1.
+
     Args:
         cost, a, b: as for ``emd``.
         epsilon: weight of the entropy, relative to the spread of each problem's costs. Smaller is closer to the EMD,
