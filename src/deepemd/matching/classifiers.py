@@ -62,9 +62,9 @@ def cosine_classifier_logits(query: Tensor, support: Tensor, labels: Tensor, *, 
     most 1. Wherever the shots can be told apart the rows have length 1, and W x is a cosine. The 2 is the authors'.
 
     Their code goes 100 epochs down this function, from a random W, by stochastic steps with momentum, and learns the
-    lengths of the rows under a weight decay instead of bounding them. This is the optimum, with no chance in it, and the
-    stronger baseline: letters of new scripts, 5-way 1-shot, 86.1 % where their descent reaches 77.5 % (5-shot 95.3 and
-    94.8).
+    lengths of the rows under a weight decay instead of bounding them. This is the optimum, with no chance in it, and
+    the stronger baseline: letters of new scripts, 5-way 1-shot, 86.1 % where their descent reaches 77.5 % (5-shot 95.3
+    and 94.8).
 
     Args:
         query, support, labels, n_way: as in :func:`linear_logits`.
