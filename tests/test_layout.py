@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "nodes": {"errors"},
     "data": {"files", "errors"},
     "model": {"matching", "nodes", "files", "errors"},
+    "checkpoints": {"nodes", "model", "errors"},
     "training": {"emd", "matching", "nodes", "data", "model", "files", "errors"},
     "bench": {"emd", "files", "errors"},
     "apps": {"emd", "matching", "nodes", "data", "model", "training", "files", "errors"},
-    "commands": {"emd", "files", "data", "nodes", "model", "training", "apps", "bench", "errors"},
+    "commands": {"emd", "files", "data", "nodes", "model", "checkpoints", "training", "apps", "bench", "errors"},
     "cli": {"commands", "errors"},
 }
 

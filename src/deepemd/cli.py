@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": Command(
         "deepemd.commands.evaluate:evaluate", "accuracy on episodes of new classes, beside the baselines"
     ),
+    "convert": Command("deepemd.commands.convert:convert", "make a model of a checkpoint that the authors published"),
     "retrieve index": Command(
         "deepemd.commands.retrieve:retrieve_index", "embed a folder of images once, to be searched"
     ),

@@ -1,0 +1,104 @@
+"""DeepEMD as a few-shot classifier of EasyFSL (sicara/easy-few-shot-learning), with or without that package.
+
+EasyFSL's evaluation and training loops call ``process_support_set`` and then the module itself; so does anything that
+is written for them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from deepemd.errors import InputError
+from deepemd.matching import class_means, emd_logits, fit_prototypes
+from deepemd.model import DeepEMD
+from deepemd.training.methods import SFC
+
+__all__ = ["DeepEMDClassifier"]
+
+
+class DeepEMDClassifier(nn.Module):
+    """Classifies the queries of one task after another, as EasyFSL's methods do.
+
+    Args:
+        model: the encoder, regions and head.
+        mean, std: of the channels, with which the data set has normalised its images; it is undone, because the model
+            normalises for itself. EasyFSL's data sets take ImageNet's, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+            By default images are in 0..1, or uint8.
+        sfc: fit a node set to the shots of each class by the structured fully connected layer; by default a class is
+            the mean of its shots' node sets, which gradients pass.
+        use_softmax: return probabilities in place of logits.
+
+    >>> from deepemd import conv4
+    >>> classifier = DeepEMDClassifier(DeepEMD(conv4())).eval()
+    >>> classifier.process_support_set(torch.rand(4, 3, 92, 92), torch.tensor([1, 0, 1, 2]))
+    >>> classifier(torch.rand(2, 3, 92, 92)).shape
+    torch.Size([2, 3])
+
+    With EasyFSL: ``easyfsl.utils.evaluate(DeepEMDClassifier(DeepEMD.load("runs/meta/best")), loader, device="cpu")``.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        model: DeepEMD,
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        sfc: SFC | None = None,
+        use_softmax: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.sfc = sfc
+        self.use_softmax = use_softmax
+        self.register_buffer("shift", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.prototypes: Tensor | None = None  # (n_way, N, C)
+
+    def process_support_set(self, support_images: Tensor, support_labels: Tensor) -> None:
+        """Take in the shots of a task.
+
+        Args:
+            support_images: (n_support, 3, H, W), in any order.
+            support_labels: (n_support,) int64, from 0 to n_way - 1; each class at least once.
+
+        Raises:
+            ValueError: labels of another number or range, or a class without a shot.
+        """
+        nodes = self.compute_features(support_images)  # (n_support, N, C)
+        n_way = int(support_labels.max()) + 1 if len(support_labels) else 0
+        if self.sfc is None:
+            self.prototypes = class_means(nodes, support_labels, n_way)
+            return
+        settings = {key: value for key, value in asdict(self.sfc).items() if key != "seed"}
+        order = torch.Generator().manual_seed(self.sfc.seed)
+        self.prototypes = fit_prototypes(
+            nodes,
+            support_labels,
+            n_way=n_way,
+            temperature=self.model.temperature,
+            weights=self.model.weights,
+            generator=order,
+            **settings,
+        )
+
+    def forward(self, query_images: Tensor) -> Tensor:
+        """Scores of the queries (n_query, 3, H, W) of the task that was taken in: (n_query, n_way)."""
+        if self.prototypes is None:
+            raise InputError("there is no support set yet: call process_support_set before the queries")
+        model, nodes = self.model, self.compute_features(query_images)  # (n_query, N, C)
+        logits = emd_logits(nodes, self.prototypes, temperature=model.temperature, weights=model.weights)
+        return logits.softmax(-1) if self.use_softmax else logits
+
+    def compute_features(self, images: Tensor) -> Tensor:
+        """The node sets of images (n_images, 3, H, W): (n_images, N, C)."""
+        return self.model.embed(images if images.dtype == torch.uint8 else images * self.scale + self.shift)
+
+    @staticmethod
+    def is_transductive() -> bool:
+        """No query helps another."""
+        return False

@@ -1,0 +1,79 @@
+"""The adapter against DeepEMD itself, through EasyFSL's interface and, where it is installed, through its own code."""
+
+import inspect
+
+import pytest
+import torch
+
+from deepemd import DeepEMD, InputError, conv4, emd_logits
+from deepemd.apps.easyfsl import DeepEMDClassifier
+from deepemd.training.methods import SFC
+
+
+@pytest.fixture
+def model() -> DeepEMD:
+    torch.manual_seed(0)
+    return DeepEMD(conv4(channels=8, pools=3), image_size=32, resize=36).eval()
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, 36, 36, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_scores_are_those_of_class_means_in_the_order_of_the_labels(model):
+    support, labels, query = images(5), torch.tensor([2, 0, 1, 0, 2]), images(4, seed=1)
+    classifier = DeepEMDClassifier(model)
+    classifier.process_support_set(support, labels)
+    nodes = model.embed(support)
+    means = torch.stack([(nodes[1] + nodes[3]) / 2, nodes[2], (nodes[0] + nodes[4]) / 2])
+    expected = emd_logits(model.embed(query), means)
+    torch.testing.assert_close(classifier(query), expected)
+    classifier.use_softmax = True
+    torch.testing.assert_close(classifier(query), expected.softmax(-1))
+    assert not classifier.is_transductive()
+
+
+@torch.no_grad()
+def test_a_data_sets_normalisation_is_undone(model):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    normalised = (images(3) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    found = DeepEMDClassifier(model, mean=mean, std=std).compute_features(normalised)
+    torch.testing.assert_close(found, model.embed(images(3)), atol=1e-4, rtol=1e-4)
+    pixels = (images(3) * 255).to(torch.uint8)
+    torch.testing.assert_close(DeepEMDClassifier(model, mean=mean).compute_features(pixels), model.embed(pixels))
+
+
+def test_gradients_reach_the_encoder_and_the_sfc_moves_the_classes(model):
+    support, labels, query = images(6), torch.arange(6) % 2, images(4, seed=1)
+    classifier = DeepEMDClassifier(model)
+    classifier.process_support_set(support, labels)
+    classifier(query).square().sum().backward()
+    assert model.backbone.blocks[0].conv.weight.grad.abs().max() > 0
+    fitted = DeepEMDClassifier(model, sfc=SFC(epochs=3, lr=1.0))
+    fitted.process_support_set(support, labels)
+    assert (fitted.prototypes - classifier.prototypes).abs().max() > 1e-4
+    with torch.no_grad():
+        assert fitted(query).shape == (4, 2)
+
+
+def test_what_cannot_be_is_named(model):
+    classifier = DeepEMDClassifier(model)
+    with pytest.raises(InputError, match="call process_support_set"):
+        classifier(images(1))
+    with pytest.raises(ValueError, match="class 1 has none"):
+        classifier.process_support_set(images(2), torch.tensor([0, 2]))
+
+
+def test_easyfsl_evaluates_it(model):
+    """EasyFSL's own loop where the package can be imported, which needs torchvision; else only its classes."""
+    methods = pytest.importorskip("easyfsl.methods", reason="needs easyfsl: pip install --no-deps easyfsl")
+    theirs = methods.FewShotClassifier
+    for name in ("process_support_set", "forward"):
+        expected = list(inspect.signature(getattr(theirs, name)).parameters)
+        assert list(inspect.signature(getattr(DeepEMDClassifier, name)).parameters) == expected
+    assert DeepEMDClassifier.is_transductive() == methods.PrototypicalNetworks.is_transductive()
+    utils = pytest.importorskip("easyfsl.utils", reason="needs torchvision, pandas and tqdm beside easyfsl")
+    support, labels = images(4), torch.tensor([1, 0, 1, 0])
+    task = (support, labels, support.clone(), labels.clone(), [3, 8])
+    assert utils.evaluate(DeepEMDClassifier(model), [task], device="cpu", use_tqdm=False) == 1.0
