@@ -126,7 +126,7 @@ def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path
     ] == [(split, way, shot) for split in ("val", "novel") for way in (2, 3) for shot in (1, 2)]
     assert all(e["regions"] == {"name": "grid", "levels": [2, 1], "ratio": 2.0} for e in found)
     assert set(found[0]["difference"]) == {"DeepEMD, mean over shots", "ProtoNet (cosine)"}
-    assert "DeepEMD minus it, paired" in out
+    assert "DeepEMD minus it" in out
     assert min((tmp_path / name).stat().st_size for name in ("c.png", "m.png")) > 10_000
 
 

@@ -13,7 +13,7 @@ from deepemd.training.evaluate import Evaluation, Figure
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Grid", "Page", "accuracy_grid", "settings_grids", "signed", "write_json", "write_page"]
+__all__ = ["Grid", "Page", "accuracy_grid", "settings_grid", "signed", "write_json", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,16 @@ def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Gri
     return Grid(title, heads, rows)
 
 
-def settings_grids(evaluations: Sequence[Evaluation]) -> tuple[Grid, Grid]:
-    """Many data sets, ways and shots, a row for each, a column for every method: accuracies and paired differences."""
-    names = list(dict.fromkeys(name for e in evaluations for name in e.accuracies))
-    first = evaluations[0].first
-    rows, differences = [], []
-    for e in evaluations:
-        setting = [e.fingerprint["name"], f"{e.episodes.n_way}", f"{e.episodes.n_shot}", f"{e.count:,}"]
-        rows.append([*setting, *(str(e.figure(name)) if name in e.accuracies else "" for name in names)])
-        differences.append(
-            [*setting, *(signed(e.difference(first, n)) if n in e.accuracies else "" for n in names if n != first)]
-        )
-    heads = ["classes", "ways", "shots", "episodes"]
-    return (
-        Grid("accuracy in %, 95 % intervals", [*heads, *names], rows),
-        Grid(f"{first} minus it, paired, 95 % intervals", [*heads, *(n for n in names if n != first)], differences),
-    )
+def settings_grid(evaluations: Sequence[Evaluation]) -> Grid:
+    """Many data sets, ways and shots, one under the other: as `accuracy_grid` for each."""
+    first, rows = evaluations[0].first, []
+    for one in evaluations:
+        e = one.episodes
+        rows.append([f"{one.fingerprint['name']}, {e.n_way}-way {e.n_shot}-shot, {one.count:,} episodes", "", ""])
+        for method in one.accuracies:
+            difference = "" if method == first else signed(one.difference(first, method))
+            rows.append([f"  {method}", str(one.figure(method)), difference])
+    return Grid("Accuracy in %, 95 % intervals", ["method", "accuracy", f"{first} minus it"], rows)
 
 
 def signed(figure: Figure) -> str:

@@ -69,7 +69,7 @@ def evaluate(
     from rich.console import Console
 
     from deepemd.apps.plots import accuracy_curves, example_matches, matches_picture
-    from deepemd.apps.report import accuracy_grid, settings_grids, write_json
+    from deepemd.apps.report import accuracy_grid, settings_grid, write_json
     from deepemd.model import DeepEMD
     from deepemd.nodes import parse_regions
     from deepemd.training.device import choose_device, choose_precision
@@ -111,11 +111,8 @@ def evaluate(
                 evaluations.append(run(network, images, episodes, method=method, sfc=sfc, nodes=nodes))
         if not evaluations[-1].complete:
             break
-    if len(evaluations) == 1:
-        console.print(accuracy_grid({"": evaluations[0]}).rich())
-    else:
-        for grid in settings_grids(evaluations):
-            console.print(grid.rich())
+    grid = accuracy_grid({"": evaluations[0]}) if len(evaluations) == 1 else settings_grid(evaluations)
+    console.print(grid.rich())
     for images in sets.values():
         f = images.fingerprint
         console.print(f"{f.name}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256[:12]}")
