@@ -115,11 +115,13 @@ def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatc
 
 def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
-    options = ["--n_way", "2,3", "--n_shot", "1,2", "--n_query", 3, "--n_episodes", 10, "--regions", "grid:2,1"]
+    options = ["--n_way", "2,3,9", "--n_shot", "1,2", "--n_query", 3, "--n_episodes", 10, "--regions", "grid:2,1"]
     files = ["--out", tmp_path / "r.json", "--curve", tmp_path / "c.png", "--picture", tmp_path / "m.png"]
     method = ["--method", "deepemd,deepemd-average,protonet-cosine"]
-    code, out, _ = _run(capsys, "evaluate", model, f"{photos}:val,{photos}", *options, *method, *files)
+    code, out, err = _run(capsys, "evaluate", model, f"{photos}:val,{photos}", *options, *method, *files)
     assert code == 0
+    assert err.count("left out") == 4
+    assert f"{photos}:novel, 9-way 2-shot: n_way: 9 classes asked for, but there are 5" in err
     found = json.loads((tmp_path / "r.json").read_text())["evaluations"]
     assert [
         (e["fingerprint"]["name"].split("/")[1], e["episodes"]["n_way"], e["episodes"]["n_shot"]) for e in found
@@ -134,7 +136,7 @@ def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path
     ("options", "says"),
     [
         (["--n_way", 6], "n_way: 6 classes asked for, but there are 5"),
-        (["--n_way", "5,6", "--n_query", 3], "n_way: 6 classes asked for, but there are 5"),
+        (["--n_way", "6,7", "--n_query", 3], "n_way: 6 classes asked for, but there are 5"),
         (["--n_shot", "1;5"], "n_shot is '1;5': a number, or several with commas between them"),
         (["--method", "deepemd,best"], "method: there is no 'best'; choose from all, deepemd"),
         (["--regions", "cells"], "regions is 'cells': write fcn, fcn:2,1"),

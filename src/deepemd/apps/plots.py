@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,28 +206,38 @@ def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
     """Draw the accuracy of every method, with its 95 % interval, against the number of shots.
 
     Args:
-        evaluations: at least one; those of the same classes and ways share a panel.
+        evaluations: at least one; those of the same classes and ways share a panel; a column for each
+            data set, a row for each number of ways.
         path: PNG file to write.
     """
-    panels: dict[tuple[str, int], list[Evaluation]] = {}
+    panels: dict[tuple[int, str], list[Evaluation]] = {}
     for one in evaluations:
-        panels.setdefault((one.fingerprint["name"], one.episodes.n_way), []).append(one)
-    figure = _figure(4.2 * len(panels), 3.6)
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, ((name, n_way), some) in zip(row, panels.items(), strict=True):
+        panels.setdefault((one.episodes.n_way, one.fingerprint["name"]), []).append(one)
+    ways, names = (list(dict.fromkeys(keys)) for keys in zip(*panels, strict=True))
+    figure = _figure(max(4.2, 3.4 * len(names)), 2.8 * len(ways) + 0.6)
+    grid = figure.subplots(len(ways), len(names), squeeze=False)
+    drawn = {}  # method -> its line, for one legend
+    for (row, n_way), (column, name) in product(enumerate(ways), enumerate(names)):
+        axes, some = grid[row][column], panels.get((n_way, name))
+        if some is None:  # too few classes for so many ways
+            axes.set_visible(False)
+            continue
         for method in dict.fromkeys(m for one in some for m in one.accuracies):
             points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
             shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-            axes.errorbar(
+            drawn[method] = axes.errorbar(
                 shots, [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
-                fmt="o-", markersize=3, capsize=2, linewidth=1.1, label=method,
+                fmt="o-", markersize=3, capsize=2, linewidth=1.1,
             )  # fmt: skip
         axes.set_title(f"{name}, {n_way}-way", fontsize=10)
         axes.set_xticks(sorted({one.episodes.n_shot for one in some}))
         axes.set_xlabel("shots")
-    figure.axes[0].set_ylabel("accuracy (%)")
-    figure.axes[-1].legend(fontsize=7)
-    figure.tight_layout()
+        if column == 0:
+            axes.set_ylabel("accuracy (%)")
+    across = max(1, int(figure.get_figwidth() / 2.1))  # as many names as fit side by side
+    lines = -(-len(drawn) // across)
+    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=min(across, len(drawn)), fontsize=8)
+    figure.tight_layout(rect=(0, (0.15 + 0.2 * lines) / figure.get_figheight(), 1, 1))
     return _save(figure, path)
 
 

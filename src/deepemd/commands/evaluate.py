@@ -1,5 +1,8 @@
 """``deepemd evaluate``."""
 
+import sys
+import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from deepemd.errors import InputError
 from deepemd.files import writable
 from deepemd.training.device import Device, Precision
-from deepemd.training.evaluate import METHOD
+from deepemd.training.evaluate import METHOD, Episodes
 from deepemd.training.methods import SFC
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def evaluate(
     Every image is embedded once. All methods see the same embeddings and episodes, so their differences from the first
     method are paired: their intervals are far tighter than those of two separate runs. Several data sets, ways or
     shots, with commas between them, make one table: `deepemd evaluate MODEL miniimagenet:val,glyphs --n_shot 1,5,10`.
+    What a data set has too few classes or images for is left out of it.
 
     Args:
         model: folder of a saved model.
@@ -74,7 +78,6 @@ def evaluate(
     from deepemd.nodes import parse_regions
     from deepemd.training.device import choose_device, choose_precision
     from deepemd.training.embed import embed
-    from deepemd.training.evaluate import Episodes
     from deepemd.training.evaluate import evaluate as run
     from deepemd.training.methods import choose
 
@@ -98,23 +101,26 @@ def evaluate(
     sets = _sets(data, split, root)
     for episodes in settings:  # whatever cannot be done is refused before the long work
         choose(method, network, n_shot=episodes.n_shot, sfc=sfc)
-        for images in sets.values():
-            episodes.sampler(images)
+    possible = _possible(sets, settings)
     bf16 = choose_precision(precision, choose_device(device)) == "bf16-mixed"
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     evaluations: list[Evaluation] = []
-    for images in sets.values():
-        nodes = embed(network, images, seed=seed, bf16=bf16)
-        for episodes in settings:
+    for name, some in possible.items():
+        began = time.perf_counter()
+        nodes = embed(network, sets[name], seed=seed, bf16=bf16)
+        took = {"embedding": time.perf_counter() - began}
+        for episodes in some:
             if not evaluations or evaluations[-1].complete:
-                evaluations.append(run(network, images, episodes, method=method, sfc=sfc, nodes=nodes))
+                one = run(network, sets[name], episodes, method=method, sfc=sfc, nodes=nodes)
+                evaluations.append(replace(one, seconds=one.seconds | took))
+                took = {}  # counted once
         if not evaluations[-1].complete:
             break
     grid = accuracy_grid({"": evaluations[0]}) if len(evaluations) == 1 else settings_grid(evaluations)
     console.print(grid.rich())
-    for images in sets.values():
-        f = images.fingerprint
+    for name in possible:
+        f = sets[name].fingerprint
         console.print(f"{f.name}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256[:12]}")
     times = {name: sum(e.seconds.get(name, 0.0) for e in evaluations) for name in evaluations[0].seconds}
     console.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in times.items()))
@@ -126,8 +132,8 @@ def evaluate(
     if curve is not None:
         console.print(f"curve: {accuracy_curves(evaluations, curve)}")
     if picture is not None:
-        images = next(iter(sets.values()))
-        examples = example_matches(network.to("cpu"), images, settings[0].sampler(images))
+        name, some = next(iter(possible.items()))
+        examples = example_matches(network.to("cpu"), sets[name], some[0].sampler(sets[name]))
         console.print(f"picture: {matches_picture(examples, picture)}")
     if not evaluations[-1].complete:
         raise KeyboardInterrupt  # what was finished has been reported
@@ -146,6 +152,24 @@ def _sets(data: str, split: str, root: Path | None) -> "dict[str, Images]":
         if part not in store.splits:
             raise InputError(f"split: {where} has no split {part!r}; choose one of {', '.join(store.splits)}")
         found[f"{where}:{part}"] = store.splits[part]
+    return found
+
+
+def _possible(sets: "dict[str, Images]", settings: list[Episodes]) -> dict[str, list[Episodes]]:
+    """The episodes that each split can give. Of a table, what cannot be had is left out and told."""
+    found: dict[str, list[Episodes]] = {}
+    refused: list[tuple[str, InputError]] = []
+    for (name, images), episodes in product(sets.items(), settings):
+        try:
+            episodes.sampler(images)
+        except InputError as error:
+            refused.append((f"{name}, {episodes.n_way}-way {episodes.n_shot}-shot", error))
+        else:
+            found.setdefault(name, []).append(episodes)
+    if not found:
+        raise refused[0][1]
+    for what, why in refused:
+        print(f"deepemd: left out {what}: {why}", file=sys.stderr)
     return found
 
 
