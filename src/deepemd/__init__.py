@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deepemd.apps.classifier import FewShotClassifier
     from deepemd.emd import Transport, emd
     from deepemd.errors import InputError
     from deepemd.matching import emd_logits, fit_prototypes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FCN",
     "DeepEMD",
+    "FewShotClassifier",
     "Grid",
     "InputError",
     "Sampling",
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DeepEMD": "deepemd.model",
     "FCN": "deepemd.nodes",
+    "FewShotClassifier": "deepemd.apps.classifier",
     "Grid": "deepemd.nodes",
     "InputError": "deepemd.errors",
     "Sampling": "deepemd.nodes",

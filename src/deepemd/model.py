@@ -1,6 +1,5 @@
 """DeepEMD: an encoder, the regions it looks at, and the transport between their node sets. Saved as one folder."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -11,17 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
-from deepemd.files import write
 from deepemd.matching import Weights, emd_logits
-from deepemd.nodes import FCN, Conv4, Regions, ResNet12, backbone, cut, patch_nodes, regions_from, to_original
+from deepemd.nodes import FCN, Backbone, Regions, backbone, cut, patch_nodes, regions_from, to_original
+from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, write_saved
 
 __all__ = ["MEAN", "STD", "DeepEMD"]
 
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)  # of miniImageNet's channels, as the paper normalises
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-FORMAT = 1  # of config.json
+_EXTRA = "classifier."  # names of tensors that a classifier keeps beside its model's weights
 
 
 class DeepEMD(nn.Module):
@@ -41,6 +38,8 @@ class DeepEMD(nn.Module):
         mean, std: per channel, for values in 0..1.
         temperature: T of the logits, T * (1 - EMD); tuned in the paper.
         weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.
+        floor: what is added to every cross-reference weight. It is in the units of the embeddings' squares: the paper's
+            1e-3 for nodes about 10 long or longer.
 
     >>> from deepemd.nodes import FCN, conv4
     >>> model = DeepEMD(conv4(), FCN())
@@ -56,7 +55,7 @@ class DeepEMD(nn.Module):
 
     def __init__(
         self,
-        backbone: Conv4 | ResNet12,
+        backbone: Backbone,
         regions: Regions | None = None,
         *,
         image_size: int = 84,
@@ -66,6 +65,7 @@ class DeepEMD(nn.Module):
         std: Sequence[float] = STD,
         temperature: float = 12.5,
         weights: Weights = "cross-reference",
+        floor: float = 1e-3,
     ) -> None:
         super().__init__()
         if resize < image_size:
@@ -74,13 +74,14 @@ class DeepEMD(nn.Module):
             raise InputError(f"max_side is {max_side}: an image has at least one pixel; 256 is usual")
         if weights not in get_args(Weights):
             raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
-        self.backbone = backbone
+        self.backbone: Any = backbone  # a module, which torch's types cannot say beside a protocol
         self.regions: Regions = FCN() if regions is None else regions
         self.image_size = int(image_size)
         self.resize = int(resize)
         self.max_side = int(max_side)
         self.temperature = float(temperature)
         self.weights: Weights = weights
+        self.floor = float(floor)
         # in the config, not among the weights
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
@@ -188,7 +189,11 @@ class DeepEMD(nn.Module):
         classes = support.unflatten(-3, (-1, n_way)).mean(-4)  # (..., n_shot * n_way, N, C) -> (..., n_way, N, C)
         with torch.autocast(query.device.type, enabled=False):  # transport is exact: keep its input float32
             logits: Tensor = emd_logits(
-                query.float(), classes.float(), temperature=self.temperature, weights=self.weights
+                query.float(),
+                classes.float(),
+                temperature=self.temperature,
+                weights=self.weights,
+                floor=self.floor,
             )  # -> (..., Q, n_way)
         return logits
 
@@ -196,7 +201,6 @@ class DeepEMD(nn.Module):
     def config(self) -> dict[str, Any]:
         """What config.json holds: all that is needed to build the model again."""
         return {
-            "format": FORMAT,
             "backbone": dict(self.backbone.config),
             "regions": self.regions.config,
             "image_size": self.image_size,
@@ -206,74 +210,48 @@ class DeepEMD(nn.Module):
             "std": list(self._std),
             "temperature": self.temperature,
             "weights": self.weights,
+            "floor": self.floor,
         }
 
     def save(self, folder: str | Path) -> Path:
         """Write model.safetensors and config.json into a folder, which is made if need be.
 
-        Each file is written beside its place, flushed to the disk and renamed: whoever loads meanwhile, or after a
-        crash, finds the old file or the new one whole.
-
         Raises:
             InputError: the folder cannot be written (no space, no permission).
         """
-        from safetensors.torch import save
-
-        folder = Path(folder)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write(folder / CONFIG_FILE, (json.dumps(self.config, indent=2) + "\n").encode())
-        write(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
-        return folder
+        return write_saved(Path(folder), self.config, self.state_dict())
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Read a folder that :meth:`save` wrote; the model comes in evaluation mode.
+    def load(cls, folder: str | Path, *, device: str | torch.device = "cpu", backbone: Backbone | None = None) -> Self:
+        """Read a folder that :meth:`save` wrote, or a saved classifier's; the model comes in evaluation mode.
+
+        Args:
+            folder: what holds model.safetensors and config.json.
+            device: where the model is to be.
+            backbone: an encoder of your own, of which only the weights can be saved.
 
         Raises:
             InputError: a file is missing or damaged, or the weights are of another architecture.
         """
         folder = Path(folder)
-        config = _read_config(folder)
-        try:
-            encoder = backbone(**config["backbone"])
-            config = {"max_side": 256, **config}  # models that were saved before there were patches
-            settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights")
-            model = cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{folder / CONFIG_FILE}: not the settings of a model ({error!r}); save it again"
-            ) from error
-        _load_weights(model, folder / WEIGHTS_FILE)
+        state = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(_EXTRA)}
+        model = cls.from_config(read_config(folder), folder / CONFIG_FILE, encoder=backbone)
+        _load_weights(model, state, folder / WEIGHTS_FILE)
         return model.to(device).eval()
 
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no model here, {CONFIG_FILE} cannot be read ({error.strerror}); pass a folder that holds"
-            f" {WEIGHTS_FILE} and {CONFIG_FILE}"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: damaged, not JSON ({error}); copy or save the model again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: format {found!r}, this version reads format {FORMAT}; save the model again")
-    return config
+    @classmethod
+    def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | None = None) -> Self:
+        """Build the model that a config.json describes, its weights as they are drawn; `path` is for messages."""
+        config = {"max_side": 256, "floor": 1e-3, **config}  # models that were saved before there were these
+        settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor")
+        try:
+            encoder = backbone(**config["backbone"]) if encoder is None else encoder
+            return cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
 
 
-def _load_weights(model: DeepEMD, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); a model needs both its files") from error
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged or truncated ({error}); copy or save the model again") from error
+def _load_weights(model: DeepEMD, state: dict[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     for name in [*expected, *state]:
         here = tuple(state[name].shape) if name in state else "absent"

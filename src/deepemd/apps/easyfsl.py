@@ -85,6 +85,7 @@ class DeepEMDClassifier(nn.Module):
             n_way=n_way,
             temperature=self.model.temperature,
             weights=self.model.weights,
+            floor=self.model.floor,
             generator=order,
             **settings,
         )
@@ -94,7 +95,9 @@ class DeepEMDClassifier(nn.Module):
         if self.prototypes is None:
             raise InputError("there is no support set yet: call process_support_set before the queries")
         model, nodes = self.model, self.compute_features(query_images)  # (n_query, N, C)
-        logits = emd_logits(nodes, self.prototypes, temperature=model.temperature, weights=model.weights)
+        logits = emd_logits(
+            nodes, self.prototypes, temperature=model.temperature, weights=model.weights, floor=model.floor
+        )
         return logits.softmax(-1) if self.use_softmax else logits
 
     def compute_features(self, images: Tensor) -> Tensor:

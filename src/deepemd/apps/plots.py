@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.emd import emd
@@ -25,11 +26,29 @@ if TYPE_CHECKING:
 
     from deepemd.training.evaluate import Evaluation
 
-__all__ = ["Match", "accuracy_curves", "example_matches", "learning_curve", "match", "matches_picture"]
+__all__ = [
+    "Match",
+    "Side",
+    "accuracy_curves",
+    "example_matches",
+    "learning_curve",
+    "match",
+    "match_nodes",
+    "matches_picture",
+]
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
 _PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
 _SHADE = (0.05, 0.07, 0.2)
+
+
+class Side(NamedTuple):
+    """An image that is to be matched."""
+
+    picture: "Image"  # in its own size, or smaller
+    size: tuple[int, int]  # its own height and width, in pixels
+    nodes: Tensor  # (N, C)
+    key: int = 0  # tells which patches Sampling drew
 
 
 @dataclass(frozen=True)
@@ -37,21 +56,26 @@ class Match:
     """How the parts of a query image were matched with those of a support image.
 
     Attributes:
-        query, support: the images, in their own size.
-        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in pixels of each image.
+        query, support: the images, in their own size or smaller.
+        query_size, support_size: (height, width) of the images themselves, in pixels.
+        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in those pixels.
         a, b: (N,) weights of the nodes, of sum 1.
         plan: (N, N) the optimal transport plan, of sum 1.
-        similarity: 1 - EMD, at most 1.
+        cost: (N, N) 1 - cosine of every two nodes.
+        similarity: 1 - EMD, at most 1: the sum of plan * (1 - cost).
         title: what to write above.
     """
 
     query: "Image"
     support: "Image"
+    query_size: tuple[int, int]
+    support_size: tuple[int, int]
     query_boxes: NDArray[np.float64]
     support_boxes: NDArray[np.float64]
     a: NDArray[np.float64]
     b: NDArray[np.float64]
     plan: NDArray[np.float64]
+    cost: NDArray[np.float64]
     similarity: float
     title: str = ""
 
@@ -59,7 +83,17 @@ class Match:
     def overlapping(self) -> bool:
         """Whether the boxes of the nodes lie over each other, as patches and the levels of a pyramid do."""
         sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
-        return float(sides.prod(1).sum()) > 1.2 * self.query.width * self.query.height
+        return float(sides.prod(1).sum()) > 1.2 * self.query_size[0] * self.query_size[1]
+
+    def flows(self, count: int | None = None) -> list[tuple[int, int, float]]:
+        """The flows of the plan, the strongest first: query node, support node, and the share of the mass that moves.
+
+        Args:
+            count: how many; by default all, at most 2 N - 1.
+        """
+        order = np.argsort(self.plan, axis=None, kind="stable")[::-1][:count]
+        places = (np.unravel_index(k, self.plan.shape) for k in order)
+        return [(int(i), int(j), float(self.plan[i, j])) for i, j in places if self.plan[i, j] > 0]
 
 
 def match(
@@ -76,11 +110,24 @@ def match(
     images, boxes = look(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
     with torch.inference_mode():
         nodes = model.embed(images, boxes)  # (2, N, C)
-        problem = transport_problem(nodes[:1], nodes[1:], weights=model.weights)
+    keys = [0, 1] if indices is None else indices.tolist()
+    sides = [Side(p, (p.height, p.width), n, k) for p, n, k in zip(pictures, nodes, keys, strict=True)]
+    return match_nodes(model, *sides, title=title, seed=seed)
+
+
+def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", seed: int = 0) -> Match:
+    """As `match`, of images whose nodes are known already."""
+    with torch.inference_mode():
+        one, other = (side.nodes[None].float() for side in (query, support))  # (1, N, C)
+        problem = transport_problem(one, other, weights=model.weights, floor=model.floor)
         solution = emd(*problem)
-    own = model.boxes([(picture.height, picture.width) for picture in pictures], seed=seed, indices=indices)
-    a, b, plan = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan))
-    return Match(query, support, own[0], own[1], a, b, plan, 1 - float(solution.value), title)
+    sizes, keys = [query.size, support.size], np.array([query.key, support.key])
+    boxes = model.boxes(sizes, seed=seed, indices=keys)
+    a, b, plan, cost = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan, problem.cost))
+    similarity = 1 - float(solution.value)
+    return Match(
+        query.picture, support.picture, query.size, support.size, boxes[0], boxes[1], a, b, plan, cost, similarity, title
+    )  # fmt: skip
 
 
 def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
@@ -117,8 +164,8 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         axes.axis("off")
     for k, one in enumerate(matches):
         left, right = grid[k // columns, 2 * (k % columns) : 2 * (k % columns) + 2]
-        _image(left, one.query, one.query_boxes, one.a)
-        _image(right, one.support, one.support_boxes, one.b)
+        _image(left, one.query, one.query_size, one.query_boxes, one.a)
+        _image(right, one.support, one.support_size, one.support_boxes, one.b)
         left.set_title("query", fontsize=8, color=_QUERY, pad=3)
         right.set_title("support", fontsize=8, color=_SUPPORT, pad=3)
         (_pairs if one.overlapping else _flows)(left, right, one, flows)
@@ -127,9 +174,11 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
     return _save(figure, path)
 
 
-def _image(axes: "Axes", image: "Image", boxes: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
+def _image(
+    axes: "Axes", image: "Image", size: tuple[int, int], boxes: NDArray[np.float64], weights: NDArray[np.float64]
+) -> None:
     """An image under a heat map of its nodes' weights: the less a part weighs, the darker it is."""
-    width, height = image.size
+    height, width = size
     heat = np.zeros((height, width))
     for (x0, y0, x1, y1), weight in zip(boxes.round().astype(int), weights, strict=True):
         x0, x1, y0, y1 = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)

@@ -25,7 +25,8 @@ from deepemd.errors import InputError
 from deepemd.files import replacing_folder
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
-from deepemd.model import CONFIG_FILE, WEIGHTS_FILE, DeepEMD
+from deepemd.model import DeepEMD
+from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE
 from deepemd.training.embed import embed
 from deepemd.training.views import look
 
@@ -85,7 +86,8 @@ class Index:
         with torch.inference_mode():
             for some, theirs in zip(nodes.split(together), candidates.split(together), strict=True):
                 support = torch.from_numpy(self.nodes[theirs.numpy()]).float()  # (q, K, n, C)
-                logits = emd_logits(some[:, None], support, temperature=1.0, weights=self.model.weights)  # (q, 1, K)
+                weights, floor = self.model.weights, self.model.floor
+                logits = emd_logits(some[:, None], support, temperature=1.0, weights=weights, floor=floor)  # (q, 1, K)
                 rows.append(logits[:, 0])
         return torch.cat(rows)
 

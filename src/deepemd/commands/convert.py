@@ -22,8 +22,8 @@ def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = Fal
         force: overwrite the model that is there.
     """
     from deepemd import checkpoints
-    from deepemd.model import CONFIG_FILE, WEIGHTS_FILE
     from deepemd.nodes import parse_regions
+    from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE
 
     there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (out / name).exists()]
     if there and not force:

@@ -5,11 +5,11 @@ from deepemd.data.drafts import from_files
 from deepemd.data.store import SPLITS, Draft
 from deepemd.errors import InputError
 
-__all__ = ["all_images", "class_folders"]
+__all__ = ["IMAGES", "all_images", "class_folders"]
 
 SPLIT_FOLDERS = {"base": "base", "train": "base", "val": "val", "valid": "val", "novel": "novel", "test": "novel"}
 _LAYOUT = "expected <class>/<image>, or {base,val,novel}/<class>/<image> (train, valid and test are understood too)"
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif")
 
 
 def class_folders(archive: Archive) -> dict[str, Draft]:
@@ -29,7 +29,7 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
     splits: dict[str, list[tuple[str, str, str]]] = {}
     given: dict[str, str] = {}
     for name, parts in files:
-        if len(parts) < depth and not name.lower().endswith(_IMAGES):
+        if len(parts) < depth and not name.lower().endswith(IMAGES):
             continue
         if len(parts) != depth or (divided and parts[0] not in SPLIT_FOLDERS):
             raise InputError(f"{archive.path}: {name} does not fit: {_LAYOUT}: move or remove it")
@@ -52,9 +52,9 @@ def all_images(archive: Archive) -> Draft:
     Raises:
         InputError: no images.
     """
-    names = [name for name in archive.sizes if name.lower().endswith(_IMAGES)]
+    names = [name for name in archive.sizes if name.lower().endswith(IMAGES)]
     if not names:
-        raise InputError(f"{archive.path}: no images in it ({', '.join(_IMAGES)}): check the folder")
+        raise InputError(f"{archive.path}: no images in it ({', '.join(IMAGES)}): check the folder")
     return from_files(archive, [(name.rpartition("/")[0] or ".", name, name) for name in names])
 
 

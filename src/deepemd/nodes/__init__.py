@@ -2,6 +2,7 @@
 
 from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, resnet12
 from deepemd.nodes.cutting import cut, patch_nodes
+from deepemd.nodes.efficientnet import efficientnet_lite0
 from deepemd.nodes.fcn import FCN, to_original
 from deepemd.nodes.patches import Grid, Sampling
 from deepemd.nodes.regions import Regions, parse_regions, regions_from
@@ -17,6 +18,7 @@ __all__ = [
     "backbone",
     "conv4",
     "cut",
+    "efficientnet_lite0",
     "parse_regions",
     "patch_nodes",
     "regions_from",

@@ -153,15 +153,25 @@ def resnet12() -> ResNet12:
     return ResNet12()
 
 
-BACKBONES: dict[str, Callable[..., Conv4 | ResNet12]] = {"conv4": Conv4, "resnet12": ResNet12}
+def _efficientnet_lite0(**settings: Any) -> Backbone:
+    from deepemd.nodes.efficientnet import EfficientNetLite0  # another package's network
+
+    return EfficientNetLite0(**settings)
 
 
-def backbone(name: str, **settings: Any) -> Conv4 | ResNet12:
-    """Build an encoder by name: what a saved model's config.json holds.
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "conv4": Conv4,
+    "resnet12": ResNet12,
+    "efficientnet-lite0": _efficientnet_lite0,
+}
+
+
+def backbone(name: str, **settings: Any) -> Backbone:
+    """Build an encoder by name, its weights as they are drawn: what a saved model's config.json holds.
 
     Args:
-        name: ``"conv4"`` or ``"resnet12"``.
-        **settings: the encoder's own settings: see :func:`conv4`.
+        name: ``"conv4"``, ``"resnet12"`` or ``"efficientnet-lite0"``.
+        **settings: the encoder's own settings: see :func:`conv4` and :func:`deepemd.nodes.efficientnet_lite0`.
 
     Raises:
         InputError: an unknown name or setting.

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
-from deepemd.model import WEIGHTS_FILE, DeepEMD
+from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
+from deepemd.saved import WEIGHTS_FILE
 from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.evaluate import Figure

@@ -68,7 +68,7 @@ def _deepemd(model: DeepEMD, _: SFC) -> Logits:
 
 def _emd(model: DeepEMD) -> Logits:
     """The head with the model's own settings: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
-    return partial(emd_logits, temperature=model.temperature, weights=model.weights)
+    return partial(emd_logits, temperature=model.temperature, weights=model.weights, floor=model.floor)
 
 
 def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
@@ -85,6 +85,7 @@ def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
                 n_way=shots.shape[2],
                 temperature=model.temperature,
                 weights=model.weights,
+                floor=model.floor,
                 generator=generator,
                 **settings,
             )  # (E, n_way, m, C)

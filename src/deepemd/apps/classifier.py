@@ -1,0 +1,425 @@
+"""Photos in, labels out: DeepEMD as an estimator of scikit-learn."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from deepemd.apps.calibration import fit_temperature, unknown_threshold
+from deepemd.apps.embeddings import Embedded, Embedder, as_picture, default_cache
+from deepemd.apps.photos import class_photos
+from deepemd.apps.plots import Match, Side, match_nodes
+from deepemd.apps.support import KEPT, Example, Support
+from deepemd.data.images import track
+from deepemd.errors import InputError
+from deepemd.model import DeepEMD
+from deepemd.nodes import Regions, parse_regions
+from deepemd.pretrained import DEFAULT, pretrained
+from deepemd.saved import CONFIG_FILE, read_config, read_tensors, write_saved
+
+if TYPE_CHECKING:
+    from deepemd.apps.embeddings import Picture
+
+__all__ = ["Explanation", "FewShotClassifier", "Prediction"]
+
+_PREFIX = "classifier."  # of its tensors in a saved model's file
+_TOGETHER = 256  # photos added at a time
+_SHARE = 0.05  # of the known photos that may seem unfamiliar, where nothing is asked for
+
+
+class Prediction(NamedTuple):
+    """What was found for one image, as :meth:`FewShotClassifier.stream` gives it."""
+
+    label: Any
+    """The class; the word for unknown where the image resembles none."""
+    probability: float
+    """Of the most similar class."""
+    runner_up: Any
+    """The second most similar class."""
+    probabilities: NDArray[np.float64]
+    """(M,) of every class."""
+    similarity: float
+    """1 - EMD with the most similar class, at most 1."""
+    familiar: bool
+    """Whether the image resembles a class at all: as much as 95 % of the photos do, or as ``unknown`` says."""
+    error: InputError | None = None
+    """Why the image could not be read; then nothing else is meant."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an image was given its label: which of its parts were matched with which parts of a photo of the class.
+
+    Attributes:
+        prediction: the label, its probability, and the others'.
+        match: the image beside the photo of its class that is most like it: boxes, weights and the transport plan.
+        example: the name of that photo.
+    """
+
+    prediction: Prediction
+    match: Match = field(repr=False)
+    example: str
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw it, see :func:`deepemd.apps.plots.plot_matching`."""
+        from deepemd.apps.plots import plot_matching
+
+        return plot_matching(self.match, path)
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Classify photos by a few examples of each class, part by part, with DeepEMD.
+
+    An estimator of scikit-learn, over images instead of rows of numbers: a path, a PIL image or an array each.
+
+    Args:
+        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; the folder of a
+            saved model; or a :class:`deepemd.DeepEMD`.
+        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default as the model says.
+        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set, each
+            photo classified by the others.
+        unknown: the share of photos of the known classes that may be called unknown, such as 0.05, where images that
+            resemble none of the classes are to be labelled so. By default every image gets a class.
+        unknown_label: what they are called. Where labels are numbers, pass a number.
+        cache: keep the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings ($DEEPEMD_CACHE), a folder,
+            or False. Arrays and images in memory are never kept.
+        batch_size: images encoded together; lower it where memory is short.
+
+    Attributes:
+        classes_: (M,) the labels, sorted; those that `partial_fit` adds later come behind.
+        temperature_: T in use.
+        threshold_: similarity below which an image is not familiar; minus infinity where the photos are too few to say.
+        model_: the DeepEMD.
+        support_: what is known of the classes.
+
+    >>> from deepemd.apps.classifier import FewShotClassifier
+    >>> red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
+    >>> classifier = FewShotClassifier().fit([red, blue], ["red", "blue"])
+    >>> classifier.predict([red]).tolist()
+    ['red']
+
+    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class of several shots is the mean of their node sets.
+    """
+
+    def __init__(
+        self,
+        backbone: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
+        *,
+        regions: str | Regions | None = None,
+        temperature: float | None = None,
+        unknown: float | None = None,
+        unknown_label: Any = "unknown",
+        cache: bool | str | os.PathLike[str] = True,
+        batch_size: int = 32,
+    ) -> None:
+        self.backbone = backbone
+        self.regions = regions
+        self.temperature = temperature
+        self.unknown = unknown
+        self.unknown_label = unknown_label
+        self.cache = cache
+        self.batch_size = batch_size
+
+    def fit(self, X: "Sequence[Picture]", y: Sequence[Any]) -> Self:
+        """Learn the classes from their photos.
+
+        Args:
+            X: (K,) images: paths, PIL images or arrays, of any sizes.
+            y: (K,) their labels, at least two different ones; photos of a class may be few or many.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: a photo that cannot be read, labels that do not fit, one class only, or a setting out of range.
+        """
+        labels = _labels(X, y)
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise InputError(
+                f"y holds {len(classes)} class ({classes.tolist()}): at least two are needed to tell one from the other"
+            )
+        self._start()
+        self.classes_ = classes
+        return self._add(X, labels)
+
+    def partial_fit(
+        self,
+        X: "Sequence[Picture]",
+        y: Sequence[Any],
+        classes: Sequence[Any] | None = None,
+    ) -> Self:
+        """Add photos, also of new classes; what is known of the other classes stays as it is.
+
+        The temperature and the threshold are fitted anew, which takes no time.
+
+        Args:
+            X, y: as for :meth:`fit`.
+            classes: labels that are to come, in scikit-learn's manner; not needed.
+
+        Raises:
+            InputError: as for :meth:`fit`.
+        """
+        labels = _labels(X, y)
+        if classes is not None and not set(labels.tolist()) <= set(np.asarray(classes).tolist()):
+            raise InputError("y holds labels that are not in classes: list all of them, or leave classes out")
+        if not hasattr(self, "support_"):
+            self._start()
+            self.classes_ = np.unique(labels)[:0]
+        known = set(self.classes_.tolist())
+        new = [label for label in np.unique(labels).tolist() if label not in known]
+        if new:
+            self.classes_ = np.concatenate((self.classes_, np.asarray(new, dtype=labels.dtype)))
+        return self._add(X, labels)
+
+    def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
+        """Learn the classes from a folder that holds a folder of photos for each class.
+
+        What is not named like a photo is left alone.
+
+        Raises:
+            InputError: as for :meth:`fit`, or a folder without class folders.
+        """
+        photos = class_photos(Path(path))
+        return self.fit(photos.files, photos.labels)
+
+    def predict(self, X: "Sequence[Picture]") -> NDArray[Any]:
+        """The label of each image, (Q,).
+
+        Raises:
+            InputError: an image that cannot be read. :meth:`stream` goes on without it.
+        """
+        rows = list(self._strict(X))
+        return np.asarray([row.label for row in rows], dtype=self._label_type())
+
+    def predict_proba(self, X: "Sequence[Picture]") -> NDArray[np.float64]:
+        """The probability of each class, (Q, M), in the order of ``classes_``."""
+        return np.array([row.probabilities for row in self._strict(X)]).reshape(-1, len(self.classes_))
+
+    def stream(self, images: "Sequence[Picture]", *, progress: str = "") -> Iterator[Prediction]:
+        """Classify images one after the other, any number of them in bounded memory.
+
+        Args:
+            images: paths, PIL images or arrays.
+            progress: what to write beside a progress bar on a terminal; none by default.
+
+        Yields:
+            A prediction for each image, in order. One that cannot be read has an ``error``, and the rest goes on.
+        """
+        check_is_fitted(self, "support_")
+        rows = self._embedder().stream(images)
+        waiting: list[Embedded] = []
+        for row in track(rows, progress, len(images)) if progress else rows:
+            waiting.append(row)
+            if len(waiting) == self.batch_size:
+                yield from self._judge(waiting)
+                waiting = []
+        yield from self._judge(waiting)
+
+    def explain(self, image: "Picture", *, label: Any = None) -> Explanation:
+        """Show why: match the image with the photo of a class that is most like it.
+
+        Args:
+            image: a path, a PIL image or an array.
+            label: of which class; by default the most similar one.
+
+        Raises:
+            InputError: an image that cannot be read, or a label that is no class.
+        """
+        check_is_fitted(self, "support_")
+        (one,) = self._embedder().stream([image])
+        if one.error is not None or one.nodes is None:
+            raise one.error or InputError("image: cannot be read")
+        (prediction,) = self._judge([one])
+        place = int(prediction.probabilities.argmax())
+        if label is not None:
+            if label not in self.classes_.tolist():
+                raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, self.classes_))}")
+            place = self.classes_.tolist().index(label)
+        best = self.support_.nearest(self.model_, one.nodes, place)
+        example, picture = self.support_.examples[best], as_picture(image)
+        sides = (
+            Side(picture, (picture.height, picture.width), one.nodes, one.key),
+            Side(example.image(), example.size, self.support_.nodes[best], example.key),
+        )
+        return Explanation(prediction, match_nodes(self.model_, *sides), example.name)
+
+    def leave_one_out(self) -> tuple[list[Example], NDArray[np.int64], NDArray[np.float64]]:
+        """Classify each photo of the support set by all others: what to expect of new photos.
+
+        Returns:
+            The P photos (those that are not the only one of their class), (P,) the place of each one's class in ``classes_``,
+            and (P, M) the probabilities of the classes.
+        """
+        check_is_fitted(self, "support_")
+        which, similarity = self.support_.leave_one_out(self.model_)
+        examples = [self.support_.examples[k] for k in which.tolist()]
+        proba = (self.temperature_ * similarity.double()).softmax(1).numpy()
+        return examples, self.support_.labels[which].numpy(), proba
+
+    def save(self, folder: "str | os.PathLike[str]") -> Path:
+        """Write model.safetensors and config.json: the model, the classes, and small pictures of the photos.
+
+        :meth:`deepemd.DeepEMD.load` reads the model alone from the same folder.
+
+        Raises:
+            InputError: the folder cannot be written, or labels that are neither text nor numbers.
+        """
+        check_is_fitted(self, "support_")
+        kept = {
+            "classes": _plain(self.classes_),
+            "kind": self.classes_.dtype.kind,
+            "temperature": self.temperature_,
+            "unknown": self.unknown,
+            "unknown_label": _plain(np.asarray([self.unknown_label]))[0],
+            "examples": self.support_.config(),
+        }
+        tensors = {f"{_PREFIX}{name}": tensor for name, tensor in self.support_.tensors().items()}
+        return write_saved(
+            Path(folder), {**self.model_.config, "classifier": kept}, {**self.model_.state_dict(), **tensors}
+        )
+
+    @classmethod
+    def load(cls, folder: "str | os.PathLike[str]", *, cache: bool | str | os.PathLike[str] = True) -> Self:
+        """Read a folder that :meth:`save` wrote; nothing in it is executed.
+
+        Raises:
+            InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
+        """
+        path = Path(folder)
+        config = read_config(path)
+        if "classifier" not in config:
+            raise InputError(f"{path}: a model without classes: pass it as backbone= and fit it, or a saved classifier")
+        tensors = {
+            name.removeprefix(_PREFIX): tensor
+            for name, tensor in read_tensors(path).items()
+            if name.startswith(_PREFIX)
+        }
+        kept = config["classifier"]
+        try:
+            made = cls(path, unknown=kept["unknown"], unknown_label=kept["unknown_label"], cache=cache)
+            made.model_ = DeepEMD.load(path)
+            made.classes_ = np.asarray(kept["classes"], dtype=object if kept["kind"] == "O" else None)
+            made.support_ = Support.restored(tensors, kept["examples"])
+            made._calibrate()
+            made.temperature_ = float(kept["temperature"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{path / CONFIG_FILE}: not a whole classifier ({error}); save it again") from error
+        return made
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # images, not rows of numbers
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        return tags
+
+    def _start(self) -> None:
+        """Settings become what they stand for; no class is known yet."""
+        regions = parse_regions(self.regions) if isinstance(self.regions, str) else self.regions
+        if self.temperature is not None and not 0 < self.temperature < np.inf:
+            raise InputError(f"temperature is {self.temperature}: it must be above 0; None fits it")
+        if self.unknown is not None:
+            unknown_threshold(torch.zeros(0), self.unknown)
+        self.model_ = pretrained(self.backbone, regions=regions)
+        self.support_: Any = None  # a Support, once there are photos
+
+    def _add(self, images: "Sequence[Picture]", labels: NDArray[Any]) -> Self:
+        """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""
+        place = {label: k for k, label in enumerate(self.classes_.tolist())}
+        support: Support | None = self.support_
+        rows = self._embedder().stream(images)
+        for start in range(0, len(labels), _TOGETHER):
+            nodes, examples = list[Tensor](), list[Example | None]()
+            ids = [place[label] for label in labels[start : start + _TOGETHER].tolist()]
+            held = Counter(support.labels.tolist() if support else [])
+            for k, one in enumerate(islice(rows, len(ids)), start):
+                if one.error is not None or one.nodes is None:
+                    raise one.error or InputError(f"image {k}: cannot be read")
+                held[ids[k - start]] += 1
+                nodes.append(one.nodes)
+                name = str(images[k]) if isinstance(images[k], str | os.PathLike) else f"image {k}"
+                kept = held[ids[k - start]] <= KEPT
+                examples.append(Example.of(as_picture(images[k]), name, one.key) if kept else None)
+            support = (support or Support.empty(*nodes[0].shape)).added(nodes, ids, examples, classes=len(place))
+        assert support is not None  # there are labels
+        self.support_ = support
+        self._calibrate()
+        return self
+
+    def _calibrate(self) -> None:
+        """Fit the temperature and the threshold to the photos, each classified by the others."""
+        which, similarity = self.support_.leave_one_out(self.model_)
+        labels = self.support_.labels[which]
+        self.temperature_ = float(self.temperature or fit_temperature(similarity, labels))
+        own = similarity.gather(1, labels[:, None])[:, 0]
+        self.threshold_ = unknown_threshold(own, _SHARE if self.unknown is None else self.unknown)
+
+    def _embedder(self) -> Embedder:
+        cache = default_cache() if self.cache is True else Path(os.fspath(self.cache)) if self.cache else None
+        return Embedder(self.model_, cache, self.batch_size)
+
+    def _strict(self, images: "Sequence[Picture]") -> Iterator[Prediction]:
+        for row in self.stream(images):
+            if row.error is not None:
+                raise row.error
+            yield row
+
+    def _judge(self, rows: Sequence[Embedded]) -> Iterator[Prediction]:
+        """Match what could be encoded with the classes."""
+        good = [row.nodes for row in rows if row.nodes is not None]
+        similarity = self.support_.similarities(self.model_, torch.stack(good)).double() if good else torch.zeros(0)
+        found = iter(similarity)
+        for row in rows:
+            if row.error is not None:
+                yield Prediction(None, 0.0, None, np.zeros(len(self.classes_)), 0.0, False, row.error)
+                continue
+            one = next(found)  # (M,)
+            probabilities = (self.temperature_ * one).softmax(0).numpy()
+            first, second = one.argsort(descending=True, stable=True)[:2].tolist()
+            familiar = float(one[first]) >= self.threshold_
+            label = self.unknown_label if self.unknown is not None and not familiar else self.classes_.tolist()[first]
+            yield Prediction(
+                label,
+                float(probabilities[first]),
+                self.classes_.tolist()[second],
+                probabilities,
+                float(one[first]),
+                familiar,
+            )
+
+    def _label_type(self) -> Any:
+        """Of an array of labels: that of the classes, unless the word for unknown does not fit among them."""
+        if self.unknown is None or self.classes_.dtype.kind == np.asarray(self.unknown_label).dtype.kind:
+            return None if self.classes_.dtype.kind in "US" else self.classes_.dtype
+        return object
+
+
+def _labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
+    labels = np.asarray(y)
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise InputError(f"y has shape {labels.shape}, X holds {len(images)} images: pass one label for each image")
+    if not len(labels):
+        raise InputError("X is empty: pass at least one photo of each class")
+    check_classification_targets(labels)
+    return labels
+
+
+def _plain(labels: NDArray[Any]) -> list[Any]:
+    """Labels as JSON holds them."""
+    plain: list[Any] = labels.tolist()
+    for label in plain:
+        if not isinstance(label, str | int | float | bool):
+            raise InputError(f"the label {label!r} is a {type(label).__name__}: text and numbers can be saved")
+    return plain

@@ -1,0 +1,75 @@
+"""The folder of a saved model, everywhere the same: model.safetensors and config.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deepemd.errors import InputError
+from deepemd.files import write
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_tensors", "write_saved"]
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT = 1  # of config.json
+
+
+def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write both files into a folder, which is made if need be.
+
+    Each file is written beside its place, flushed to the disk and renamed: whoever loads meanwhile, or after a crash,
+    finds the old file or the new one whole.
+
+    Raises:
+        InputError: the folder cannot be written (no space, no permission).
+    """
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
+    write(folder / CONFIG_FILE, text.encode())
+    write(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another format.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no model here, {CONFIG_FILE} cannot be read ({error.strerror}); pass a folder that holds"
+            f" {WEIGHTS_FILE} and {CONFIG_FILE}"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: damaged, not JSON ({error}); copy or save the model again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(f"{path}: format {found!r}, this version reads format {FORMAT}; save the model again")
+    return config
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The weights, and what else is kept beside them.
+
+    Raises:
+        InputError: the file is missing, damaged or truncated.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); a model needs both its files") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged or truncated ({error}); copy or save the model again") from error
