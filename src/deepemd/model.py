@@ -86,7 +86,7 @@ class DeepEMD(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self._mean, self._std = tuple(map(float, mean)), tuple(map(float, std))
-        for parameter in self.backbone.parameters():
+        for parameter in self.parameters():
             if parameter.ndim == 4:  # several times faster on a CPU in bfloat16
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 

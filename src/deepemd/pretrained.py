@@ -34,7 +34,7 @@ def pretrained(name: "str | os.PathLike[str] | nn.Module" = DEFAULT, *, regions:
     elif str(name) == DEFAULT:
         model = _efficientnet()
     else:
-        model = DeepEMD.load(Path(os.fspath(name)))
+        model = DeepEMD.load(Path(str(name)))
     if regions is not None:
         model.regions = regions
     return model.eval()

@@ -19,7 +19,7 @@ from torch import Tensor
 from deepemd.apps.calibration import fit_temperature, unknown_threshold
 from deepemd.apps.embeddings import Embedded, Embedder, as_picture, default_cache
 from deepemd.apps.photos import class_photos
-from deepemd.apps.plots import Match, Side, match_nodes
+from deepemd.apps.plots import Match, Side, match_nodes, matches_picture
 from deepemd.apps.support import KEPT, Example, Support
 from deepemd.data.images import track
 from deepemd.errors import InputError
@@ -72,10 +72,8 @@ class Explanation:
     example: str
 
     def plot(self, path: str | Path) -> Path:
-        """Draw it, see :func:`deepemd.apps.plots.plot_matching`."""
-        from deepemd.apps.plots import plot_matching
-
-        return plot_matching(self.match, path)
+        """Draw it, see :func:`deepemd.apps.plots.matches_picture`."""
+        return matches_picture([self.match], Path(path), columns=1)
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -84,16 +82,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     An estimator of scikit-learn, over images instead of rows of numbers: a path, a PIL image or an array each.
 
     Args:
-        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; the folder of a
-            saved model; or a :class:`deepemd.DeepEMD`.
+        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; the folder of
+            a saved model; or a :class:`deepemd.DeepEMD`.
         regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default as the model says.
         temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set, each
             photo classified by the others.
         unknown: the share of photos of the known classes that may be called unknown, such as 0.05, where images that
             resemble none of the classes are to be labelled so. By default every image gets a class.
         unknown_label: what they are called. Where labels are numbers, pass a number.
-        cache: keep the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings ($DEEPEMD_CACHE), a folder,
-            or False. Arrays and images in memory are never kept.
+        cache: keep the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings ($DEEPEMD_CACHE), a
+            folder, or False. Arrays and images in memory are never kept.
         batch_size: images encoded together; lower it where memory is short.
 
     Attributes:
@@ -109,7 +107,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     >>> classifier.predict([red]).tolist()
     ['red']
 
-    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class of several shots is the mean of their node sets.
+    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
     """
 
     def __init__(
@@ -259,8 +257,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Classify each photo of the support set by all others: what to expect of new photos.
 
         Returns:
-            The P photos (those that are not the only one of their class), (P,) the place of each one's class in ``classes_``,
-            and (P, M) the probabilities of the classes.
+            The P photos (those that are not the only one of their class), (P,) the place of each one's class in
+            ``classes_``, and (P, M) the probabilities of the classes.
         """
         check_is_fitted(self, "support_")
         which, similarity = self.support_.leave_one_out(self.model_)
@@ -388,16 +386,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             one = next(found)  # (M,)
             probabilities = (self.temperature_ * one).softmax(0).numpy()
             first, second = one.argsort(descending=True, stable=True)[:2].tolist()
-            familiar = float(one[first]) >= self.threshold_
-            label = self.unknown_label if self.unknown is not None and not familiar else self.classes_.tolist()[first]
-            yield Prediction(
-                label,
-                float(probabilities[first]),
-                self.classes_.tolist()[second],
-                probabilities,
-                float(one[first]),
-                familiar,
-            )
+            classes, similarity = self.classes_.tolist(), float(one[first])
+            familiar = similarity >= self.threshold_
+            label = self.unknown_label if self.unknown is not None and not familiar else classes[first]
+            sure = float(probabilities[first])
+            yield Prediction(label, sure, classes[second], probabilities, similarity, familiar)
 
     def _label_type(self) -> Any:
         """Of an array of labels: that of the classes, unless the word for unknown does not fit among them."""

@@ -35,7 +35,7 @@ class EfficientNetLite0(nn.Module):
             self.head, self.head_bn = whole._conv_head, whole._bn1
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode (B, 3, H, W) images into (B, C, H / 32, W / 32) maps, rounded up; of "middle", (B, C, H / 16, W / 16)."""
+        """Encode (B, 3, H, W) images into (B, C, H / 32, W / 32) maps (of "middle", / 16), rounded up."""
         maps: Tensor = self.act(self.stem_bn(self.stem(images)))  # (B, 3, H, W) -> (B, 32, H / 2, W / 2)
         for block in self.blocks:
             maps = block(maps)
@@ -49,8 +49,8 @@ def efficientnet_lite0(layer: Layer = "head", *, pretrained: bool = True) -> Eff
     (Apache-2.0). They expect pixels scaled to -1..1: a model's ``mean`` of 127 / 255 and ``std`` of 128 / 255.
 
     Args:
-        layer: which maps are the nodes: ``"head"`` (1,280 channels, H / 32 x W / 32), ``"last"`` (320, the same cells) or
-            ``"middle"`` (112 channels, H / 16 x W / 16).
+        layer: which maps are the nodes: ``"head"`` (1,280 channels, H / 32 x W / 32), ``"last"`` (320, the same cells)
+            or ``"middle"`` (112 channels, H / 16 x W / 16).
         pretrained: False leaves the weights as they are drawn: for those that are loaded afterwards.
 
     Raises:
