@@ -234,8 +234,8 @@ class DeepEMD(nn.Module):
             InputError: a file is missing or damaged, or the weights are of another architecture.
         """
         folder = Path(folder)
-        state = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(_EXTRA)}
         model = cls.from_config(read_config(folder), folder / CONFIG_FILE, encoder=backbone)
+        state = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(_EXTRA)}
         _load_weights(model, state, folder / WEIGHTS_FILE)
         return model.to(device).eval()
 

@@ -126,7 +126,7 @@ def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", 
     a, b, plan, cost = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan, problem.cost))
     similarity = 1 - float(solution.value)
     pictures = query.picture, support.picture
-    return Match(*pictures, *sizes, boxes[0], boxes[1], a, b, plan, cost, similarity, title)
+    return Match(*pictures, query.size, support.size, boxes[0], boxes[1], a, b, plan, cost, similarity, title)
 
 
 def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
