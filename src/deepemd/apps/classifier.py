@@ -309,6 +309,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             made = cls(path, unknown=kept["unknown"], unknown_label=kept["unknown_label"], cache=cache)
             made.model_ = DeepEMD.load(path)
             made.classes_ = np.asarray(kept["classes"], dtype=object if kept["kind"] == "O" else None)
+            if made.classes_.shape != tensors["count"].shape:
+                raise InputError(
+                    f"{made.classes_.size} classes in the settings, {len(tensors['count'])} in the tensors"
+                )
             made.support_ = Support.restored(tensors, kept["examples"])
             made._calibrate()
             made.temperature_ = float(kept["temperature"])
