@@ -113,6 +113,14 @@ def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatc
     assert (tmp_path / "report.json").is_file()
 
 
+def test_a_split_that_no_data_set_has(capsys, model):
+    code, _, err = _run(capsys, "evaluate", model, "miniimagenet:validation")
+    assert (code, "split: miniimagenet:validation asks for the split 'validation'; choose one of base, val" in err) == (
+        2,
+        True,
+    )
+
+
 def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
     options = ["--n_way", "2,3,9", "--n_shot", "1,2", "--n_query", 3, "--n_episodes", 10, "--regions", "grid:2,1"]

@@ -141,12 +141,14 @@ def evaluate(
 
 def _sets(data: str, split: str, root: Path | None) -> "dict[str, Images]":
     """The splits that are named, by name:split."""
-    from deepemd.data import load
+    from deepemd.data import DATASETS, load
     from deepemd.data.store import SPLITS
 
     found = {}
     for name in [data] if Path(data).is_dir() else data.split(","):
         head, _, tail = name.rpartition(":")
+        if head in DATASETS and tail not in SPLITS:
+            raise InputError(f"split: {name} asks for the split {tail!r}; choose one of {', '.join(SPLITS)}")
         where, part = (head, tail) if tail in SPLITS and head else (name, split)
         store = load(where, root)
         if part not in store.splits:
