@@ -121,7 +121,9 @@ def _picture(index: "Index", name: str, query: "Image", hits: "Hits", q: int, ou
         for place, i in enumerate(best, 1)
     ]
     classes = ", ".join(index.images.classes[index.images.labels[i]] for i in best)
-    return f"{q + 1}: {name}, and {classes}", matches_picture(matches, out.with_name(f"{out.stem}_{q + 1}.png"))
+    return f"{q + 1}: {name}, and {classes}", matches_picture(
+        matches, out.with_name(f"{out.stem}_{q + 1}.png"), found="found"
+    )
 
 
 def retrieve_evaluate(
