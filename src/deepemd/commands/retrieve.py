@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deepemd.commands.console import console
 from deepemd.errors import InputError
 from deepemd.files import writable
 from deepemd.training.device import Precision
@@ -68,19 +69,17 @@ def retrieve_query(
         shortlist: how many images the distance is computed for; at least `top`.
         out: HTML file to write, with pictures of the parts that were matched beside it.
     """
-    from rich.console import Console
-
     from deepemd.apps.report import Page, write_page
     from deepemd.apps.retrieval import embed_files, open_index
 
     if out is not None:  # before the work
         _refuse_folder("out", out, "result.html")
-    opened, console = open_index(index), Console()
+    opened, told = open_index(index), console()
     pictures, nodes = embed_files(opened.model, images)
     hits = opened.search(nodes, top=top, shortlist=shortlist)
     grids = [_grid(opened, f"Like {name}", hits, q) for q, name in enumerate(images)]
     for grid in grids:
-        console.print(grid.rich())
+        told.print(grid.rich())
     if out is not None:
         shown = dict(_picture(opened, f"{images[q]}", pictures[q], hits, q, out) for q in range(len(images)))
         f = opened.images.fingerprint
@@ -141,8 +140,6 @@ def retrieve_evaluate(
         seed: of the sample.
         out: JSON file to write the report to.
     """
-    from rich.console import Console
-
     from deepemd.apps.ranking import evaluate_index
     from deepemd.apps.report import write_json
     from deepemd.apps.retrieval import open_index
@@ -150,7 +147,7 @@ def retrieve_evaluate(
     if out is not None:
         _refuse_folder("out", out, "report.json")
     ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
-    Console().print(ranking.grid().rich())
+    console().print(ranking.grid().rich())
     if out is not None:
         print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}")
 
