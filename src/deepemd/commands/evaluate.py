@@ -53,8 +53,8 @@ def evaluate(
         model: folder of a saved model.
         data: names of `deepemd data list`, or folders; NAME:SPLIT takes another split than `split`.
         split: which classes; a folder without splits has "all".
-        n_way: classes of an episode.
-        n_shot: labelled images of a class.
+        n_way: classes of an episode; 5,10 for both.
+        n_shot: labelled images of a class; 1,5 for both.
         n_query: images to classify of each class.
         n_episodes: how many; the paper takes 5,000 for one shot and 600 for more.
         method: what to compare; the others are compared with the first. all, or some of deepemd, deepemd-sfc,
