@@ -1,5 +1,6 @@
 """``deepemd retrieve``: index a folder of images, query it, and measure it."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,6 +46,7 @@ def retrieve_index(
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from deepemd.apps.retrieval import build_index
+    from deepemd.data.store import open_store
     from deepemd.training.device import choose_precision
 
     bf16 = choose_precision(precision) == "bf16-mixed"
@@ -52,6 +54,9 @@ def retrieve_index(
     f, (_, n, channels) = made.images.fingerprint, made.nodes.shape
     print(f"{f.images:,} images of {f.classes:,} classes, {n} nodes of {channels} channels each")
     print(f"index: {index}")
+    skipped = open_store(index / "images").skipped
+    if skipped:
+        print(*skipped, f"{len(skipped):,} bad images were left out", sep="\n", file=sys.stderr)
 
 
 def retrieve_query(
