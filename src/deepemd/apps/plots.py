@@ -141,7 +141,9 @@ def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, co
     return found
 
 
-def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
+def matches_picture(
+    matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2, found: str = "support"
+) -> Path:
     """Draw matches: query and support side by side, the strongest flows as lines between them.
 
     The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh. Of nodes
@@ -152,13 +154,17 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         path: PNG file to write.
         flows: strongest flows drawn for each match.
         columns: matches beside each other.
+        found: what to call the image beside the query.
     """
     if not matches:
         raise InputError("matches: at least one match is needed to draw a picture")
-    columns = min(columns, len(matches))
+    return _save(_matches(matches, flows, min(columns, len(matches)), found), path)
+
+
+def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> "Figure":
     rows = -(-len(matches) // columns)
     figure = _figure(4.9 * columns, 2.75 * rows)
-    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False, gridspec_kw={"hspace": 0.3})
     for axes in grid.flat:
         axes.axis("off")
     for k, one in enumerate(matches):
@@ -166,11 +172,12 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         _image(left, one.query, one.query_size, one.query_boxes, one.a)
         _image(right, one.support, one.support_size, one.support_boxes, one.b)
         left.set_title("query", fontsize=8, color=_QUERY, pad=3)
-        right.set_title("support", fontsize=8, color=_SUPPORT, pad=3)
+        right.set_title(found, fontsize=8, color=_SUPPORT, pad=3)
         (_pairs if one.overlapping else _flows)(left, right, one, flows)
-        middle = (left.get_position().x0 + right.get_position().x1) / 2
-        figure.text(middle, left.get_position().y1 + 0.11 / rows, one.title, ha="center", va="bottom", fontsize=9)
-    return _save(figure, path)
+        places = [axes.get_position(original=True) for axes in (left, right)]  # the cells, whatever the images' aspect
+        top = places[0].y1 + 0.22 / figure.get_figheight()  # inches above it, clear of "query"
+        figure.text((places[0].x0 + places[1].x1) / 2, top, one.title, ha="center", va="bottom", fontsize=9)
+    return figure
 
 
 def _image(
@@ -258,13 +265,21 @@ def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
             data set, a row for each number of ways.
         path: PNG file to write.
     """
+    return _save(_curves(evaluations), path)
+
+
+def _curves(evaluations: "Sequence[Evaluation]") -> "Figure":
     panels: dict[tuple[int, str], list[Evaluation]] = {}
     for one in evaluations:
         panels.setdefault((one.episodes.n_way, one.fingerprint["name"]), []).append(one)
     ways, names = (list(dict.fromkeys(keys)) for keys in zip(*panels, strict=True))
-    figure = _figure(max(4.2, 3.4 * len(names)), 2.8 * len(ways) + 0.6)
+    methods = list(dict.fromkeys(method for one in evaluations for method in one.accuracies))
+    wide = max(4.2, 3.4 * len(names))
+    across = min(max(1, int(wide / 2.1)), len(methods))  # as many names as fit side by side
+    legend = 0.2 + 0.17 * -(-len(methods) // across)  # inches
+    figure = _figure(wide, 2.8 * len(ways) + legend)
     grid = figure.subplots(len(ways), len(names), squeeze=False)
-    drawn = {}  # method -> its line, for one legend
+    drawn: dict[str, Any] = {}  # method -> its line, for one legend
     for (row, n_way), (column, name) in product(enumerate(ways), enumerate(names)):
         axes, some = grid[row][column], panels.get((n_way, name))
         if some is None:  # too few classes for so many ways
@@ -273,20 +288,20 @@ def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
         for method in dict.fromkeys(m for one in some for m in one.accuracies):
             points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
             shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+            k = methods.index(method)
+            beside = 0.3 * (k / max(1, len(methods) - 1) - 0.5)  # bars side by side, not one over the other
             drawn[method] = axes.errorbar(
-                shots, [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
-                fmt="o-", markersize=3, capsize=2, linewidth=1.1,
+                [shot + beside for shot in shots], [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
+                color=f"C{k % 10}", fmt=("o-", "s--")[k // 10 % 2], markersize=3, capsize=2, linewidth=1.1,
             )  # fmt: skip
         axes.set_title(f"{name}, {n_way}-way", fontsize=10)
         axes.set_xticks(sorted({one.episodes.n_shot for one in some}))
         axes.set_xlabel("shots")
         if column == 0:
             axes.set_ylabel("accuracy (%)")
-    across = max(1, int(figure.get_figwidth() / 2.1))  # as many names as fit side by side
-    lines = -(-len(drawn) // across)
-    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=min(across, len(drawn)), fontsize=8)
-    figure.tight_layout(rect=(0, (0.15 + 0.2 * lines) / figure.get_figheight(), 1, 1))
-    return _save(figure, path)
+    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=across, fontsize=8)
+    figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
+    return figure
 
 
 def _metrics(path: Path) -> list[dict[str, str]]:
