@@ -177,6 +177,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         new = [label for label in np.unique(labels).tolist() if label not in set(known.tolist())]
         return self._add(X, labels, np.concatenate((known, np.asarray(new, dtype=labels.dtype))) if new else known)
 
+    def forget(self, label: Any) -> Self:
+        """Remove a class and its photos; what is known of the other classes stays as it is.
+
+        Raises:
+            InputError: a label that is no class, or the only class left.
+        """
+        check_is_fitted(self, "support_")
+        classes = self.classes_.tolist()
+        if label not in classes or len(classes) == 1:
+            raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, classes))}, and keep at least one")
+        place = classes.index(label)
+        self.support_: Any = self.support_.without(place)
+        self.classes_ = np.delete(self.classes_, place)
+        self._calibrate()
+        return self
+
     def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
         """Learn the classes from a folder that holds a folder of photos for each class.
 
@@ -331,7 +347,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.unknown is not None:
             unknown_threshold(torch.zeros(0), self.unknown)
         self.model_ = pretrained(self.backbone, regions=regions)
-        self.support_: Any = None  # a Support, once there are photos
+        self.support_ = None  # a Support, once there are photos
 
     def _add(self, images: "Sequence[Picture]", labels: NDArray[Any], classes: NDArray[Any]) -> Self:
         """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""

@@ -95,6 +95,19 @@ class Support:
             examples=(*self.examples, *found),
         )
 
+    def without(self, label: int) -> Self:
+        """Without one class and its photos; the classes behind it move up."""
+        stay, kept = torch.arange(len(self.count)) != label, self.labels != label
+        labels = self.labels[kept]
+        return replace(
+            self,
+            total=self.total[stay],
+            count=self.count[stay],
+            nodes=self.nodes[kept],
+            labels=labels - (labels > label).long(),
+            examples=tuple(self.examples[k] for k in kept.nonzero()[:, 0].tolist()),
+        )
+
     @property
     def prototypes(self) -> Tensor:
         """The mean node set of each class, (M, N, C) float64."""
