@@ -110,6 +110,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
     """
 
+    classes_: NDArray[Any]
+    support_: Any  # a Support, once there are photos
+    model_: DeepEMD
+    temperature_: float
+    threshold_: float
+
     def __init__(
         self,
         backbone: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
@@ -188,7 +194,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if label not in classes or len(classes) == 1:
             raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, classes))}, and keep at least one")
         place = classes.index(label)
-        self.support_: Any = self.support_.without(place)
+        self.support_ = self.support_.without(place)
         self.classes_ = np.delete(self.classes_, place)
         self._calibrate()
         return self
@@ -347,7 +353,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.unknown is not None:
             unknown_threshold(torch.zeros(0), self.unknown)
         self.model_ = pretrained(self.backbone, regions=regions)
-        self.support_ = None  # a Support, once there are photos
+        self.support_ = None
 
     def _add(self, images: "Sequence[Picture]", labels: NDArray[Any], classes: NDArray[Any]) -> Self:
         """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""
