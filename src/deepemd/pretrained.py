@@ -27,8 +27,8 @@ def pretrained(name: "str | os.PathLike[str] | nn.Module" = DEFAULT, *, regions:
     Raises:
         InputError: no model of this name.
 
-    >>> pretrained().embed(torch.zeros(1, 3, 160, 160)).shape
-    torch.Size([1, 25, 1280])
+    >>> pretrained().embed(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 9, 1280])
     """
     if isinstance(name, DeepEMD):
         model = deepcopy(name)  # its regions and its mode may change
@@ -44,4 +44,5 @@ def pretrained(name: "str | os.PathLike[str] | nn.Module" = DEFAULT, *, regions:
 def _efficientnet() -> DeepEMD:
     """The settings that were chosen on miniImageNet's base classes, see docs/photos.md."""
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # to -1..1, as it was trained
-    return DeepEMD(efficientnet_lite0("head"), FCN(), image_size=160, resize=160, mean=mean, std=std)
+    regions = FCN((3,), dense=False)
+    return DeepEMD(efficientnet_lite0("head"), regions, image_size=224, resize=224, mean=mean, std=std)
