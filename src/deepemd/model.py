@@ -315,6 +315,11 @@ def _load_weights(model: DeepEMD, state: dict[str, Tensor], path: Path) -> None:
         if here != there:
             raise InputError(
                 f"{path}: weights of another architecture: {name} is {here} in the file and {there} in the model that"
-                f" {CONFIG_FILE} describes; both files must come from the same model"
+                f" {CONFIG_FILE} describes; both files must come from the same model{_version(model)}"
             )
     model.load_state_dict(state)
+
+
+def _version(model: DeepEMD) -> str:
+    version = model.backbone.config.get("version")
+    return f", which was saved under transformers {version}: install that version" if version else ""

@@ -34,13 +34,21 @@ class Transformer(nn.Module):
     Args:
         model: what the model's own config.json holds, ``model_type`` among it.
         side: maps of more than side x side cells are averaged to it; None leaves them as they are.
+        version: of `transformers` where the weights were saved, because it renames some now and then; for messages.
         module: the model itself, where it is built already.
 
     Raises:
         InputError: a model type that is not among :data:`FAMILIES`, a setting out of range, or no `transformers`.
     """
 
-    def __init__(self, model: dict[str, Any], side: int | None = None, *, module: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: dict[str, Any],
+        side: int | None = None,
+        version: str | None = None,
+        *,
+        module: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         if side is not None and side < 1:
             raise InputError(f"side is {side}: tokens are averaged to side x side, at least 1; None leaves them")
@@ -48,7 +56,8 @@ class Transformer(nn.Module):
         self.model: Any = _build(settings, model) if module is None else module
         self.channels = int(settings.hidden_sizes[-1] if hasattr(settings, "hidden_sizes") else settings.hidden_size)
         kept = {key: value for key, value in model.items() if key not in _LEFT_OUT}
-        self.config: dict[str, Any] = {"name": "transformers", "model": kept, "side": side}
+        version = version or str(_library().__version__)
+        self.config: dict[str, Any] = {"name": "transformers", "model": kept, "side": side, "version": version}
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, 3, H, W) images into (B, C, h, w) maps, h and w at most `side`."""
