@@ -52,6 +52,7 @@ def pretrained(
         InputError: no model of this name, the hub cannot be reached, `transformers` is not installed, damaged files, or
             a module that returns no map.
 
+    >>> import torch
     >>> pretrained().embed(torch.zeros(1, 3, 160, 160)).shape
     torch.Size([1, 25, 1280])
     """
