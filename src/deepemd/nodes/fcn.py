@@ -50,7 +50,9 @@ class FCN:
         if len(set(levels)) != len(levels):
             raise InputError(f"pyramid is {self.pyramid}: a level is named twice; keep one of them")
         if not self.dense and not levels:
-            raise InputError("pyramid is empty and dense is False: an image would have no nodes; name a level, such as 3")
+            raise InputError(
+                "pyramid is empty and dense is False: an image would have no nodes; name a level, such as 3"
+            )
         object.__setattr__(self, "pyramid", levels)
 
     @property
