@@ -1,144 +1,25 @@
-"""Pictures: which part of one image was matched with which part of another, and how training went."""
+"""Pictures: which part of one image was matched with which part of another."""
 
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from deepemd.data import EpisodeSampler, Images
-from deepemd.emd import emd
+from deepemd.apps.matches import Match, Side, example_matches, match, match_nodes
 from deepemd.errors import InputError
-from deepemd.matching import transport_problem
-from deepemd.model import DeepEMD
-from deepemd.training.views import look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-    from deepemd.training.evaluate import Evaluation
-
-__all__ = [
-    "Match",
-    "Side",
-    "accuracy_curves",
-    "example_matches",
-    "learning_curve",
-    "match",
-    "match_nodes",
-    "matches_picture",
-]
+__all__ = ["Match", "Side", "example_matches", "match", "match_nodes", "matches_picture", "new_figure", "save_figure"]
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
 _PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
 _SHADE = (0.05, 0.07, 0.2)
-
-
-class Side(NamedTuple):
-    """An image that is to be matched."""
-
-    picture: "Image"  # in its own size, or smaller
-    size: tuple[int, int]  # its own height and width, in pixels
-    nodes: Tensor  # (N, C)
-    key: int = 0  # tells which patches Sampling drew
-
-
-@dataclass(frozen=True)
-class Match:
-    """How the parts of a query image were matched with those of a support image.
-
-    Attributes:
-        query, support: the images, in their own size or smaller.
-        query_size, support_size: (height, width) of the images themselves, in pixels.
-        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in those pixels.
-        a, b: (N,) weights of the nodes, of sum 1.
-        plan: (N, N) the optimal transport plan, of sum 1.
-        cost: (N, N) 1 - cosine of every two nodes.
-        similarity: 1 - EMD, at most 1: the sum of plan * (1 - cost).
-        title: what to write above.
-    """
-
-    query: "Image"
-    support: "Image"
-    query_size: tuple[int, int]
-    support_size: tuple[int, int]
-    query_boxes: NDArray[np.float64]
-    support_boxes: NDArray[np.float64]
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    plan: NDArray[np.float64]
-    cost: NDArray[np.float64]
-    similarity: float
-    title: str = ""
-
-    @property
-    def overlapping(self) -> bool:
-        """Whether the boxes of the nodes lie over each other, as patches and the levels of a pyramid do."""
-        sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
-        return float(sides.prod(1).sum()) > 1.2 * self.query_size[0] * self.query_size[1]
-
-    def flows(self, count: int | None = None) -> list[tuple[int, int, float]]:
-        """The flows of the plan, the strongest first: query node, support node, and the share of the mass that moves.
-
-        Args:
-            count: how many; by default all, at most 2 N - 1.
-        """
-        order = np.argsort(self.plan, axis=None, kind="stable")[::-1][:count]
-        places = (np.unravel_index(k, self.plan.shape) for k in order)
-        return [(int(i), int(j), float(self.plan[i, j])) for i, j in places if self.plan[i, j] > 0]
-
-
-def match(
-    model: DeepEMD,
-    query: "Image",
-    support: "Image",
-    *,
-    title: str = "",
-    seed: int = 0,
-    indices: NDArray[np.int64] | None = None,
-) -> Match:
-    """Match two images, and say where their nodes lie; seed and indices (2,) are those of Sampling's patches."""
-    pictures = [query, support]
-    images, boxes = look(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
-    with torch.inference_mode():
-        nodes = model.embed(images, boxes)  # (2, N, C)
-    keys = [0, 1] if indices is None else indices.tolist()
-    sides = [Side(p, (p.height, p.width), n, k) for p, n, k in zip(pictures, nodes, keys, strict=True)]
-    return match_nodes(model, *sides, title=title, seed=seed)
-
-
-def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", seed: int = 0) -> Match:
-    """As `match`, of images whose nodes are known already."""
-    with torch.inference_mode():
-        one, other = (side.nodes[None].float() for side in (query, support))  # (1, N, C)
-        problem = transport_problem(one, other, weights=model.weights, floor=model.floor)
-        solution = emd(*problem)
-    sizes, keys = [query.size, support.size], np.array([query.key, support.key])
-    boxes = model.boxes(sizes, seed=seed, indices=keys)
-    a, b, plan, cost = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan, problem.cost))
-    similarity = 1 - float(solution.value)
-    pictures = query.picture, support.picture
-    return Match(*pictures, query.size, support.size, boxes[0], boxes[1], a, b, plan, cost, similarity, title)
-
-
-def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
-    """Of the first `count` episodes, one query matched with the support of its own class and with that of another."""
-    found = []
-    for e in range(min(count, len(episodes))):
-        query, support = episodes[e].query, episodes[e].support
-        for k, label in ((0, "same class"), (1, "another class")):
-            pair = np.array([query[0], support[k]])
-            one = match(model, *map(images.image, pair.tolist()), seed=episodes.seed, indices=pair)
-            found.append(replace(one, title=f"{label}: similarity {one.similarity:.2f}"))
-    return found
 
 
 def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
@@ -157,7 +38,7 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         raise InputError("matches: at least one match is needed to draw a picture")
     columns = min(columns, len(matches))
     rows = -(-len(matches) // columns)
-    figure = _figure(4.9 * columns, 2.75 * rows)
+    figure = new_figure(4.9 * columns, 2.75 * rows)
     grid = figure.subplots(rows, 2 * columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -170,7 +51,7 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         (_pairs if one.overlapping else _flows)(left, right, one, flows)
         middle = (left.get_position().x0 + right.get_position().x1) / 2
         figure.text(middle, left.get_position().y1 + 0.11 / rows, one.title, ha="center", va="bottom", fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _image(
@@ -226,84 +107,8 @@ def _pairs(left: "Axes", right: "Axes", one: Match, count: int) -> None:
         left.figure.add_artist(ConnectionPatch(*ends, linewidth=0.5 + 2 * one.plan[i, j] / one.plan.max(), **line))
 
 
-def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
-    """Draw the validation accuracy, with its 95 % interval, and the training loss of runs, one after the other.
-
-    Args:
-        runs: (label, folder of the run); each folder holds the metrics.csv that training wrote.
-        path: PNG file to write.
-    """
-    figure = _figure(4.2 * len(runs), 3.2)
-    for axes, (label, folder) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
-        rows = _metrics(folder / "metrics.csv")
-        loss, accuracy, half_width = (_series(rows, name) for name in ("loss", "val_accuracy", "val_ci95"))
-        axes.set_title(label, fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.plot(*loss, "o-", color="0.6", markersize=3)
-        axes.set_ylabel("training loss", color="0.45")
-        axes.set_ylim(bottom=0)
-        right = axes.twinx()
-        percent, bars = ([100 * value for value in series[1]] for series in (accuracy, half_width))
-        right.errorbar(accuracy[0], percent, bars, fmt="o-", color=_SUPPORT, markersize=4, capsize=2, linewidth=1.2)
-        right.set_ylabel("validation accuracy, 5-way 1-shot (%)", color=_SUPPORT, fontsize=9)
-    figure.tight_layout()
-    return _save(figure, path)
-
-
-def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
-    """Draw the accuracy of every method, with its 95 % interval, against the number of shots.
-
-    Args:
-        evaluations: at least one; those of the same classes and ways share a panel; a column for each
-            data set, a row for each number of ways.
-        path: PNG file to write.
-    """
-    panels: dict[tuple[int, str], list[Evaluation]] = {}
-    for one in evaluations:
-        panels.setdefault((one.episodes.n_way, one.fingerprint["name"]), []).append(one)
-    ways, names = (list(dict.fromkeys(keys)) for keys in zip(*panels, strict=True))
-    figure = _figure(max(4.2, 3.4 * len(names)), 2.8 * len(ways) + 0.6)
-    grid = figure.subplots(len(ways), len(names), squeeze=False)
-    drawn = {}  # method -> its line, for one legend
-    for (row, n_way), (column, name) in product(enumerate(ways), enumerate(names)):
-        axes, some = grid[row][column], panels.get((n_way, name))
-        if some is None:  # too few classes for so many ways
-            axes.set_visible(False)
-            continue
-        for method in dict.fromkeys(m for one in some for m in one.accuracies):
-            points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
-            shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-            drawn[method] = axes.errorbar(
-                shots, [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
-                fmt="o-", markersize=3, capsize=2, linewidth=1.1,
-            )  # fmt: skip
-        axes.set_title(f"{name}, {n_way}-way", fontsize=10)
-        axes.set_xticks(sorted({one.episodes.n_shot for one in some}))
-        axes.set_xlabel("shots")
-        if column == 0:
-            axes.set_ylabel("accuracy (%)")
-    across = max(1, int(figure.get_figwidth() / 2.1))  # as many names as fit side by side
-    lines = -(-len(drawn) // across)
-    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=min(across, len(drawn)), fontsize=8)
-    figure.tight_layout(rect=(0, (0.15 + 0.2 * lines) / figure.get_figheight(), 1, 1))
-    return _save(figure, path)
-
-
-def _metrics(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pass the folder of a training run") from error
-
-
-def _series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
-    """One column against the epoch, without the rows that have no number there."""
-    kept = [(float(row["epoch"]), float(row[name])) for row in rows if row[name] not in ("", "nan")]
-    return [epoch for epoch, _ in kept], [value for _, value in kept]
-
-
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure that needs no window, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -312,7 +117,8 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure in the format that its suffix says; the folder is made if need be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, bbox_inches="tight", pad_inches=0.1)

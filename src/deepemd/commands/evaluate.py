@@ -72,7 +72,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from deepemd.apps.plots import accuracy_curves, example_matches, matches_picture
+    from deepemd.apps.curves import accuracy_curves
+    from deepemd.apps.plots import example_matches, matches_picture
     from deepemd.apps.report import accuracy_grid, settings_grid, write_json
     from deepemd.model import DeepEMD
     from deepemd.nodes import parse_regions
