@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
 from itertools import pairwise
 from typing import NamedTuple, get_args, get_origin
 
@@ -102,7 +102,10 @@ def _unknown(name: str) -> tuple[str, str]:
 
 
 def _fail(message: str, more: str = "") -> int:
-    print(f"deepemd: error: {message}" + (f"\n{more}" if more else ""), file=sys.stderr)
+    from deepemd.errors import printable
+
+    text = f"deepemd: error: {message}" + (f"\n{more}" if more else "")
+    print(printable(text, keep="\n\t"), file=sys.stderr)  # it may quote a name that would act on the terminal
     return 2
 
 
@@ -134,7 +137,10 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
     lists = _lists(function)
     parser.add_function_arguments(function, as_positional=True, sub_configs=True, skip=set(lists))
     for argument, (kind, told) in lists.items():
-        parser.add_argument(argument, nargs="+", type=kind, help=told)
+        if signature(function).parameters[argument].kind is Parameter.KEYWORD_ONLY:
+            parser.add_argument(f"--{argument}", nargs="+", type=kind, help=told, required=True)
+        else:
+            parser.add_argument(argument, nargs="+", type=kind, help=told)
     try:
         options = parser.instantiate(parser.parse_args(_switches(function, words)))
     except (ArgumentError, UnicodeDecodeError) as error:
@@ -146,7 +152,10 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
 
 
 def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
-    """Required lists, which take all words that are left: the type of an item, and the docstring's text."""
+    """Required lists, which take many words: the type of an item, and the docstring's text.
+
+    They take all words that are left, or, where they are keyword-only, those behind their option.
+    """
     from docstring_parser import parse
 
     told = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}

@@ -17,7 +17,7 @@ from deepemd.training.views import look
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Match", "Side", "example_matches", "match", "match_nodes"]
+__all__ = ["Cell", "Match", "Side", "example_matches", "heat", "match", "match_nodes"]
 
 
 class Side(NamedTuple):
@@ -72,6 +72,52 @@ class Match:
         order = np.argsort(self.plan, axis=None, kind="stable")[::-1][:count]
         places = (np.unravel_index(k, self.plan.shape) for k in order)
         return [(int(i), int(j), float(self.plan[i, j])) for i, j in places if self.plan[i, j] > 0]
+
+    def pairs(self, count: int | None = None) -> list[tuple[int, int, float]]:
+        """Of each query node, the support node to which most of it moves; as `flows`, the strongest first."""
+        best = self.plan.argmax(1)  # (N,)
+        share = self.plan.max(1)
+        order = np.argsort(-share, kind="stable")[:count]
+        return [(int(i), int(best[i]), float(share[i])) for i in order if share[i] > 0]
+
+
+class Cell(NamedTuple):
+    """A rectangle of an image, in its pixels, and how much it weighs for its area: 1 is the most, 0 nothing."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    heat: float
+
+
+def heat(boxes: NDArray[np.float64], weights: NDArray[np.float64], size: tuple[int, int]) -> list[Cell]:
+    """How the weights of nodes lie over an image: rectangles that fill it, between the edges of the boxes.
+
+    The weight of a node is spread evenly over its box; where boxes overlap, theirs are added.
+
+    Args:
+        boxes: (N, 4) x0, y0, x1, y1.
+        weights: (N,) of the nodes.
+        size: (height, width) of the image; what reaches beyond it is left out.
+
+    >>> heat(np.array([[0.0, 0.0, 2.0, 4.0]]), np.ones(1), (4, 3))
+    [Cell(x0=0.0, y0=0.0, x1=2.0, y1=4.0, heat=1.0), Cell(x0=2.0, y0=0.0, x1=3.0, y1=4.0, heat=0.0)]
+    """
+    height, width = size
+    inside = boxes.clip(0, [width, height, width, height])
+    xs = np.unique(np.concatenate((inside[:, [0, 2]].ravel(), [0, width])))
+    ys = np.unique(np.concatenate((inside[:, [1, 3]].ravel(), [0, height])))
+    density = np.zeros((len(ys) - 1, len(xs) - 1))
+    for box, (x0, y0, x1, y1), weight in zip(boxes, inside, weights, strict=True):
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        density[ys.searchsorted(y0) : ys.searchsorted(y1), xs.searchsorted(x0) : xs.searchsorted(x1)] += weight / area
+    density /= density.max() or 1
+    return [
+        Cell(*map(float, (xs[c], ys[r], xs[c + 1], ys[r + 1], density[r, c])))
+        for r in range(len(ys) - 1)
+        for c in range(len(xs) - 1)
+    ]
 
 
 def match(

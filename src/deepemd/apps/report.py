@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepemd.errors import printable
 from deepemd.files import write
 from deepemd.training.evaluate import Evaluation, Figure
 
@@ -34,7 +35,7 @@ class Grid:
         for k, head in enumerate(self.heads):
             table.add_column(head, justify="right" if k else "left")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         return table
 
     def html(self) -> str:
