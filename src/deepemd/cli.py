@@ -20,9 +20,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("deepemd.commands.train:demo", "train, evaluate and explain on the built-in letters, in minutes"),
     "predict": Command("deepemd.commands.photos:predict", "label your photos by a few examples of each class"),
-    "check": Command(
-        "deepemd.commands.photos:check", "how far your labelled photos can be trusted, and which look wrong"
-    ),
+    "check": Command("deepemd.commands.photos:check", "how far your labelled photos can be trusted"),
     "data list": Command("deepemd.commands.data:data_list", "the data sets there are, and which are prepared"),
     "data prepare": Command("deepemd.commands.data:data_prepare", "check a data set's images and keep them in a store"),
     "data verify": Command("deepemd.commands.data:data_verify", "check that a prepared store is whole and unchanged"),

@@ -68,7 +68,7 @@ def _body(
         for k, doubt in enumerate(doubts, first):
             yield _doubt(classifier, drawings, doubt, k)
     if left_out:
-        yield f'<p class="note">{left_out:,} more photos were given another label; the JSON file of --out lists all.</p>'
+        yield f'<p class="note">{left_out:,} more photos were given another label; the JSON of --out lists all.</p>'
     yield f"</main><footer><h2>How this was made</h2>{small_print(used)}</footer>"
 
 

@@ -54,8 +54,8 @@ figcaption { font-size: .85rem; color: var(--soft); margin-top: .4rem; overflow-
 .side { fill: var(--soft); font: 11px system-ui, sans-serif; }
 .badge { font: bold 10px system-ui, sans-serif; text-anchor: middle; fill: #000; }
 .counts { max-width: 40rem; }
-.tools { position: sticky; top: 0; z-index: 1; margin-top: 1.5rem; background: var(--ground); border-bottom: 1px solid var(--line);
-  padding: .5rem 0; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; align-items: center; font-size: .9rem; }
+.tools { position: sticky; top: 0; z-index: 1; margin-top: 1.2rem; background: var(--ground);
+  border-bottom: 1px solid var(--line);  padding: .5rem 0; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; align-items: center; font-size: .9rem; }
 .tools label { display: inline-flex; gap: .4rem; align-items: center; }
 kbd { font: inherit; font-size: .85em; border: 1px solid var(--line); border-bottom-width: 2px; border-radius: 4px;
   padding: 0 .35em; background: var(--card); }

@@ -72,7 +72,8 @@ class Predicted:
         if left_out:
             rows.append([f"... {left_out:,} more ...", "", "", "", ""])
         rows += [_cells(found) for found in self._last]
-        return Grid("", [*COLUMNS, ""], rows)
+        heads = [*COLUMNS, ""] if self.strange else list(COLUMNS)
+        return Grid(f"{self.photos:,} photos", heads, [row[: len(heads)] for row in rows])
 
 
 def _cells(found: Found) -> list[str]:

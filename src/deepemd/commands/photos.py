@@ -85,8 +85,8 @@ def predict(
             done = predict_photos(classifier, queries.files, files, keep=report_limit if page else 1)
         except KeyboardInterrupt:
             print(
-                f"\ndeepemd: {files.rows:,} of {len(queries.files):,} photos are in {printable(files.partial)}; run the "
-                "same command again to go on: what was computed is kept",
+                f"\ndeepemd: {files.rows:,} of {len(queries.files):,} photos are in {printable(files.partial)}; run "
+                "the same command again to go on: what was computed is kept",
                 file=sys.stderr,
             )
             raise
@@ -215,11 +215,9 @@ def _fit(support: Path, backbone: str, regions: str | None, unknown: float | Non
 def _strange(images: list[Path], unknown: float | None) -> "Note":
     from deepemd.apps.fitting import Note
 
-    told = "they were labelled so" if unknown is not None else "they got a class all the same; see --unknown"
-    return Note(
-        f"{len(images):,} of the photos resemble no class as much as its own photos resemble each other; {told}:",
-        list(map(str, images)),
-    )
+    told = "labelled so" if unknown is not None else "labelled with the most similar one all the same"
+    count = "1 photo resembles" if len(images) == 1 else f"{len(images):,} photos resemble"
+    return Note(f"{count} no class as much as its own photos resemble each other, {told}:", list(map(str, images)))
 
 
 def _check_options(support: Path | None, model: Path | None, of_support: list[object]) -> None:
