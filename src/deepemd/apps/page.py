@@ -55,7 +55,8 @@ figcaption { font-size: .85rem; color: var(--soft); margin-top: .4rem; overflow-
 .badge { font: bold 10px system-ui, sans-serif; text-anchor: middle; fill: #000; }
 .counts { max-width: 40rem; }
 .tools { position: sticky; top: 0; z-index: 1; margin-top: 1.2rem; background: var(--ground);
-  border-bottom: 1px solid var(--line);  padding: .5rem 0; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; align-items: center; font-size: .9rem; }
+  border-bottom: 1px solid var(--line); padding: .5rem 0; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem;
+  align-items: center; font-size: .9rem; }
 .tools label { display: inline-flex; gap: .4rem; align-items: center; }
 kbd { font: inherit; font-size: .85em; border: 1px solid var(--line); border-bottom-width: 2px; border-radius: 4px;
   padding: 0 .35em; background: var(--card); }
@@ -63,16 +64,17 @@ body:has(#heat:not(:checked)) .heat, body:has(#lines:not(:checked)) .lines { dis
 .scroll { overflow-x: auto; } td.wide { width: 40%; min-width: 6rem; vertical-align: middle; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
-th:first-child, td:first-child, .left { text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 7rem; }
 thead th { font-weight: 600; color: var(--soft); }
-.matrix td, .matrix th { padding: .25rem .5rem; text-align: center; border: 1px solid var(--line); }
+.matrix td, .matrix th { padding: .25rem .5rem; text-align: center; border: 1px solid var(--line); min-width: 0; }
 .matrix th[scope=row] { text-align: right; max-width: 14rem; } .matrix .right { font-weight: 700; }
 .matrix thead th { max-width: 7rem; overflow-wrap: anywhere; }
 dl.facts { font-size: .85rem; color: var(--soft); display: grid; gap: .1rem 1rem;
   grid-template-columns: max-content 1fr; }
 dl.facts dt { font-weight: 600; } dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 .store { position: absolute; width: 0; height: 0; overflow: hidden; }
-@media (max-width: 45rem) { article { grid-template-columns: 1fr; } dl.facts { grid-template-columns: 1fr; } }
+@media (max-width: 45rem) { td.wide { display: none; } article { grid-template-columns: 1fr; }
+  dl.facts { grid-template-columns: 1fr; } }
 @media print { :root { color-scheme: light; --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb;
   --bar: #56b4e9; --other: #aaa; --warn: #fff; --warn-line: #000; --mark: #000; --hot: 11, 93, 140; }
   body { font-size: 10pt; } main, header, footer { max-width: none; padding: 0; } .tools, .skip { display: none; }

@@ -31,9 +31,9 @@ class Grid:
         from rich.text import Text
 
         # Text, because names of files and classes may hold what a string would take for markup.
-        table = Table(title=Text(self.title, "bold"), title_justify="left")
+        table = Table(title=Text(printable(self.title), "bold"), title_justify="left")
         for k, head in enumerate(self.heads):
-            table.add_column(head, justify="right" if k else "left")
+            table.add_column(Text(printable(head)), justify="right" if k else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         return table

@@ -94,7 +94,7 @@ def predict(
             notes.append(unreadable(done.bad, "to classify"))
             notes[-1].tell()
         if done.strange:
-            notes.append(_strange(done.strange, unknown))
+            notes.append(_strange(done.strange, classifier.unknown))
             notes[-1].tell()
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *done.bad]]}
         written = files.finish(used)
