@@ -146,11 +146,11 @@ def plot_matching(
 
 
 def _as_match(query: Any, support: Any, model: Any) -> Match:
+    from deepemd.apps.classifier import Explanation  # which draws with this module
     from deepemd.apps.embeddings import as_picture
 
-    query = getattr(query, "match", query)  # of an explanation
-    if isinstance(query, Match):
-        return query
+    if isinstance(query, Match | Explanation):
+        return query if isinstance(query, Match) else query.match
     if support is None:
         raise InputError("support: pass the second image, or an explanation or a match alone")
     return match(pretrained(model), as_picture(query, "query"), as_picture(support, "support"))
