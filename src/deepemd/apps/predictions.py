@@ -131,4 +131,5 @@ class PredictionFiles:
 
 
 def _rounded(value: float) -> float:
-    return round(float(value), 6)
+    """Six digits; small probabilities stay apart."""
+    return float(f"{value:.6g}")
