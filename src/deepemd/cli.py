@@ -129,12 +129,17 @@ def _run(name: str, words: list[str]) -> int:
 
 def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[str, object]:
     """Options from a function's signature and docstring, from YAML files (--config) and from the command line."""
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
     from deepemd.errors import InputError
 
+    class Help(DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            """Wrap each paragraph of a docstring on its own."""
+            return "\n\n".join(super(Help, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+
     text = (function.__doc__ or "").split("\n\n    Args:")[0]
-    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False)
+    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     lists = _lists(function)
     parser.add_function_arguments(function, as_positional=True, sub_configs=True, skip=set(lists))

@@ -108,8 +108,8 @@ def plot_matching(
 
     >>> from PIL import Image
     >>> figure = plot_matching(Image.new("RGB", (320, 200), "red"), Image.new("RGB", (200, 320), "orange"))
-    >>> figure.axes[0].get_xlim(), figure.axes[1].get_ylim()
-    ((0.0, 320.0), (320.0, 0.0))
+    >>> [float(end) for end in (*figure.axes[0].get_xlim(), *figure.axes[1].get_ylim())]
+    [0.0, 320.0, 320.0, 0.0]
 
     Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777), the figures of matching flows.
     """
