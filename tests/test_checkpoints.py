@@ -1,5 +1,6 @@
 """Checkpoints of the authors' kind through ``deepemd convert``: their features come out, and nothing is executed."""
 
+import os
 import pickle
 import tarfile
 import zlib
@@ -143,6 +144,13 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
+class Shell(Malicious):
+    """A command of the shell, from a module that PyTorch refuses in other words."""
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.path}'",)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, capsys, legacy):
     trap = tmp_path / "executed"
@@ -153,6 +161,9 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, capsys, legacy):
     assert "Traceback" not in error
     path.write_bytes(pickle.dumps({"w": Malicious(trap)}, protocol=2))  # a plain pickle
     with pytest.raises(InputError):
+        convert(path)
+    torch.save({"params": Shell(trap)}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(InputError, match=r"evil\.pth: refused, because it holds more than tensors"):
         convert(path)
     assert not trap.exists()
     assert not (tmp_path / "out").exists()

@@ -113,6 +113,14 @@ def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatc
     assert (tmp_path / "report.json").is_file()
 
 
+def test_a_split_that_no_data_set_has(capsys, model):
+    code, _, err = _run(capsys, "evaluate", model, "miniimagenet:validation")
+    assert (code, "split: miniimagenet:validation asks for the split 'validation'; choose one of base, val" in err) == (
+        2,
+        True,
+    )
+
+
 def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
     options = ["--n_way", "2,3,9", "--n_shot", "1,2", "--n_query", 3, "--n_episodes", 10, "--regions", "grid:2,1"]
@@ -161,7 +169,9 @@ def test_data_commands(capsys, photos, tmp_path):
     code, out, _ = _run(capsys, "data", "prepare", photos, *root)
     assert code == 0
     assert "5 classes, 40 images" in out
-    assert "5" in _run(capsys, "data", "list", *root)[1]
+    listed = _run(capsys, "data", "list", *root)[1]
+    name = next(tmp_path.glob("*/store.json")).parent.name
+    assert [line.split("│")[1].strip() for line in listed.splitlines() if "│" in line] == [name] * 3  # whole
     assert "all as they were prepared" in _run(capsys, "data", "verify", photos, *root)[1]
     store = next(tmp_path.glob("*/store.json")).parent
     damaged = store / "val.bin"
@@ -169,6 +179,16 @@ def test_data_commands(capsys, photos, tmp_path):
     code, _, err = _run(capsys, "data", "verify", store)
     assert code == 2
     assert "is not whole" in err
+
+
+def test_a_source_that_is_not_read_is_told(capsys, photos, tmp_path):
+    prepare = ["data", "prepare", "mine", "--root", tmp_path, "--source"]
+    assert "not read" not in _run(capsys, *prepare, photos)[2]
+    code, out, err = _run(capsys, *prepare, photos / "val")
+    assert (code, "mine/novel: 5 classes, 40 images" in out) == (0, True)
+    assert f"it was prepared already, from {photos}; {photos / 'val'} was not read: pass --force" in err
+    code, out, err = _run(capsys, *prepare, photos / "val", "--force")
+    assert (code, "mine/all: 5 classes, 40 images" in out, err) == (0, True, "")
 
 
 def test_bad_images_are_skipped_and_listed(capsys, tmp_path):

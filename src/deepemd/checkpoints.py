@@ -115,7 +115,8 @@ def _pickle(path: Path) -> object:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged pickle can raise anything
-            if any(word in str(error) for word in ("Unsupported global", "Unsupported class", "legacy .tar")):
+            told = str(error).lower()
+            if any(words in told for words in ("unsupported global", "unsupported class", "legacy .tar")):
                 raise InputError(
                     f"{path}: refused, because it holds more than tensors and plain values, and reading it could"
                     " execute code; whoever trusts it loads it with torch.load(weights_only=False), saves its weights"

@@ -41,6 +41,7 @@ COMMANDS = {
     "retrieve evaluate": Command(
         "deepemd.commands.retrieve:retrieve_evaluate", "let every image of an index look for its class"
     ),
+    "app": Command("deepemd.commands.app:app", "open a page: drop photos of your classes, drop one more, see why"),
     "warmup": Command(
         "deepemd.commands.warmup:warmup", "compile the transport solver now, for instance in a container"
     ),

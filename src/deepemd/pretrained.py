@@ -1,6 +1,7 @@
 """Models for photos, by one word: the encoder that is installed, a saved model, or any module that returns a map."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 from torch import nn
@@ -30,7 +31,7 @@ def pretrained(name: "str | os.PathLike[str] | nn.Module" = DEFAULT, *, regions:
     torch.Size([1, 25, 1280])
     """
     if isinstance(name, DeepEMD):
-        model = name
+        model = deepcopy(name)  # its regions and its mode may change
     elif str(name) == DEFAULT:
         model = _efficientnet()
     else:

@@ -120,6 +120,10 @@ def test_bad_images_are_left_out_on_request(tmp_path, form):
     (source / "train" / "a" / "bad.png").write_bytes((source / "train" / "a" / "bad.png").read_bytes()[:-200])
     (source / "train" / "b" / "it's\nnot.png").write_text("a list")
     (source / "test" / "c" / "empty.jpg").write_bytes(b"")
+    lacks = [["base", "train/a/bad.png"], ["base", "train/b/it's not.png"], ["novel", "test/c/empty.jpg"]]
+    if form == "folder":  # a tar's links are refused
+        (source / "test" / "c" / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+        lacks.append(["novel", str(source / "test" / "c" / "link.jpg")])
     if form == "tar":
         with tarfile.open(tmp_path / "mine.tar", "w") as file:
             file.add(source, ".")
@@ -127,12 +131,8 @@ def test_bad_images_are_left_out_on_request(tmp_path, form):
     with pytest.raises(InputError, match=r"a/bad\.png: truncated .* \(2 of 8 images are bad\), or pass --skip-bad"):
         prepare("mine", source, root=tmp_path / "root")
     store = prepare("mine", source, root=tmp_path / "root", skip_bad=True)
-    assert [line.split(": ")[:2] for line in store.skipped] == [
-        ["base", "train/a/bad.png"],
-        ["base", "train/b/it's not.png"],
-        ["novel", "test/c/empty.jpg"],
-    ]
-    assert store.notes["skipped"] == "3 bad images, listed in skipped.txt"
+    assert [line.split(": ")[:2] for line in store.skipped] == lacks
+    assert store.notes["skipped"] == f"{len(lacks)} bad images, listed in skipped.txt"
     assert verify(store) == []
     for split, images in store.splits.items():
         assert images.fingerprint.sha256 == good.splits[split].fingerprint.sha256
@@ -145,10 +145,12 @@ def test_a_folder_prepared_without_its_bad_images_is_used_by_its_path(tmp_path):
     source = fill(tmp_path / "mine", "a", "b")
     cut_one = source / "a" / "0.png"
     cut_one.write_bytes(cut_one.read_bytes()[:-200])
+    (source / "a" / "link.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(InputError, match=r"a/0\.png: truncated .*pass --skip-bad"):
         load(source, root=tmp_path / "root")
     assert len(prepare(source, root=tmp_path / "root", skip_bad=True).splits["all"]) == 5
-    assert len(load(source, root=tmp_path / "root").splits["all"]) == 5
+    again = load(source, root=tmp_path / "root")
+    assert (len(again.splits["all"]), len(again.skipped)) == (5, 2)
 
 
 def test_a_class_without_a_good_image_is_refused(tmp_path):

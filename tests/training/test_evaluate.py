@@ -7,7 +7,7 @@ import torch
 from deepemd import FCN, DeepEMD, conv4, emd_logits, fit_prototypes
 from deepemd.data import load
 from deepemd.errors import InputError
-from deepemd.matching import local_knn_logits
+from deepemd.matching import fusion_logits, local_knn_logits, protonet_logits
 from deepemd.training.embed import embed
 from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate, score
 from deepemd.training.methods import METHODS, SFC, choose
@@ -106,6 +106,17 @@ def test_several_shots_are_joined_as_told(greek, model):
         shots[0].flatten(0, 1), torch.arange(6) % 3, n_way=3, epochs=2, lr=QUICK.lr, generator=order
     )
     torch.testing.assert_close(found["DeepEMD, SFC"], emd_logits(query[0], fitted))
+    means, together = shots[0].mean(0), torch.cat((shots[0, 0], shots[0, 1]), dim=1)
+    for name, logits in {
+        "EMD, uniform weights": emd_logits(query[0], means, weights="uniform"),
+        "ProtoNet (cosine)": protonet_logits(query[0], means),
+        "ProtoNet (centred cosine)": protonet_logits(query[0], means, centred=True),
+        "ProtoNet (Euclidean)": protonet_logits(query[0], means, similarity="euclidean"),
+        "local k-NN (k = 3)": local_knn_logits(query[0], together, k=3),
+        "local k-NN (k = 3, centred)": local_knn_logits(query[0], together, k=3, centred=True),
+        "prediction fusion": fusion_logits(query[0], means),
+    }.items():
+        torch.testing.assert_close(found[name], logits)
 
 
 def test_ctrl_c_keeps_what_was_matched(greek, model, monkeypatch):

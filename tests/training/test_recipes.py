@@ -6,9 +6,10 @@ import pytest
 import torch
 import yaml
 
-from deepemd import cli
+from deepemd import DeepEMD, cli, conv4
 from deepemd.errors import InputError
 from deepemd.nodes import parse_regions
+from deepemd.training.methods import choose
 from deepemd.training.recipes import (
     GLYPHS_METATRAIN,
     GLYPHS_PRETRAIN,
@@ -71,6 +72,34 @@ def test_every_row_of_the_papers_table_has_a_recipe() -> None:
     papers = MetatrainRecipe()
     given = yaml.safe_load(found["fcn"].read_text())["recipe"]
     assert (given["epochs"], given["episodes_per_epoch"], given["lr"]) == (papers.epochs, 50, papers.lr)
+
+
+ABLATION = {  # the paper's 1-shot rows on miniImageNet, 5-way and 10-way
+    "protonet": "60.37 % 5-way, 44.34 % 10-way",
+    "matching-net": "63.08 % 5-way, 47.09 % 10-way",
+    "cosine-classifier": "55.43 % 5-way, 40.42 % 10-way",
+    "local-knn": "62.52 % 5-way, 47.08 % 10-way",
+    "fusion": "62.38 % 5-way, 47.04 % 10-way",
+}
+
+
+def test_every_row_of_the_papers_ablation_has_a_recipe() -> None:
+    found = {path.stem.removeprefix("miniimagenet-ablation-"): path for path in RECIPES if "ablation-" in path.stem}
+    assert set(found) == set(ABLATION)
+    for row, path in found.items():
+        assert f"# Expected (paper): {ABLATION[row]}" in path.read_text()
+        given = yaml.safe_load(path.read_text())
+        assert (given["n_way"], given["n_shot"], given["n_episodes"]) == ("5,10", 1, 5000)
+        methods = choose(given["method"], DeepEMD(conv4(channels=8)), n_shot=1)
+        assert next(iter(methods)) == "DeepEMD"
+        assert len(methods) > 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_header_says_what_to_expect_and_whether_it_was_run(path: Path) -> None:
+    header = path.read_text().partition("\nrecipe:")[0]
+    assert "\n# Expected" in header
+    assert "\n# Run: " in header
 
 
 def test_settings_that_make_no_sense_are_named() -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "FewShotClassifier", "Prediction"]
 
 _PREFIX = "classifier."  # of its tensors in a saved model's file
-_TOGETHER = 256  # photos added at a time
+_TOGETHER = 64  # photos added, or matched, at a time
 _SHARE = 0.05  # of the known photos that may seem unfamiliar, where nothing is asked for
 
 
@@ -110,6 +110,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
     """
 
+    classes_: NDArray[Any]
+    support_: Any  # a Support, once there are photos
+    model_: DeepEMD
+    temperature_: float
+    threshold_: float
+
     def __init__(
         self,
         backbone: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
@@ -119,7 +125,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         unknown: float | None = None,
         unknown_label: Any = "unknown",
         cache: bool | str | os.PathLike[str] = True,
-        batch_size: int = 32,
+        batch_size: int = 8,
     ) -> None:
         self.backbone = backbone
         self.regions = regions
@@ -149,8 +155,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"y holds {len(classes)} class ({classes.tolist()}): at least two are needed to tell one from the other"
             )
         self._start()
-        self.classes_ = classes
-        return self._add(X, labels)
+        return self._add(X, labels, classes)
 
     def partial_fit(
         self,
@@ -174,12 +179,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("y holds labels that are not in classes: list all of them, or leave classes out")
         if not hasattr(self, "support_"):
             self._start()
-            self.classes_ = np.unique(labels)[:0]
-        known = set(self.classes_.tolist())
-        new = [label for label in np.unique(labels).tolist() if label not in known]
-        if new:
-            self.classes_ = np.concatenate((self.classes_, np.asarray(new, dtype=labels.dtype)))
-        return self._add(X, labels)
+        known = self.classes_ if self.support_ else labels[:0]
+        new = [label for label in np.unique(labels).tolist() if label not in set(known.tolist())]
+        return self._add(X, labels, np.concatenate((known, np.asarray(new, dtype=labels.dtype))) if new else known)
+
+    def forget(self, label: Any) -> Self:
+        """Remove a class and its photos; what is known of the other classes stays as it is.
+
+        Raises:
+            InputError: a label that is no class, or the only class left.
+        """
+        check_is_fitted(self, "support_")
+        classes = self.classes_.tolist()
+        if label not in classes or len(classes) == 1:
+            raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, classes))}, and keep at least one")
+        place = classes.index(label)
+        self.support_ = self.support_.without(place)
+        self.classes_ = np.delete(self.classes_, place)
+        self._calibrate()
+        return self
 
     def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
         """Learn the classes from a folder that holds a folder of photos for each class.
@@ -220,7 +238,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         waiting: list[Embedded] = []
         for row in track(rows, progress, len(images)) if progress else rows:
             waiting.append(row)
-            if len(waiting) == self.batch_size:
+            if len(waiting) == _TOGETHER:
                 yield from self._judge(waiting)
                 waiting = []
         yield from self._judge(waiting)
@@ -263,7 +281,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "support_")
         which, similarity = self.support_.leave_one_out(self.model_)
         examples = [self.support_.examples[k] for k in which.tolist()]
-        proba = (self.temperature_ * similarity.double()).softmax(1).numpy()
+        proba = (self.temperature_ * similarity).softmax(1).numpy()
         return examples, self.support_.labels[which].numpy(), proba
 
     def save(self, folder: "str | os.PathLike[str]") -> Path:
@@ -309,6 +327,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             made = cls(path, unknown=kept["unknown"], unknown_label=kept["unknown_label"], cache=cache)
             made.model_ = DeepEMD.load(path)
             made.classes_ = np.asarray(kept["classes"], dtype=object if kept["kind"] == "O" else None)
+            if made.classes_.shape != tensors["count"].shape:
+                raise InputError(
+                    f"{made.classes_.size} classes in the settings, {len(tensors['count'])} in the tensors"
+                )
             made.support_ = Support.restored(tensors, kept["examples"])
             made._calibrate()
             made.temperature_ = float(kept["temperature"])
@@ -331,11 +353,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.unknown is not None:
             unknown_threshold(torch.zeros(0), self.unknown)
         self.model_ = pretrained(self.backbone, regions=regions)
-        self.support_: Any = None  # a Support, once there are photos
+        self.support_ = None
 
-    def _add(self, images: "Sequence[Picture]", labels: NDArray[Any]) -> Self:
+    def _add(self, images: "Sequence[Picture]", labels: NDArray[Any], classes: NDArray[Any]) -> Self:
         """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""
-        place = {label: k for k, label in enumerate(self.classes_.tolist())}
+        place = {label: k for k, label in enumerate(classes.tolist())}
         support: Support | None = self.support_
         rows = self._embedder().stream(images)
         for start in range(0, len(labels), _TOGETHER):
@@ -352,7 +374,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 examples.append(Example.of(as_picture(images[k]), name, one.key) if kept else None)
             support = (support or Support.empty(*nodes[0].shape)).added(nodes, ids, examples, classes=len(place))
         assert support is not None  # there are labels
-        self.support_ = support
+        self.support_, self.classes_ = support, classes
         self._calibrate()
         return self
 

@@ -4,12 +4,14 @@ import csv
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepemd.apps.plots import new_figure, save_figure
 from deepemd.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from deepemd.training.evaluate import Evaluation
 
 __all__ = ["accuracy_curves", "learning_curve"]
@@ -49,13 +51,21 @@ def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
             data set, a row for each number of ways.
         path: PNG file to write.
     """
+    return save_figure(_curves(evaluations), path)
+
+
+def _curves(evaluations: "Sequence[Evaluation]") -> "Figure":
     panels: dict[tuple[int, str], list[Evaluation]] = {}
     for one in evaluations:
         panels.setdefault((one.episodes.n_way, one.fingerprint["name"]), []).append(one)
     ways, names = (list(dict.fromkeys(keys)) for keys in zip(*panels, strict=True))
-    figure = new_figure(max(4.2, 3.4 * len(names)), 2.8 * len(ways) + 0.6)
+    methods = list(dict.fromkeys(method for one in evaluations for method in one.accuracies))
+    wide = max(4.2, 3.4 * len(names))
+    across = min(max(1, int(wide / 2.1)), len(methods))  # as many names as fit side by side
+    legend = 0.2 + 0.17 * -(-len(methods) // across)  # inches
+    figure = new_figure(wide, 2.8 * len(ways) + legend)
     grid = figure.subplots(len(ways), len(names), squeeze=False)
-    drawn = {}  # method -> its line, for one legend
+    drawn: dict[str, Any] = {}  # method -> its line, for one legend
     for (row, n_way), (column, name) in product(enumerate(ways), enumerate(names)):
         axes, some = grid[row][column], panels.get((n_way, name))
         if some is None:  # too few classes for so many ways
@@ -64,20 +74,20 @@ def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
         for method in dict.fromkeys(m for one in some for m in one.accuracies):
             points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
             shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+            k = methods.index(method)
+            beside = 0.3 * (k / max(1, len(methods) - 1) - 0.5)  # bars side by side, not one over the other
             drawn[method] = axes.errorbar(
-                shots, [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
-                fmt="o-", markersize=3, capsize=2, linewidth=1.1,
+                [shot + beside for shot in shots], [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
+                color=f"C{k % 10}", fmt=("o-", "s--")[k // 10 % 2], markersize=3, capsize=2, linewidth=1.1,
             )  # fmt: skip
         axes.set_title(f"{name}, {n_way}-way", fontsize=10)
         axes.set_xticks(sorted({one.episodes.n_shot for one in some}))
         axes.set_xlabel("shots")
         if column == 0:
             axes.set_ylabel("accuracy (%)")
-    across = max(1, int(figure.get_figwidth() / 2.1))  # as many names as fit side by side
-    lines = -(-len(drawn) // across)
-    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=min(across, len(drawn)), fontsize=8)
-    figure.tight_layout(rect=(0, (0.15 + 0.2 * lines) / figure.get_figheight(), 1, 1))
-    return save_figure(figure, path)
+    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=across, fontsize=8)
+    figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
+    return figure
 
 
 def _metrics(path: Path) -> list[dict[str, str]]:

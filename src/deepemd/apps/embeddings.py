@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -91,7 +92,8 @@ def _as_bytes(image: object, name: str) -> NDArray[np.uint8]:
 class Embedder:
     """Encodes images with a model, a batch at a time, in bounded memory.
 
-    Nodes are rounded to float16 on every path, so that an image's are the same whether they come from the cache or not.
+    Nodes are rounded to float16 on every path, and a batch is always full (its last image is repeated where images
+    are wanting): so an image's nodes depend neither on the cache nor on what it is encoded with.
 
     Args:
         model: in evaluation mode.
@@ -102,7 +104,7 @@ class Embedder:
 
     model: DeepEMD
     cache: Path | None = None
-    batch_size: int = 32
+    batch_size: int = 8
     _folder: Path | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -145,12 +147,13 @@ class Embedder:
     def _encode(self, batch: "list[_Read]") -> Iterator[Embedded]:
         new = [one for one in batch if one.picture is not None]
         if new:
-            keys = np.array([one.key for one in new])
-            seen = look(self.model, [one.picture for one in new if one.picture is not None], indices=keys)
+            full = new + new[-1:] * (self.batch_size - len(new))
+            keys = np.array([one.key for one in full])
+            seen = look(self.model, [one.picture for one in full if one.picture is not None], indices=keys)
             with torch.inference_mode():
                 device = self.model.mean.device
                 nodes = rounded(self.model.eval().embed(seen.images.to(device), seen.boxes).cpu())  # (B, N, C)
-            for one, its in zip(new, nodes, strict=True):
+            for one, its in zip(new, nodes, strict=False):  # those that only fill the batch come last
                 one.nodes = its
                 if one.keep:
                     self._keep(one.digest, its)
@@ -185,7 +188,8 @@ class Embedder:
                 np.save(file, (half if bool((half.float() == nodes).all()) else nodes).numpy())
             temporary.replace(path)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @dataclass

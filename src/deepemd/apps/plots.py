@@ -42,7 +42,9 @@ _PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
 _SHADE = (0.05, 0.07, 0.2)
 
 
-def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2) -> Path:
+def matches_picture(
+    matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2, found: str = "support"
+) -> Path:
     """Draw matches: query and support side by side, the strongest flows as lines between them.
 
     The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh. Of nodes
@@ -53,13 +55,17 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         path: PNG file to write.
         flows: strongest flows drawn for each match.
         columns: matches beside each other.
+        found: what to call the image beside the query.
     """
     if not matches:
         raise InputError("matches: at least one match is needed to draw a picture")
-    columns = min(columns, len(matches))
+    return save_figure(_matches(matches, flows, min(columns, len(matches)), found), path)
+
+
+def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> "Figure":
     rows = -(-len(matches) // columns)
     figure = new_figure(4.9 * columns, 2.75 * rows)
-    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False, gridspec_kw={"hspace": 0.3})
     for axes in grid.flat:
         axes.axis("off")
     for k, one in enumerate(matches):
@@ -67,11 +73,12 @@ def matches_picture(matches: Sequence[Match], path: Path, *, flows: int = 10, co
         _image(left, one.query, one.query_size, one.query_boxes, one.a)
         _image(right, one.support, one.support_size, one.support_boxes, one.b)
         left.set_title("query", fontsize=8, color=_QUERY, pad=3)
-        right.set_title("support", fontsize=8, color=_SUPPORT, pad=3)
+        right.set_title(found, fontsize=8, color=_SUPPORT, pad=3)
         (_pairs if one.overlapping else _flows)(left, right, one, flows)
-        middle = (left.get_position().x0 + right.get_position().x1) / 2
-        figure.text(middle, left.get_position().y1 + 0.11 / rows, one.title, ha="center", va="bottom", fontsize=9)
-    return save_figure(figure, path)
+        places = [axes.get_position(original=True) for axes in (left, right)]  # the cells, whatever the images' aspect
+        top = places[0].y1 + 0.22 / figure.get_figheight()  # inches above it, clear of "query"
+        figure.text((places[0].x0 + places[1].x1) / 2, top, one.title, ha="center", va="bottom", fontsize=9)
+    return figure
 
 
 def plot_matching(

@@ -95,10 +95,23 @@ class Support:
             examples=(*self.examples, *found),
         )
 
+    def without(self, label: int) -> Self:
+        """Without one class and its photos; the classes behind it move up."""
+        stay, kept = torch.arange(len(self.count)) != label, self.labels != label
+        labels = self.labels[kept]
+        return replace(
+            self,
+            total=self.total[stay],
+            count=self.count[stay],
+            nodes=self.nodes[kept],
+            labels=labels - (labels > label).long(),
+            examples=tuple(self.examples[k] for k in kept.nonzero()[:, 0].tolist()),
+        )
+
     @property
     def prototypes(self) -> Tensor:
-        """The mean node set of each class, (M, N, C) float32."""
-        return (self.total / self.count[:, None, None]).float()
+        """The mean node set of each class, (M, N, C) float64."""
+        return self.total / self.count[:, None, None]
 
     def similarities(self, model: DeepEMD, nodes: Tensor) -> Tensor:
         """1 - EMD of images with classes: nodes (Q, N, C) -> (Q, M)."""
@@ -107,7 +120,7 @@ class Support:
     def nearest(self, model: DeepEMD, nodes: Tensor, label: int) -> int:
         """Which of a class's photos is most like an image, nodes (N, C): its place among the examples."""
         among = (self.labels == label).nonzero()[:, 0]
-        return int(among[similarity(model, nodes[None], self.nodes[among].float())[0].argmax()])
+        return int(among[similarity(model, nodes[None], self.nodes[among])[0].argmax()])
 
     def leave_one_out(self, model: DeepEMD) -> tuple[Tensor, Tensor]:
         """Classify every photo by all others: which photos (P,), and their similarity to each class (P, M).
@@ -115,10 +128,10 @@ class Support:
         A photo that is the only one of its class cannot be left out, and is not among them.
         """
         which = (self.count[self.labels] > 1).nonzero()[:, 0]  # (P,)
-        nodes, labels = self.nodes[which].float(), self.labels[which]
+        nodes, labels = self.nodes[which], self.labels[which]
         found = self.similarities(model, nodes)  # (P, M), the own class with the photo in it
         rest = (self.total[labels] - nodes.double()) / (self.count[labels, None, None] - 1)  # (P, N, C)
-        own = similarity(model, nodes[:, None], rest.float()[:, None])[:, 0]  # P episodes of one pair -> (P, 1)
+        own = similarity(model, nodes[:, None], rest[:, None])[:, 0]  # P episodes of one pair -> (P, 1)
         return which, found.scatter(1, labels[:, None], own)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -157,8 +170,12 @@ class Support:
 
 
 def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:
-    """1 - EMD by the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S)."""
+    """1 - EMD by the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
+
+    In float64, so that an image's figures do not depend, but for the 16th digit, on what it is matched together with.
+    """
     with torch.inference_mode():
+        query, support = query.double(), support.double()
         return emd_logits(query, support, temperature=1.0, weights=model.weights, floor=model.floor)
 
 

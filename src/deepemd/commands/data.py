@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from deepemd.commands.console import console
 from deepemd.errors import InputError
 
 __all__ = ["data_list", "data_prepare", "data_verify"]
@@ -14,7 +15,6 @@ def data_list(root: Path | None = None) -> None:
     Args:
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -36,10 +36,10 @@ def data_list(root: Path | None = None) -> None:
             )
             size = f"{f.median_width} x {f.median_height}"
             table.add_row(Text(folder.name), split, f"{f.classes}", f"{f.images:,}", each, size, f.sha256[:12])
-    console = Console()
+    out = console()
     for name, about in DATASETS.items():
-        console.print(f"[bold]{name}[/bold]  {about}")
-    console.print(table if table.row_count else Text(f"nothing is prepared yet in {root or default_root()}"))
+        out.print(Text(name, "bold") + Text(f"  {about}"))
+    out.print(table if table.row_count else Text(f"nothing is prepared yet in {root or default_root()}"))
 
 
 def data_prepare(
@@ -66,9 +66,13 @@ def data_prepare(
         skip_bad: go on without images that cannot be decoded, and list them; a benchmark needs --strict false too.
         download: get a benchmark's files from their official address; broken off, it goes on where it was.
     """
-    from deepemd.data import prepare
+    from deepemd.data import prepare, prepared
 
+    there = [folder.resolve() for folder in prepared(root)]
     store = prepare(name, source, root, force=force, strict=strict, skip_bad=skip_bad, download=download)
+    if source is not None and not force and store.path.resolve() in there:
+        told = store.notes.get("source", "")
+        print(f"it was prepared already, from {told}; {source} was not read: pass --force to do so", file=sys.stderr)
     for split, images in store.splits.items():
         f = images.fingerprint
         print(f"{store.name}/{split}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256}")

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deepemd.commands.console import console
 from deepemd.errors import InputError
 from deepemd.files import writable
 from deepemd.training.device import Device, Precision
@@ -52,8 +53,8 @@ def evaluate(
         model: folder of a saved model.
         data: names of `deepemd data list`, or folders; NAME:SPLIT takes another split than `split`.
         split: which classes; a folder without splits has "all".
-        n_way: classes of an episode.
-        n_shot: labelled images of a class.
+        n_way: classes of an episode; 5,10 for both.
+        n_shot: labelled images of a class; 1,5 for both.
         n_query: images to classify of each class.
         n_episodes: how many; the paper takes 5,000 for one shot and 600 for more.
         method: what to compare; the others are compared with the first. all, or some of deepemd, deepemd-sfc,
@@ -70,8 +71,6 @@ def evaluate(
         device: where to embed the images.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
-    from rich.console import Console
-
     from deepemd.apps.curves import accuracy_curves
     from deepemd.apps.plots import example_matches, matches_picture
     from deepemd.apps.report import accuracy_grid, settings_grid, write_json
@@ -105,7 +104,7 @@ def evaluate(
     possible = _possible(sets, settings)
     bf16 = choose_precision(precision, choose_device(device)) == "bf16-mixed"
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    told = console()
     evaluations: list[Evaluation] = []
     for name, some in possible.items():
         began = time.perf_counter()
@@ -119,35 +118,37 @@ def evaluate(
         if not evaluations[-1].complete:
             break
     grid = accuracy_grid({"": evaluations[0]}) if len(evaluations) == 1 else settings_grid(evaluations)
-    console.print(grid.rich())
+    told.print(grid.rich())
     for name in possible:
         f = sets[name].fingerprint
-        console.print(f"{f.name}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256[:12]}")
+        told.print(f"{f.name}: {f.classes} classes, {f.images:,} images, sha256 {f.sha256[:12]}")
     times = {name: sum(e.seconds.get(name, 0.0) for e in evaluations) for name in evaluations[0].seconds}
-    console.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in times.items()))
+    told.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in times.items()))
     if out is not None:
         reports = [e.as_dict() for e in evaluations]
         about = {"model": str(model), "config": network.config, "precision": precision}
         write_json({**about, **(reports[0] if len(reports) == 1 else {"evaluations": reports})}, out)
-        console.print(f"report: {out}")
+        told.print(f"report: {out}")
     if curve is not None:
-        console.print(f"curve: {accuracy_curves(evaluations, curve)}")
+        told.print(f"curve: {accuracy_curves(evaluations, curve)}")
     if picture is not None:
         name, some = next(iter(possible.items()))
         examples = example_matches(network.to("cpu"), sets[name], some[0].sampler(sets[name]))
-        console.print(f"picture: {matches_picture(examples, picture)}")
+        told.print(f"picture: {matches_picture(examples, picture)}")
     if not evaluations[-1].complete:
         raise KeyboardInterrupt  # what was finished has been reported
 
 
 def _sets(data: str, split: str, root: Path | None) -> "dict[str, Images]":
     """The splits that are named, by name:split."""
-    from deepemd.data import load
+    from deepemd.data import DATASETS, load
     from deepemd.data.store import SPLITS
 
     found = {}
     for name in [data] if Path(data).is_dir() else data.split(","):
         head, _, tail = name.rpartition(":")
+        if head in DATASETS and tail not in SPLITS:
+            raise InputError(f"split: {name} asks for the split {tail!r}; choose one of {', '.join(SPLITS)}")
         where, part = (head, tail) if tail in SPLITS and head else (name, split)
         store = load(where, root)
         if part not in store.splits:

@@ -1,8 +1,10 @@
 """``deepemd retrieve``: index a folder of images, query it, and measure it."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deepemd.commands.console import console
 from deepemd.errors import InputError
 from deepemd.files import writable
 from deepemd.training.device import Precision
@@ -44,6 +46,7 @@ def retrieve_index(
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from deepemd.apps.retrieval import build_index
+    from deepemd.data.store import open_store
     from deepemd.training.device import choose_precision
 
     bf16 = choose_precision(precision) == "bf16-mixed"
@@ -51,6 +54,9 @@ def retrieve_index(
     f, (_, n, channels) = made.images.fingerprint, made.nodes.shape
     print(f"{f.images:,} images of {f.classes:,} classes, {n} nodes of {channels} channels each")
     print(f"index: {index}")
+    skipped = open_store(index / "images").skipped
+    if skipped:
+        print(*skipped, f"{len(skipped):,} bad images were left out", sep="\n", file=sys.stderr)
 
 
 def retrieve_query(
@@ -68,19 +74,17 @@ def retrieve_query(
         shortlist: how many images the distance is computed for; at least `top`.
         out: HTML file to write, with pictures of the parts that were matched beside it.
     """
-    from rich.console import Console
-
     from deepemd.apps.report import Page, write_page
     from deepemd.apps.retrieval import embed_files, open_index
 
     if out is not None:  # before the work
         _refuse_folder("out", out, "result.html")
-    opened, console = open_index(index), Console()
+    opened, told = open_index(index), console()
     pictures, nodes = embed_files(opened.model, images)
     hits = opened.search(nodes, top=top, shortlist=shortlist)
     grids = [_grid(opened, f"Like {name}", hits, q) for q, name in enumerate(images)]
     for grid in grids:
-        console.print(grid.rich())
+        told.print(grid.rich())
     if out is not None:
         shown = dict(_picture(opened, f"{images[q]}", pictures[q], hits, q, out) for q in range(len(images)))
         f = opened.images.fingerprint
@@ -121,7 +125,9 @@ def _picture(index: "Index", name: str, query: "Image", hits: "Hits", q: int, ou
         for place, i in enumerate(best, 1)
     ]
     classes = ", ".join(index.images.classes[index.images.labels[i]] for i in best)
-    return f"{q + 1}: {name}, and {classes}", matches_picture(matches, out.with_name(f"{out.stem}_{q + 1}.png"))
+    return f"{q + 1}: {name}, and {classes}", matches_picture(
+        matches, out.with_name(f"{out.stem}_{q + 1}.png"), found="found"
+    )
 
 
 def retrieve_evaluate(
@@ -139,8 +145,6 @@ def retrieve_evaluate(
         seed: of the sample.
         out: JSON file to write the report to.
     """
-    from rich.console import Console
-
     from deepemd.apps.ranking import evaluate_index
     from deepemd.apps.report import write_json
     from deepemd.apps.retrieval import open_index
@@ -148,7 +152,7 @@ def retrieve_evaluate(
     if out is not None:
         _refuse_folder("out", out, "report.json")
     ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
-    Console().print(ranking.grid().rich())
+    console().print(ranking.grid().rich())
     if out is not None:
         print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}")
 

@@ -71,8 +71,8 @@ def _folder(path: Path) -> Archive:
     def read(name: str) -> bytes:
         try:
             return files[name].read_bytes()
-        except OSError as error:
-            raise InputError(f"{files[name]}: cannot be read ({error.strerror}): check the file") from error
+        except OSError as error:  # a link to a file that is gone, among others
+            raise InputError(f"{files[name]}: cannot be read ({error.strerror}): restore or remove it") from error
 
     return Archive(path, {name: _size(file) for name, file in files.items()}, read)
 
@@ -100,9 +100,9 @@ def _walk(path: Path) -> Iterator[Path]:
 def _size(file: Path) -> int:
     try:
         status = file.stat()
-    except OSError as error:  # a link to a file that is gone
-        raise InputError(f"{file}: cannot be read ({error.strerror}): restore or remove it") from error
-    if not stat.S_ISREG(status.st_mode):
+    except OSError:  # a link to a file that is gone: whoever reads it is told
+        return 0
+    if not stat.S_ISREG(status.st_mode):  # to read a pipe would be to wait for ever
         raise InputError(f"{file}: a pipe, socket or device, not a file: remove it")
     return status.st_size
 

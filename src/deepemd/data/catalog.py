@@ -147,8 +147,16 @@ def _prepare_folder(folder: Path, root: Path, force: bool, skip_bad: bool) -> St
 
 def _listing(archive: Archive) -> str:
     """A hash of names, sizes and times of change: equal as long as nobody touched the folder."""
-    rows = (f"{name}\0{size}\0{(archive.path / name).stat().st_mtime_ns}\n" for name, size in archive.sizes.items())
+    rows = (f"{name}\0{size}\0{_changed(archive.path / name)}\n" for name, size in archive.sizes.items())
     return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+
+def _changed(file: Path) -> int:
+    """When a file was changed, in nanoseconds; of a link to a file that is gone, when the link was."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return file.lstat().st_mtime_ns
 
 
 def _refuse_without_source(name: str, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -152,7 +153,9 @@ def _unreadable(error: Exception, name: str) -> InputError:
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return InputError(f"{name}: too many pixels to be decoded ({error}): scale it down or remove the file")
+        size = re.search(r"\d+ pixels", str(error))  # the limit that Pillow names beside it is at times twice ours
+        most = f"{size[0] if size else error}, at most {Image.MAX_IMAGE_PIXELS} are read"
+        return InputError(f"{name}: too many pixels to be decoded ({most}): scale it down or remove the file")
     return InputError(f"{name}: truncated or damaged image ({error}): replace or remove the file")
 
 

@@ -1,0 +1,26 @@
+"""``deepemd app``: a page to classify photos in, served on this machine."""
+
+__all__ = ["app"]
+
+
+def app(
+    host: str = "127.0.0.1", port: int | None = None, backbone: str = "efficientnet-lite0", max_megabytes: float = 20
+) -> None:
+    """Open a page in your browser: drop photos of each class, drop a photo, and see its class and why.
+
+    Nothing leaves this machine. Each visitor has classes of their own, kept in memory until they leave. Ctrl-C ends it.
+    Needs `pip install 'deepemd[app]'`.
+
+    Args:
+        host: address to listen at. By default only this machine can reach the page; 0.0.0.0 opens it to everybody in
+            your network, without a password.
+        port: the first free one from 7860 unless given.
+        backbone: what encodes the photos: efficientnet-lite0, which is installed, or the folder of a saved model.
+        max_megabytes: of one uploaded photo.
+    """
+    from deepemd.apps.web import serving, wait
+    from deepemd.pretrained import pretrained
+
+    with serving(pretrained(backbone), host=host, port=port, max_megabytes=max_megabytes) as address:
+        print(f"page: {address}\nCtrl-C ends it.", flush=True)
+        wait()
