@@ -84,7 +84,7 @@ def predict(
             done = predict_photos(classifier, queries.files, files, keep=report_limit if page else 1)
         except KeyboardInterrupt:
             print(
-                f"\ndeepemd: {files.rows:,} of {len(queries.files):,} photos are in {printable(files.partial)}; run "
+                f"\ndeepemd: {files.kept():,} of {len(queries.files):,} photos are in {printable(files.partial)}; run "
                 "the same command again to go on: what was computed is kept",
                 file=sys.stderr,
             )
