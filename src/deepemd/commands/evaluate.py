@@ -72,7 +72,8 @@ def evaluate(
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from deepemd.apps.curves import accuracy_curves
-    from deepemd.apps.plots import example_matches, matches_picture
+    from deepemd.apps.matches import example_matches
+    from deepemd.apps.plots import matches_picture
     from deepemd.apps.report import accuracy_grid, settings_grid, write_json
     from deepemd.model import DeepEMD
     from deepemd.nodes import parse_regions
