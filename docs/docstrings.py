@@ -1,4 +1,4 @@
-"""Docstrings as they are in the code, made Markdown for docs/reference.md: an extension of mkdocstrings' parser, griffe."""
+"""Docstrings made Markdown for docs/reference.md: an extension of griffe, with which mkdocstrings reads the code."""
 
 import re
 from typing import Any

@@ -115,7 +115,9 @@ def test_models(refused, photos, model, tmp_path):
     weights.write_bytes(whole)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "backbone": {"name": "vgg16"}}))
-    assert "backbone is 'vgg16': choose one of conv4, resnet12" in refused("evaluate", model, photos)
+    assert "backbone is 'vgg16': choose one of conv4, efficientnet-lite0, resnet12, transformers" in refused(
+        "evaluate", model, photos
+    )
     (model / "config.json").write_text("{")
     assert "config.json: damaged, not JSON" in refused("evaluate", model, photos)
 

@@ -18,8 +18,9 @@ MAY_IMPORT = {
     "nodes": {"errors"},
     "data": {"files", "errors"},
     "saved": {"files", "errors"},
-    "model": {"matching", "nodes", "saved", "errors"},
-    "pretrained": {"nodes", "model", "errors"},
+    "hub": {"errors"},
+    "model": {"matching", "nodes", "saved", "hub", "errors"},
+    "pretrained": {"nodes", "model", "saved", "hub", "errors"},
     "checkpoints": {"nodes", "model", "errors"},
     "training": {"emd", "matching", "nodes", "data", "model", "saved", "files", "errors"},
     "bench": {"emd", "files", "errors"},
@@ -73,7 +74,9 @@ def test_help_loads_neither_torch_nor_numba():
 
 def test_the_library_loads_nothing_heavier_than_torch_and_numba():
     code = "import deepemd; [getattr(deepemd, name) for name in deepemd.__all__ if name != 'FewShotClassifier']"
+    code += "; import deepemd.pretrained"
     heavy = {"pytorch_lightning", "matplotlib", "kornia", "PIL", "rich", "jsonargparse", "tensorboard", "sklearn"}
+    heavy |= {"transformers", "huggingface_hub", "efficientnet_lite_pytorch"}
     loaded = _modules_after(code)
     assert "torch" in loaded
     assert not loaded & heavy

@@ -1,5 +1,6 @@
 """DeepEMD: an encoder, the regions it looks at, and the transport between their node sets. Saved as one folder."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -10,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
+from deepemd.hub import card, find, push
 from deepemd.matching import Weights, emd_logits
-from deepemd.nodes import FCN, Backbone, Regions, backbone, cut, patch_nodes, regions_from, to_original
+from deepemd.nodes import FCN, Backbone, Regions, as_backbone, backbone, cut, patch_nodes, regions_from, to_original
 from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, write_saved
 
 __all__ = ["MEAN", "STD", "DeepEMD"]
@@ -27,7 +29,8 @@ class DeepEMD(nn.Module):
     An episode goes in, logits come out. The model holds no support set, so that episodes can be batched.
 
     Args:
-        backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`.
+        backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`; or any module that
+            returns (B, C, h, w) maps, which is asked to encode one image.
         regions: how an image becomes nodes: :class:`FCN`, :class:`Grid` or :class:`Sampling`. May be changed later: the
             weights are the same.
         image_size: side of the square that the encoder sees, in pixels.
@@ -55,7 +58,7 @@ class DeepEMD(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | nn.Module,
         regions: Regions | None = None,
         *,
         image_size: int = 84,
@@ -74,7 +77,8 @@ class DeepEMD(nn.Module):
             raise InputError(f"max_side is {max_side}: an image has at least one pixel; 256 is usual")
         if weights not in get_args(Weights):
             raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
-        self.backbone: Any = backbone  # a module, which torch's types cannot say beside a protocol
+        # a module, which torch's types cannot say beside a protocol
+        self.backbone: Any = as_backbone(backbone, image_size)
         self.regions: Regions = FCN() if regions is None else regions
         self.image_size = int(image_size)
         self.resize = int(resize)
@@ -221,14 +225,61 @@ class DeepEMD(nn.Module):
         """
         return write_saved(Path(folder), self.config, self.state_dict())
 
+    def push_to_hub(self, repo_id: str, *, license: str | None = None, **settings: Any) -> str:
+        """Upload the folder that :meth:`save` writes, and a model card, to the Hugging Face Hub.
+
+        Args:
+            repo_id: ``"owner/name"``; the repository is made if need be.
+            license: of the weights, as the hub spells it; "apache-2.0" by default. To be given where the encoder began
+                with another's weights.
+            **settings: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr`` and others of
+                ``huggingface_hub.ModelHubMixin.push_to_hub``.
+
+        Returns:
+            Where the commit is.
+
+        Raises:
+            InputError: no licence, or the hub cannot be reached or refuses.
+        """
+        settings = {"commit_message": "Upload a model of deepemd", **settings}
+        return push(self.save, card(repo_id, self.config, license), repo_id, **settings)
+
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device = "cpu", backbone: Backbone | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        name: "str | os.PathLike[str]",
+        *,
+        device: str | torch.device = "cpu",
+        backbone: Backbone | nn.Module | None = None,
+        **download: Any,
+    ) -> Self:
+        """:meth:`load` of a folder, or of what :meth:`push_to_hub` uploaded as ``"owner/name"``.
+
+        Args:
+            name: a folder, which comes first; or a name on the hub.
+            device, backbone: as for :meth:`load`.
+            **download: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` of
+                ``huggingface_hub.snapshot_download``.
+
+        Raises:
+            InputError: as for :meth:`load`; no such name, or the hub cannot be reached.
+        """
+        return cls.load(find(name, **download), device=device, backbone=backbone)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        backbone: Backbone | nn.Module | None = None,
+    ) -> Self:
         """Read a folder that :meth:`save` wrote, or a saved classifier's; the model comes in evaluation mode.
 
         Args:
             folder: what holds model.safetensors and config.json.
             device: where the model is to be.
-            backbone: an encoder of your own, of which only the weights can be saved.
+            backbone: a module of your own, built as it was when the model was saved: a folder holds its weights alone.
 
         Raises:
             InputError: a file is missing or damaged, or the weights are of another architecture.
@@ -240,12 +291,17 @@ class DeepEMD(nn.Module):
         return model.to(device).eval()
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | None = None) -> Self:
+    def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | nn.Module | None = None) -> Self:
         """Build the model that a config.json describes, its weights as they are drawn; `path` is for messages."""
         config = {"max_side": 256, "floor": 1e-3, **config}  # models that were saved before there were these
         settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor")
         try:
-            encoder = backbone(**config["backbone"]) if encoder is None else encoder
+            encoder = backbone(**config["backbone"]) if encoder is None else as_backbone(encoder, config["image_size"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
+        try:
             return cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
@@ -259,6 +315,11 @@ def _load_weights(model: DeepEMD, state: dict[str, Tensor], path: Path) -> None:
         if here != there:
             raise InputError(
                 f"{path}: weights of another architecture: {name} is {here} in the file and {there} in the model that"
-                f" {CONFIG_FILE} describes; both files must come from the same model"
+                f" {CONFIG_FILE} describes; both files must come from the same model{_version(model)}"
             )
     model.load_state_dict(state)
+
+
+def _version(model: DeepEMD) -> str:
+    version = model.backbone.config.get("version")
+    return f", which was saved under transformers {version}: install that version" if version else ""

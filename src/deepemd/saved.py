@@ -10,7 +10,7 @@ from torch import Tensor
 from deepemd.errors import InputError
 from deepemd.files import write
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_tensors", "write_saved"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "write_saved"]
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -28,7 +28,11 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     """
     from safetensors.torch import save
 
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    state, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        state[name] = whole.clone() if whole.untyped_storage().data_ptr() in seen else whole  # one of another's encoder
+        seen.add(whole.untyped_storage().data_ptr())
     text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
     write(folder / CONFIG_FILE, text.encode())
     write(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
@@ -42,19 +46,34 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: the file is missing, damaged, or of another format.
     """
     path = folder / CONFIG_FILE
+    config = read_json(path)
+    if "model_type" in config and "format" not in config:
+        raise InputError(f"{folder}: a model of transformers, not of deepemd: deepemd.pretrained.pretrained() takes it")
+    if config.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: format {config.get('format')!r}, this version reads format {FORMAT}; save the model again"
+        )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings in a file of a model's folder, as they are.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"{folder}: no model here, {CONFIG_FILE} cannot be read ({error.strerror}); pass a folder that holds"
+            f"{path.parent}: no model here, {path.name} cannot be read ({error.strerror}); pass a folder that holds"
             f" {WEIGHTS_FILE} and {CONFIG_FILE}"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: damaged, not JSON ({error}); copy or save the model again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: format {found!r}, this version reads format {FORMAT}; save the model again")
-    return config
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged, it holds a {type(content).__name__}; copy or save the model again")
+    return content
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

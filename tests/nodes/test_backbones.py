@@ -92,7 +92,7 @@ def test_a_backbone_is_rebuilt_from_its_config() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(InputError, match=r"'vgg'.*conv4, resnet12"):
+    with pytest.raises(InputError, match=r"'vgg'.*conv4, efficientnet-lite0, resnet12, transformers"):
         backbone("vgg")
     with pytest.raises(InputError, match="depth"):
         backbone("resnet12", depth=3)

@@ -26,6 +26,16 @@ def test_nodes_come_level_by_level_and_row_by_row() -> None:
     assert nodes[0, :, 0].tolist() == [2.0, 3.0, 5.0, 6.0, 4.0, *range(9)]
 
 
+def test_pooled_levels_alone() -> None:
+    maps = torch.arange(9.0).reshape(1, 1, 3, 3)
+    regions = FCN((2,), dense=False)
+    assert regions(Identity(), maps)[0, :, 0].tolist() == [2.0, 3.0, 5.0, 6.0]
+    assert regions.boxes(3, 3, 3, 3).tolist() == [[0, 0, 2, 2], [1, 0, 3, 2], [0, 1, 2, 3], [1, 1, 3, 3]]
+    assert FCN((3,), dense=False)(Identity(), maps)[0, :, 0].tolist() == list(range(9))  # the map itself, by its size
+    with pytest.raises(InputError, match="an image would have no nodes"):
+        FCN(dense=False)
+
+
 def test_boxes_are_where_the_nodes_come_from() -> None:
     boxes = FCN((2,)).boxes(60, 30, 3, 3)  # cells are 10 wide and 20 high
     assert boxes.shape == (13, 4)

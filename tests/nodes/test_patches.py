@@ -123,6 +123,7 @@ def test_what_makes_no_patch_is_refused(make, message):
     [
         ("fcn", FCN()),
         ("fcn:2,1", FCN((2, 1))),
+        ("pooled:3", FCN((3,), dense=False)),
         ("grid", Grid((3, 2))),
         ("grid:5,3,2", Grid((5, 3, 2))),
         ("sampling", Sampling(9)),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepemd.apps.calibration import fit_temperature, unknown_threshold
 from deepemd.apps.embeddings import Embedded, Embedder, as_picture, default_cache
@@ -82,8 +82,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     An estimator of scikit-learn, over images instead of rows of numbers: a path, a PIL image or an array each.
 
     Args:
-        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; the folder of
-            a saved model; or a :class:`deepemd.DeepEMD`.
+        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; a folder or a
+            name on the hub such as "facebook/dinov2-small"; a :class:`deepemd.DeepEMD`; or a module that returns maps.
+            See :func:`deepemd.pretrained.pretrained`.
         regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default as the model says.
         temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set, each
             photo classified by the others.
@@ -110,9 +111,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
     """
 
+    classes_: NDArray[Any]
+    support_: Any  # a Support, once there are photos
+    model_: DeepEMD
+    temperature_: float
+    threshold_: float
+
     def __init__(
         self,
-        backbone: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
+        backbone: "str | os.PathLike[str] | DeepEMD | nn.Module" = DEFAULT,
         *,
         regions: str | Regions | None = None,
         temperature: float | None = None,
@@ -188,7 +195,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if label not in classes or len(classes) == 1:
             raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, classes))}, and keep at least one")
         place = classes.index(label)
-        self.support_: Any = self.support_.without(place)
+        self.support_ = self.support_.without(place)
         self.classes_ = np.delete(self.classes_, place)
         self._calibrate()
         return self
@@ -301,8 +308,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         )
 
     @classmethod
-    def load(cls, folder: "str | os.PathLike[str]", *, cache: bool | str | os.PathLike[str] = True) -> Self:
+    def load(
+        cls,
+        folder: "str | os.PathLike[str]",
+        *,
+        cache: bool | str | os.PathLike[str] = True,
+        backbone: nn.Module | None = None,
+    ) -> Self:
         """Read a folder that :meth:`save` wrote; nothing in it is executed.
+
+        Args:
+            folder: what holds model.safetensors and config.json.
+            cache: as for the classifier.
+            backbone: a module of your own, built as it was when the classifier was saved.
 
         Raises:
             InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
@@ -319,7 +337,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         kept = config["classifier"]
         try:
             made = cls(path, unknown=kept["unknown"], unknown_label=kept["unknown_label"], cache=cache)
-            made.model_ = DeepEMD.load(path)
+            made.model_ = DeepEMD.load(path, backbone=backbone)
             made.classes_ = np.asarray(kept["classes"], dtype=object if kept["kind"] == "O" else None)
             if made.classes_.shape != tensors["count"].shape:
                 raise InputError(
@@ -347,7 +365,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.unknown is not None:
             unknown_threshold(torch.zeros(0), self.unknown)
         self.model_ = pretrained(self.backbone, regions=regions)
-        self.support_ = None  # a Support, once there are photos
+        self.support_ = None
 
     def _add(self, images: "Sequence[Picture]", labels: NDArray[Any], classes: NDArray[Any]) -> Self:
         """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""

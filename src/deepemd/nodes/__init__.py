@@ -4,6 +4,7 @@ from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, 
 from deepemd.nodes.cutting import cut, patch_nodes
 from deepemd.nodes.efficientnet import efficientnet_lite0
 from deepemd.nodes.fcn import FCN, to_original
+from deepemd.nodes.own import as_backbone
 from deepemd.nodes.patches import Grid, Sampling
 from deepemd.nodes.regions import Regions, parse_regions, regions_from
 
@@ -15,6 +16,7 @@ __all__ = [
     "Regions",
     "ResNet12",
     "Sampling",
+    "as_backbone",
     "backbone",
     "conv4",
     "cut",

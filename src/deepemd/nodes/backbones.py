@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from deepemd.errors import InputError
 
-__all__ = ["Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
+__all__ = ["OWN", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
+
+OWN = "custom"  # the name of an encoder that is not ours to build
 
 
 class Backbone(Protocol):
@@ -159,10 +161,17 @@ def _efficientnet_lite0(**settings: Any) -> Backbone:
     return EfficientNetLite0(**settings)
 
 
+def _transformers(**settings: Any) -> Backbone:
+    from deepemd.nodes.transformer import Transformer  # an optional library
+
+    return Transformer(**settings)
+
+
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "conv4": Conv4,
     "resnet12": ResNet12,
     "efficientnet-lite0": _efficientnet_lite0,
+    "transformers": _transformers,
 }
 
 
@@ -170,17 +179,26 @@ def backbone(name: str, **settings: Any) -> Backbone:
     """Build an encoder by name, its weights as they are drawn: what a saved model's config.json holds.
 
     Args:
-        name: ``"conv4"``, ``"resnet12"`` or ``"efficientnet-lite0"``.
-        **settings: the encoder's own settings: see :func:`conv4` and :func:`deepemd.nodes.efficientnet_lite0`.
+        name: ``"conv4"``, ``"resnet12"``, ``"efficientnet-lite0"`` or ``"transformers"``.
+        **settings: the encoder's own settings: see :func:`conv4`, :func:`deepemd.nodes.efficientnet_lite0` and
+            :class:`deepemd.nodes.transformer.Transformer`.
 
     Raises:
-        InputError: an unknown name or setting.
+        InputError: an unknown name or setting, or an encoder of one's own, which only its owner can build.
 
     >>> backbone("conv4", pools=3).config
     {'name': 'conv4', 'channels': 64, 'pools': 3}
     """
+    if name == OWN:
+        raise InputError(
+            f"the encoder is one of your own, {settings.get('class', 'a module')}, of which only the weights are saved;"
+            " build the module and pass it: load(folder, backbone=module)"
+        )
     if name not in BACKBONES:
-        raise InputError(f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}")
+        raise InputError(
+            f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}; an encoder of your own goes in as"
+            " load(folder, backbone=module)"
+        )
     try:
         return BACKBONES[name](**settings)
     except TypeError as error:

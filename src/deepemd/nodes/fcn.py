@@ -26,10 +26,12 @@ class FCN:
 
     Args:
         pyramid: side lengths of the coarser maps; each smaller than the map and named once.
+        dense: False leaves the map's own cells out: a few large, overlapping cells, such as ``FCN((3,), dense=False)``,
+            are fast, and serve an encoder that was never trained to be matched, see docs/photos.md.
 
     Raises:
         InputError: a level that is not positive, is named twice, or (when an image is encoded) is not coarser
-            than the map.
+            than the map; no cells at all.
 
     >>> from deepemd.nodes import conv4
     >>> FCN((2, 1))(conv4(), torch.zeros(3, 3, 84, 84)).shape
@@ -39,6 +41,7 @@ class FCN:
     """
 
     pyramid: tuple[int, ...] = ()
+    dense: bool = True
 
     def __post_init__(self) -> None:
         levels = tuple(int(level) for level in self.pyramid)
@@ -46,18 +49,23 @@ class FCN:
             raise InputError(f"pyramid is {self.pyramid}: a level is the side length of a map, at least 1")
         if len(set(levels)) != len(levels):
             raise InputError(f"pyramid is {self.pyramid}: a level is named twice; keep one of them")
+        if not self.dense and not levels:
+            raise InputError(
+                "pyramid is empty and dense is False: an image would have no nodes; name a level, such as 3"
+            )
         object.__setattr__(self, "pyramid", levels)
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings from which :func:`deepemd.model.DeepEMD.load` builds it again."""
-        return {"name": "fcn", "pyramid": list(self.pyramid)}
+        dense = {} if self.dense else {"dense": False}
+        return {"name": "fcn", "pyramid": list(self.pyramid), **dense}
 
     def __call__(self, backbone: Backbone, images: Tensor) -> Tensor:
         """Encode normalised images (B, 3, H, W) into nodes (B, N, C), float32 whatever the encoder computed in."""
         maps = backbone(images).float()  # (B, 3, H, W) -> (B, C, h, w)
         self._check(maps.shape[-2], maps.shape[-1])
-        levels = [F.adaptive_avg_pool2d(maps, level) for level in self.pyramid] + [maps]
+        levels = [F.adaptive_avg_pool2d(maps, level) for level in self.pyramid] + [maps] * self.dense
         nodes = torch.cat([level.flatten(2) for level in levels], dim=2)  # -> (B, C, N)
         return nodes.transpose(1, 2).contiguous()  # -> (B, N, C)
 
@@ -77,7 +85,7 @@ class FCN:
         [[0.0, 0.0, 84.0, 84.0], [0.0, 0.0, 42.0, 42.0], [42.0, 0.0, 84.0, 42.0]]
         """
         self._check(h, w)
-        levels = [(level, level) for level in self.pyramid] + [(h, w)]
+        levels = [(level, level) for level in self.pyramid] + [(h, w)] * self.dense
         boxes = [
             (x0 * width / w, y0 * height / h, x1 * width / w, y1 * height / h)
             for rows, columns in levels
@@ -90,12 +98,12 @@ class FCN:
         if h < 1 or w < 1:
             raise InputError(f"the encoder's map is {h} x {w}: the images are too small; enlarge them or pool less")
         for level in self.pyramid:
-            if level == h == w:
+            if level == h == w and self.dense:
                 raise InputError(
                     f"pyramid level {level} repeats the {h} x {w} map, which is always there; leave it out"
                 )
             if level > min(h, w):
-                raise InputError(f"pyramid level {level} is finer than the {h} x {w} map: use levels below {min(h, w)}")
+                raise InputError(f"pyramid level {level} is finer than the {h} x {w} map: use coarser levels")
 
 
 def _spans(size: int, cells: int) -> list[tuple[int, int]]:

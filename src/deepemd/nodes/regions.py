@@ -11,7 +11,7 @@ __all__ = ["Regions", "parse_regions", "regions_from"]
 
 Regions = FCN | Grid | Sampling
 _KINDS: Mapping[str, Callable[..., Regions]] = {"fcn": FCN, "grid": Grid, "sampling": Sampling}
-_FORMS = "fcn, fcn:2,1 (with a pyramid), grid:3,2 (levels) or sampling:9 (patches)"
+_FORMS = "fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels alone), grid:3,2 (levels) or sampling:9 (patches)"
 
 
 def regions_from(config: Mapping[str, Any]) -> Regions:
@@ -53,6 +53,8 @@ def parse_regions(text: str) -> Regions:
         raise InputError(f"regions is {text!r}: write {_FORMS}") from error
     if name == "fcn":
         return FCN(numbers)
+    if name == "pooled" and rest:
+        return FCN(numbers, dense=False)
     if name == "grid":
         return Grid(numbers) if rest else Grid()
     if name == "sampling" and len(numbers) < 2:

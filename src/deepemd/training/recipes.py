@@ -47,7 +47,8 @@ class ModelConfig:
         backbone: ``resnet12`` as in the paper, or ``conv4``, about thirty times cheaper, for a CPU.
         channels: width of conv4.
         pools: how many of conv4's four blocks halve the image; fewer for small images, to keep several nodes.
-        regions: how an image becomes nodes: fcn, fcn:2,1 (with a pyramid), grid:3,2 or sampling:9.
+        regions: how an image becomes nodes: fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels
+            alone), grid:3,2 or sampling:9.
         image_size: side of the square that the encoder sees, in pixels.
         resize: side to which images are scaled before the central square is cut, at least image_size.
         max_side: originals from which grid and sampling cut their patches are made no larger than this.

@@ -1,0 +1,75 @@
+"""An encoder of your own: any module that returns a feature map."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepemd.errors import InputError
+from deepemd.nodes.backbones import OWN, Backbone
+
+__all__ = ["OwnEncoder", "as_backbone"]
+
+
+class OwnEncoder(nn.Module):
+    """Gives a module the two attributes of a :class:`deepemd.nodes.Backbone`; see :func:`as_backbone`."""
+
+    def __init__(self, module: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.module = module
+        self.channels = channels
+        kind = type(module)
+        self.config: dict[str, Any] = {"name": OWN, "class": f"{kind.__module__}.{kind.__qualname__}"}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, C, h, w) maps."""
+        maps: Tensor = self.module(images)
+        return maps
+
+
+def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
+    """A module as an encoder: itself where it is one, else wrapped.
+
+    What it returns is found by encoding one black image, in evaluation mode; the module is left as it was.
+
+    Args:
+        module: returns (B, C, h, w) maps of (B, 3, H, W) images.
+        size: side of that image, in pixels.
+
+    Raises:
+        InputError: the module cannot encode the image, or returns anything but a map.
+
+    >>> as_backbone(nn.Conv2d(3, 16, 8, stride=8), 64).channels
+    16
+    """
+    config = getattr(module, "config", None)
+    if isinstance(config, dict) and "name" in config and isinstance(getattr(module, "channels", None), int):
+        return module  # type: ignore[return-value]
+    if not isinstance(module, nn.Module):
+        raise InputError(f"backbone is a {type(module).__name__}: pass a torch module, or its name to pretrained()")
+    maps = _probe(module, size)
+    if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != 1:
+        found = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
+        raise InputError(
+            f"backbone {type(module).__name__} returns {found} for one image: maps (1, C, h, w) are needed. Cut off its"
+            " pooling and classifier; a model of transformers goes in by its folder: deepemd.pretrained"
+        )
+    return OwnEncoder(module, maps.shape[1])
+
+
+def _probe(module: nn.Module, size: int) -> Any:
+    """What it returns for a black image; the mode of each of its parts is put back."""
+    like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), torch.empty(0))
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad():  # not inference mode: what a module keeps from this call must be fit for training
+            return module(torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device))
+    except Exception as error:  # another's code: it may raise anything
+        raise InputError(
+            f"backbone {type(module).__name__} cannot encode a (1, 3, {size}, {size}) image"
+            f" ({type(error).__name__}: {error}); is image_size right?"
+        ) from error
+    finally:
+        for part, training in modes:
+            part.training = training

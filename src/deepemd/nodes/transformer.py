@@ -1,0 +1,229 @@
+"""Encoders of the library `transformers`: DINOv2, DINOv3, ViT, ConvNeXt and ResNet as feature maps."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepemd.errors import InputError
+
+__all__ = ["FAMILIES", "Transformer", "transformer"]
+
+FAMILIES = (  # of transformers' model types, those that are tested
+    "convnext",
+    "convnextv2",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_convnext",
+    "dinov3_vit",
+    "resnet",
+    "vit",
+)
+_LEFT_OUT = ("architectures", "auto_map", "id2label", "label2id", "_name_or_path")  # of its config: of heads, or code
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+class Transformer(nn.Module):
+    """See :func:`transformer`; built from its configuration alone, the weights are as they are drawn.
+
+    Args:
+        model: what the model's own config.json holds, ``model_type`` among it.
+        side: maps of more than side x side cells are averaged to it; None leaves them as they are.
+        version: of `transformers` where the weights were saved, because it renames some now and then; for messages.
+        module: the model itself, where it is built already.
+
+    Raises:
+        InputError: a model type that is not among :data:`FAMILIES`, a setting out of range, or no `transformers`.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        side: int | None = None,
+        version: str | None = None,
+        *,
+        module: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if side is not None and side < 1:
+            raise InputError(f"side is {side}: tokens are averaged to side x side, at least 1; None leaves them")
+        settings = _settings(model)
+        self.model: Any = _build(settings, model) if module is None else module
+        self.channels = int(settings.hidden_sizes[-1] if hasattr(settings, "hidden_sizes") else settings.hidden_size)
+        kept = {key: value for key, value in model.items() if key not in _LEFT_OUT}
+        version = version or str(_library().__version__)
+        self.config: dict[str, Any] = {"name": "transformers", "model": kept, "side": side, "version": version}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, C, h, w) maps, h and w at most `side`."""
+        settings, (height, width) = self.model.config, images.shape[-2:]
+        stride = _stride(settings)
+        h, w = height // stride, width // stride
+        if min(h, w) < 1:
+            raise InputError(
+                f"images of {height} x {width} are too small for {settings.model_type}, which makes one token of"
+                f" {stride} x {stride} pixels: enlarge image_size"
+            )
+        positions = {"interpolate_pos_encoding": True} if settings.model_type == "vit" else {}
+        maps: Tensor = self.model(images, **positions).last_hidden_state  # (B, C, h, w), or tokens (B, N, C)
+        if maps.ndim == 3:
+            maps = _as_map(maps, h, w, 1 + getattr(settings, "num_register_tokens", 0))  # -> (B, C, h, w)
+        side = self.config["side"] or max(maps.shape[-2:])
+        if max(maps.shape[-2:]) > side:
+            maps = F.adaptive_avg_pool2d(maps, (min(maps.shape[-2], side), min(maps.shape[-1], side)))
+        return maps
+
+
+def transformer(folder: str | Path, side: int | None = 7) -> Transformer:
+    """An encoder that `transformers` saved: config.json and its weights as safetensors, in one folder.
+
+    Patch tokens are the cells of the map, row by row; the class token and the registers are dropped. The maps are the
+    model's last hidden state: after the last layer norm for DINOv2, DINOv3 and ViT, before it for ConvNeXt.
+
+    Args:
+        folder: what ``save_pretrained`` wrote or ``hf download`` fetched. Its model type must be among
+            :data:`FAMILIES`. A pickle (pytorch_model.bin) is never read, nor is code from the folder.
+        side: maps of more than side x side cells are averaged to it (adaptive average), because exact transport
+            grows faster than the square of the number of nodes. Where `side` does not divide the map, neighbouring
+            cells share a row of tokens: 16 to 7. None leaves all tokens.
+
+    Returns:
+        The encoder in evaluation mode, float32.
+
+    Raises:
+        InputError: no `transformers`, a model type that is not among :data:`FAMILIES`, weights that are missing,
+            damaged or of another architecture.
+
+    Source: Oquab et al., DINOv2 (TMLR 2024); Siméoni et al., DINOv3 (2025); Liu et al., A ConvNet for the 2020s
+    (CVPR 2022); Dosovitskiy et al., An Image is Worth 16x16 Words (ICLR 2021).
+    """
+    folder = Path(folder)
+    try:
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'}: cannot be read ({error}); fetch the model again") from error
+    settings = _settings(model)
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        found = f"only {', '.join(pickles)}, a pickle, which could run code and is not read" if pickles else "nothing"
+        raise InputError(f"{folder}: no weights, {_WEIGHTS[0]} is expected and {found} is there; convert or fetch them")
+    return Transformer(model, side, module=_weighted(folder, settings)).eval()
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise InputError(
+            f"this encoder needs the library transformers ({error}): pip install 'deepemd[transformers]'"
+        ) from error
+    return transformers
+
+
+def _settings(model: Any) -> Any:
+    """The library's own object for a config.json; no code of the folder is asked."""
+    kind = model.get("model_type") if isinstance(model, dict) else None
+    if kind not in FAMILIES:
+        raise InputError(
+            f"model_type is {kind!r}: choose one of {', '.join(FAMILIES)}; of another model pass a module that returns"
+            " (B, C, h, w) maps instead of its name"
+        )
+    library = _library()
+    try:
+        settings = library.AutoConfig.for_model(
+            kind, **{key: value for key, value in model.items() if key not in (*_LEFT_OUT, "model_type")}
+        )
+        stride = _stride(settings)
+    except Exception as error:  # whichever the library's checks raise: some of its errors share no base
+        raise InputError(
+            f"config.json of {kind} is not understood by transformers {library.__version__} ({_first_line(error)});"
+            " fetch it again, or update transformers"
+        ) from error
+    if getattr(settings, "num_channels", 3) != 3 or stride < 1:
+        raise InputError(f"config.json of {kind}: {settings.num_channels} channels, stride {stride}: RGB is needed")
+    return settings
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """The pooled vector is of no use here, and many checkpoints have no weights for it."""
+    return {"add_pooling_layer": False} if kind == "vit" else {}
+
+
+def _build(settings: Any, model: dict[str, Any]) -> nn.Module:
+    try:
+        built: nn.Module = _library().AutoModel.from_config(
+            settings, trust_remote_code=False, dtype=torch.float32, **_options(settings.model_type)
+        )
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"config.json describes no model that can be built ({error}): {model}") from error
+    return built
+
+
+def _weighted(folder: Path, settings: Any) -> nn.Module:
+    """The model with the folder's weights, all of which must be there."""
+    from safetensors import SafetensorError
+
+    with _quiet():
+        try:
+            module, report = _library().AutoModel.from_pretrained(
+                folder,
+                config=settings,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **_options(settings.model_type),
+            )
+        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}: the weights are damaged, truncated or of another architecture than config.json says"
+                f" ({_first_line(error)}); fetch the model again"
+            ) from error
+    missing = sorted(name for name in report["missing_keys"] if "mask_token" not in name)  # for pretraining only
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} weights are not in the file, {missing[0]} the first: it is of another"
+            f" architecture than {settings.model_type}; fetch the model again"
+        )
+    encoder: nn.Module = module
+    return encoder
+
+
+def _stride(settings: Any) -> int:
+    """Side of the square of pixels that becomes one token."""
+    patch = getattr(settings, "patch_size", 4)
+    patch = patch if isinstance(patch, int) else max(patch)
+    return patch * 2 ** (len(settings.depths) - 1) if hasattr(settings, "depths") else patch
+
+
+def _as_map(tokens: Tensor, h: int, w: int, special: int) -> Tensor:
+    """Tokens (B, special + h * w, C) -> (B, C, h, w): the class token and the registers come first."""
+    if tokens.shape[1] != special + h * w:
+        raise InputError(f"the encoder gave {tokens.shape[1]} tokens, {special} + {h} x {w} were expected")
+    maps: Tensor = tokens[:, special:].transpose(1, 2).unflatten(2, (h, w))
+    return maps.contiguous()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither a progress bar nor the table of the heads that are not used: what matters is raised."""
+    log = _library().utils.logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
