@@ -92,7 +92,7 @@ def test_public_names():
     assert sorted(deepemd.__all__) == sorted(
         [
             *("DeepEMD", "FCN", "FewShotClassifier", "Grid", "InputError", "Sampling", "Transport"),
-            *("conv4", "emd", "emd_logits", "fit_prototypes", "resnet12"),
+            *("conv4", "emd", "emd_logits", "fit_prototypes", "plot_matching", "resnet12"),
         ]
     )
     assert all(getattr(deepemd, name).__doc__ for name in deepemd.__all__)

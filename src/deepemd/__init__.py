@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepemd.apps.classifier import FewShotClassifier
+    from deepemd.apps.plots import plot_matching
     from deepemd.emd import Transport, emd
     from deepemd.errors import InputError
     from deepemd.matching import emd_logits, fit_prototypes
@@ -29,6 +30,7 @@ __all__ = [
     "emd",
     "emd_logits",
     "fit_prototypes",
+    "plot_matching",
     "resnet12",
 ]
 __version__ = "0.1.0"
@@ -45,6 +47,7 @@ _HOMES = {
     "emd": "deepemd.emd",
     "emd_logits": "deepemd.matching",
     "fit_prototypes": "deepemd.matching",
+    "plot_matching": "deepemd.apps.plots",
     "resnet12": "deepemd.nodes",
 }
 

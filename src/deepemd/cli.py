@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
 from itertools import pairwise
 from typing import NamedTuple, get_args, get_origin
 
@@ -19,6 +19,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("deepemd.commands.train:demo", "train, evaluate and explain on the built-in letters, in minutes"),
+    "predict": Command("deepemd.commands.photos:predict", "label your photos by a few examples of each class"),
+    "check": Command("deepemd.commands.photos:check", "how far your labelled photos can be trusted"),
     "data list": Command("deepemd.commands.data:data_list", "the data sets there are, and which are prepared"),
     "data prepare": Command("deepemd.commands.data:data_prepare", "check a data set's images and keep them in a store"),
     "data verify": Command("deepemd.commands.data:data_verify", "check that a prepared store is whole and unchanged"),
@@ -103,7 +105,10 @@ def _unknown(name: str) -> tuple[str, str]:
 
 
 def _fail(message: str, more: str = "") -> int:
-    print(f"deepemd: error: {message}" + (f"\n{more}" if more else ""), file=sys.stderr)
+    from deepemd.errors import printable
+
+    text = f"deepemd: error: {message}" + (f"\n{more}" if more else "")
+    print(printable(text, keep="\n\t"), file=sys.stderr)  # it may quote a name that would act on the terminal
     return 2
 
 
@@ -125,17 +130,25 @@ def _run(name: str, words: list[str]) -> int:
 
 def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[str, object]:
     """Options from a function's signature and docstring, from YAML files (--config) and from the command line."""
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
     from deepemd.errors import InputError
 
+    class Help(DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            """Wrap each paragraph of a docstring on its own."""
+            return "\n\n".join(super(Help, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+
     text = (function.__doc__ or "").split("\n\n    Args:")[0]
-    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False)
+    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     lists = _lists(function)
     parser.add_function_arguments(function, as_positional=True, sub_configs=True, skip=set(lists))
     for argument, (kind, told) in lists.items():
-        parser.add_argument(argument, nargs="+", type=kind, help=told)
+        if signature(function).parameters[argument].kind is Parameter.KEYWORD_ONLY:
+            parser.add_argument(f"--{argument}", nargs="+", type=kind, help=told, required=True)
+        else:
+            parser.add_argument(argument, nargs="+", type=kind, help=told)
     try:
         options = parser.instantiate(parser.parse_args(_switches(function, words)))
     except (ArgumentError, UnicodeDecodeError) as error:
@@ -147,7 +160,10 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
 
 
 def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
-    """Required lists, which take all words that are left: the type of an item, and the docstring's text."""
+    """Required lists, which take many words: the type of an item, and the docstring's text.
+
+    They take all words that are left, or, where they are keyword-only, those behind their option.
+    """
     from docstring_parser import parse
 
     told = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}

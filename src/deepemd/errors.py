@@ -1,8 +1,12 @@
 """What a person at the keyboard, and not a programmer, should read."""
 
+import unicodedata
 from pathlib import Path
 
-__all__ = ["InputError", "Interrupted"]
+__all__ = ["InputError", "Interrupted", "printable"]
+
+# Right-to-left marks and overrides: with them a name can pretend to have another ending.
+_TURNS = {*map(chr, (0x061C, 0x200E, 0x200F)), *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 
 class InputError(ValueError):
@@ -33,3 +37,31 @@ class Interrupted(Exception):
         self.out = out
         self.step = step
         self.steps = steps
+
+
+def printable(text: object, *, keep: str = "") -> str:
+    r"""A name as it may be shown on a terminal, a page or a sheet: what would act there is written out as its code.
+
+    That is control characters (a file name may hold the codes that move a terminal's cursor), line breaks, marks that
+    turn the direction of writing, and bytes of a file name that are no text. All letters and signs of all languages
+    stay.
+
+    Args:
+        text: a name, or what has one, such as a path.
+        keep: characters to leave as they are, such as the line breaks of a message.
+
+    >>> printable("für\x1b[2J\u202egpj.exe")
+    'für\\x1b[2J\\u202egpj.exe'
+    """
+    return "".join(_code(c) if c not in keep and _acts(c) else c for c in str(text))
+
+
+def _acts(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is no text, as Python holds it
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"

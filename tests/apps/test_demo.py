@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, conv4
+from deepemd.apps.curves import learning_curve
 from deepemd.apps.demo import run_demo
-from deepemd.apps.plots import learning_curve, match, matches_picture
+from deepemd.apps.plots import match, matches_picture
 from deepemd.apps.report import Grid, Page, accuracy_grid, write_json, write_page
 from deepemd.data import load
 from deepemd.errors import InputError

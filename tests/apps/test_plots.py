@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, conv4
-from deepemd.apps.plots import _curves, _matches, accuracy_curves, match, matches_picture
+from deepemd.apps.curves import _curves, accuracy_curves
+from deepemd.apps.plots import _matches, match, matches_picture
 from deepemd.training.evaluate import Episodes, Evaluation
 
 

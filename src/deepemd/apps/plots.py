@@ -1,144 +1,45 @@
-"""Pictures: which part of one image was matched with which part of another, and how training went."""
+"""Pictures: which part of one image was matched with which part of another."""
 
-import csv
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from deepemd.data import EpisodeSampler, Images
-from deepemd.emd import emd
-from deepemd.errors import InputError
-from deepemd.matching import transport_problem
-from deepemd.model import DeepEMD
-from deepemd.training.views import look
+from deepemd.apps.matches import Match, Side, example_matches, heat, match, match_nodes
+from deepemd.errors import InputError, printable
+from deepemd.pretrained import DEFAULT, pretrained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-    from deepemd.training.evaluate import Evaluation
+    from deepemd.apps.classifier import Explanation
+    from deepemd.apps.embeddings import Picture
+    from deepemd.model import DeepEMD
 
 __all__ = [
+    "COLOURS",
     "Match",
     "Side",
-    "accuracy_curves",
     "example_matches",
-    "learning_curve",
     "match",
     "match_nodes",
     "matches_picture",
+    "new_figure",
+    "plot_matching",
+    "save_figure",
 ]
+
+# Okabe and Ito's colours, which all kinds of eyes tell apart, without the two that are dark on a dark picture
+COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")
 
 _QUERY, _SUPPORT = "#d1495b", "#00798c"
 _PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
 _SHADE = (0.05, 0.07, 0.2)
-
-
-class Side(NamedTuple):
-    """An image that is to be matched."""
-
-    picture: "Image"  # in its own size, or smaller
-    size: tuple[int, int]  # its own height and width, in pixels
-    nodes: Tensor  # (N, C)
-    key: int = 0  # tells which patches Sampling drew
-
-
-@dataclass(frozen=True)
-class Match:
-    """How the parts of a query image were matched with those of a support image.
-
-    Attributes:
-        query, support: the images, in their own size or smaller.
-        query_size, support_size: (height, width) of the images themselves, in pixels.
-        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in those pixels.
-        a, b: (N,) weights of the nodes, of sum 1.
-        plan: (N, N) the optimal transport plan, of sum 1.
-        cost: (N, N) 1 - cosine of every two nodes.
-        similarity: 1 - EMD, at most 1: the sum of plan * (1 - cost).
-        title: what to write above.
-    """
-
-    query: "Image"
-    support: "Image"
-    query_size: tuple[int, int]
-    support_size: tuple[int, int]
-    query_boxes: NDArray[np.float64]
-    support_boxes: NDArray[np.float64]
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    plan: NDArray[np.float64]
-    cost: NDArray[np.float64]
-    similarity: float
-    title: str = ""
-
-    @property
-    def overlapping(self) -> bool:
-        """Whether the boxes of the nodes lie over each other, as patches and the levels of a pyramid do."""
-        sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
-        return float(sides.prod(1).sum()) > 1.2 * self.query_size[0] * self.query_size[1]
-
-    def flows(self, count: int | None = None) -> list[tuple[int, int, float]]:
-        """The flows of the plan, the strongest first: query node, support node, and the share of the mass that moves.
-
-        Args:
-            count: how many; by default all, at most 2 N - 1.
-        """
-        order = np.argsort(self.plan, axis=None, kind="stable")[::-1][:count]
-        places = (np.unravel_index(k, self.plan.shape) for k in order)
-        return [(int(i), int(j), float(self.plan[i, j])) for i, j in places if self.plan[i, j] > 0]
-
-
-def match(
-    model: DeepEMD,
-    query: "Image",
-    support: "Image",
-    *,
-    title: str = "",
-    seed: int = 0,
-    indices: NDArray[np.int64] | None = None,
-) -> Match:
-    """Match two images, and say where their nodes lie; seed and indices (2,) are those of Sampling's patches."""
-    pictures = [query, support]
-    images, boxes = look(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
-    with torch.inference_mode():
-        nodes = model.embed(images, boxes)  # (2, N, C)
-    keys = [0, 1] if indices is None else indices.tolist()
-    sides = [Side(p, (p.height, p.width), n, k) for p, n, k in zip(pictures, nodes, keys, strict=True)]
-    return match_nodes(model, *sides, title=title, seed=seed)
-
-
-def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", seed: int = 0) -> Match:
-    """As `match`, of images whose nodes are known already."""
-    with torch.inference_mode():
-        one, other = (side.nodes[None].float() for side in (query, support))  # (1, N, C)
-        problem = transport_problem(one, other, weights=model.weights, floor=model.floor)
-        solution = emd(*problem)
-    sizes, keys = [query.size, support.size], np.array([query.key, support.key])
-    boxes = model.boxes(sizes, seed=seed, indices=keys)
-    a, b, plan, cost = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan, problem.cost))
-    similarity = 1 - float(solution.value)
-    pictures = query.picture, support.picture
-    return Match(*pictures, query.size, support.size, boxes[0], boxes[1], a, b, plan, cost, similarity, title)
-
-
-def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
-    """Of the first `count` episodes, one query matched with the support of its own class and with that of another."""
-    found = []
-    for e in range(min(count, len(episodes))):
-        query, support = episodes[e].query, episodes[e].support
-        for k, label in ((0, "same class"), (1, "another class")):
-            pair = np.array([query[0], support[k]])
-            one = match(model, *map(images.image, pair.tolist()), seed=episodes.seed, indices=pair)
-            found.append(replace(one, title=f"{label}: similarity {one.similarity:.2f}"))
-    return found
 
 
 def matches_picture(
@@ -158,12 +59,12 @@ def matches_picture(
     """
     if not matches:
         raise InputError("matches: at least one match is needed to draw a picture")
-    return _save(_matches(matches, flows, min(columns, len(matches)), found), path)
+    return save_figure(_matches(matches, flows, min(columns, len(matches)), found), path)
 
 
 def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> "Figure":
     rows = -(-len(matches) // columns)
-    figure = _figure(4.9 * columns, 2.75 * rows)
+    figure = new_figure(4.9 * columns, 2.75 * rows)
     grid = figure.subplots(rows, 2 * columns, squeeze=False, gridspec_kw={"hspace": 0.3})
     for axes in grid.flat:
         axes.axis("off")
@@ -180,20 +81,159 @@ def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> 
     return figure
 
 
+def plot_matching(
+    query: "Match | Explanation | Picture",
+    support: "Picture | None" = None,
+    path: "str | os.PathLike[str] | None" = None,
+    *,
+    model: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
+    flows: int = 12,
+    parts: int = 6,
+    title: str = "",
+) -> "Figure":
+    """Draw how the parts of one image were matched with those of another, as the paper's figures do.
+
+    Both images stand side by side under the heat of their nodes' weights: the brighter, the heavier. The parts of the
+    query from which most flows are framed, numbered, and joined by a line with the part of the support to which most
+    of each flows; thin lines are the other strong flows. Below, the same pairs are cut out, with the share of the mass
+    that moves and the cosine of the two. Colours are told apart by all kinds of eyes, and every pair has its number.
+
+    Args:
+        query: an image (path, PIL image or array); or what :meth:`deepemd.FewShotClassifier.explain` or
+            :func:`deepemd.apps.matches.match` returned.
+        support: the other image, where `query` is an image.
+        path: file to write, of the format that its suffix says: .pdf, .svg, .png.
+        model: where `query` is an image, what encodes both: as for :class:`deepemd.FewShotClassifier`.
+        flows: the most lines; parts: how many pairs are framed and cut out, at most 7.
+        title: what to write above.
+
+    Returns:
+        The figure, of matplotlib, to go on with. Its axes are in pixels of the original images.
+
+    Raises:
+        InputError: an image that cannot be read, no second image, or a suffix of no known format.
+
+    >>> from PIL import Image
+    >>> figure = plot_matching(Image.new("RGB", (320, 200), "red"), Image.new("RGB", (200, 320), "orange"))
+    >>> [float(end) for end in (*figure.axes[0].get_xlim(), *figure.axes[1].get_ylim())]
+    [0.0, 320.0, 320.0, 0.0]
+
+    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777), the figures of matching flows.
+    """
+    one = _as_match(query, support, model)
+    pairs = one.pairs(min(parts, len(COLOURS), 4 if one.overlapping else parts))
+    aspects = [size[1] / size[0] for size in (one.query_size, one.support_size)]
+    wide = 3.1 * sum(aspects) + 0.4  # images of one height, in inches
+    scale = min(1.0, 8.5 / wide)
+    strip = 1.1 if pairs else 0.0
+    total = 3.1 * scale + strip + 0.55
+    figure = new_figure(wide * scale, total)
+    upper = figure.add_gridspec(1, 2, top=1 - 0.5 / total, bottom=(strip + 0.05) / total, left=0, right=1,
+                                width_ratios=aspects, wspace=0.1)  # fmt: skip
+    left, right = figure.add_subplot(upper[0]), figure.add_subplot(upper[1])
+    _image(left, one.query, one.query_size, one.query_boxes, one.a)
+    _image(right, one.support, one.support_size, one.support_boxes, one.b)
+    left.set_title("query", fontsize=9, pad=4)
+    right.set_title("support", fontsize=9, pad=4)
+    framed = {(i, j) for i, j, _ in pairs}
+    for i, j, share in reversed(one.flows(flows)):
+        if (i, j) not in framed:
+            _line(left, right, one, (i, j, share), "#c8c8c8", 0.5)
+    for number, (pair, colour) in reversed(list(enumerate(zip(pairs, COLOURS, strict=False), 1))):
+        _framed(left, right, one, pair, colour, number)
+    if pairs:
+        lower = figure.add_gridspec(1, len(pairs), top=(strip - 0.3) / total, bottom=0, left=0, right=1, wspace=0.14)
+        for k, pair in enumerate(pairs):
+            _pair(figure, lower[k], one, pair, COLOURS[k], k + 1)
+    told = title or one.title or f"similarity {one.similarity:.2f}, all parts together"
+    figure.suptitle(printable(told), fontsize=10, y=1 - 0.05 / total, va="top", parse_math=False)
+    if path is not None:
+        save_figure(figure, Path(path))
+    return figure
+
+
+def _as_match(query: Any, support: Any, model: Any) -> Match:
+    from deepemd.apps.classifier import Explanation  # which draws with this module
+    from deepemd.apps.embeddings import as_picture
+
+    if isinstance(query, Match | Explanation):
+        return query if isinstance(query, Match) else query.match
+    if support is None:
+        raise InputError("support: pass the second image, or an explanation or a match alone")
+    return match(pretrained(model), as_picture(query, "query"), as_picture(support, "support"))
+
+
+def _line(left: "Axes", right: "Axes", one: Match, flow: tuple[int, int, float], colour: str, thin: float) -> None:
+    """A flow, from the middle of its part of the query to that of the support; its width is its share."""
+    from matplotlib.patches import ConnectionPatch
+
+    i, j, share = flow
+    start, end = (box.reshape(2, 2).mean(0) for box in (one.query_boxes[i], one.support_boxes[j]))
+    width = thin * (0.8 + 2.2 * share / one.plan.max())
+    bend = 0.06 + 0.02 * ((i + j) % 4)  # lines between parts of the same height do not cover each other
+    line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "capstyle": "round"}
+    line |= {"connectionstyle": f"arc3,rad={bend if (i + j) % 2 else -bend}"}
+    left.figure.add_artist(ConnectionPatch(start, end, linewidth=width + 1.2, color="black", alpha=0.6, **line))
+    left.figure.add_artist(ConnectionPatch(start, end, linewidth=width, color=colour, **line))
+    for axes, point in ((left, start), (right, end)):
+        axes.plot(*point, "o", color=colour, markeredgecolor="black", markeredgewidth=0.6, markersize=1.5 + 1.5 * width,
+                  zorder=5)  # fmt: skip
+
+
+def _framed(left: "Axes", right: "Axes", one: Match, pair: tuple[int, int, float], colour: str, number: int) -> None:
+    """The two parts of a pair as numbered frames, and the line between them."""
+    from matplotlib.patches import Rectangle
+
+    _line(left, right, one, pair, colour, 1.0)
+    for axes, (x0, y0, x1, y1) in ((left, one.query_boxes[pair[0]]), (right, one.support_boxes[pair[1]])):
+        for width, edge in ((3.2, "black"), (1.8, colour)):
+            axes.add_patch(
+                Rectangle((float(x0), float(y0)), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=width)
+            )
+        badge = {"boxstyle": "round,pad=0.18", "facecolor": colour, "edgecolor": "black", "linewidth": 0.6}
+        # numbers of pairs that share a part stand beside each other
+        across = x0 + (x1 - x0) * (0.14 + 0.24 * ((number - 1) % 3))
+        down = y0 + (y1 - y0) * (0.14 if number <= 3 else 0.4)
+        axes.text(
+            across, down, str(number), fontsize=6.5, ha="center", va="center", color="black", bbox=badge, zorder=6
+        )
+
+
+def _pair(figure: "Figure", place: Any, one: Match, pair: tuple[int, int, float], colour: str, number: int) -> None:
+    """The two parts of a pair, cut out and side by side."""
+    i, j, share = pair
+    cells = place.subgridspec(1, 2, wspace=0.04)
+    sides = ((one.query, one.query_size, one.query_boxes[i]), (one.support, one.support_size, one.support_boxes[j]))
+    for k, (image, (height, width), (x0, y0, x1, y1)) in enumerate(sides):
+        axes = figure.add_subplot(cells[k])
+        axes.imshow(np.asarray(image), extent=(0, width, height, 0))
+        axes.set(xlim=(x0, x1), ylim=(y1, y0), xticks=[], yticks=[])
+        axes.set_anchor("NE" if k == 0 else "NW")
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=2)
+        told = (f"{number}: {share:.0%}\nmoves", f"cosine\n{1 - one.cost[i, j]:.2f}")[k]
+        axes.set_title(told, fontsize=7, pad=3, linespacing=1.15)
+
+
 def _image(
     axes: "Axes", image: "Image", size: tuple[int, int], boxes: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> None:
     """An image under a heat map of its nodes' weights: the less a part weighs, the darker it is."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
     height, width = size
-    heat = np.zeros((height, width))
-    for (x0, y0, x1, y1), weight in zip(boxes.round().astype(int), weights, strict=True):
-        x0, x1, y0, y1 = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)
-        heat[y0:y1, x0:x1] += weight / max(1, (x1 - x0) * (y1 - y0))
-    shade = np.zeros((height, width, 4))
-    shade[..., :3] = _SHADE
-    shade[..., 3] = 0.8 * (1 - heat / heat.max())
-    for layer in (np.asarray(image), shade):
-        axes.imshow(layer, extent=(0, width, height, 0))
+    axes.imshow(np.asarray(image), extent=(0, width, height, 0))
+    cells = heat(boxes, weights, size)
+    shade = PatchCollection(
+        [Rectangle((cell.x0, cell.y0), cell.x1 - cell.x0, cell.y1 - cell.y0) for cell in cells],
+        facecolors=[(*_SHADE, 0.65 * (1 - cell.heat)) for cell in cells],
+        linewidths=0,
+        antialiased=False,
+    )
+    axes.add_collection(shade, autolim=False)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
 
 
 def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
@@ -233,92 +273,8 @@ def _pairs(left: "Axes", right: "Axes", one: Match, count: int) -> None:
         left.figure.add_artist(ConnectionPatch(*ends, linewidth=0.5 + 2 * one.plan[i, j] / one.plan.max(), **line))
 
 
-def learning_curve(runs: Sequence[tuple[str, Path]], path: Path) -> Path:
-    """Draw the validation accuracy, with its 95 % interval, and the training loss of runs, one after the other.
-
-    Args:
-        runs: (label, folder of the run); each folder holds the metrics.csv that training wrote.
-        path: PNG file to write.
-    """
-    figure = _figure(4.2 * len(runs), 3.2)
-    for axes, (label, folder) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
-        rows = _metrics(folder / "metrics.csv")
-        loss, accuracy, half_width = (_series(rows, name) for name in ("loss", "val_accuracy", "val_ci95"))
-        axes.set_title(label, fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.plot(*loss, "o-", color="0.6", markersize=3)
-        axes.set_ylabel("training loss", color="0.45")
-        axes.set_ylim(bottom=0)
-        right = axes.twinx()
-        percent, bars = ([100 * value for value in series[1]] for series in (accuracy, half_width))
-        right.errorbar(accuracy[0], percent, bars, fmt="o-", color=_SUPPORT, markersize=4, capsize=2, linewidth=1.2)
-        right.set_ylabel("validation accuracy, 5-way 1-shot (%)", color=_SUPPORT, fontsize=9)
-    figure.tight_layout()
-    return _save(figure, path)
-
-
-def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
-    """Draw the accuracy of every method, with its 95 % interval, against the number of shots.
-
-    Args:
-        evaluations: at least one; those of the same classes and ways share a panel; a column for each
-            data set, a row for each number of ways.
-        path: PNG file to write.
-    """
-    return _save(_curves(evaluations), path)
-
-
-def _curves(evaluations: "Sequence[Evaluation]") -> "Figure":
-    panels: dict[tuple[int, str], list[Evaluation]] = {}
-    for one in evaluations:
-        panels.setdefault((one.episodes.n_way, one.fingerprint["name"]), []).append(one)
-    ways, names = (list(dict.fromkeys(keys)) for keys in zip(*panels, strict=True))
-    methods = list(dict.fromkeys(method for one in evaluations for method in one.accuracies))
-    wide = max(4.2, 3.4 * len(names))
-    across = min(max(1, int(wide / 2.1)), len(methods))  # as many names as fit side by side
-    legend = 0.2 + 0.17 * -(-len(methods) // across)  # inches
-    figure = _figure(wide, 2.8 * len(ways) + legend)
-    grid = figure.subplots(len(ways), len(names), squeeze=False)
-    drawn: dict[str, Any] = {}  # method -> its line, for one legend
-    for (row, n_way), (column, name) in product(enumerate(ways), enumerate(names)):
-        axes, some = grid[row][column], panels.get((n_way, name))
-        if some is None:  # too few classes for so many ways
-            axes.set_visible(False)
-            continue
-        for method in dict.fromkeys(m for one in some for m in one.accuracies):
-            points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
-            shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-            k = methods.index(method)
-            beside = 0.3 * (k / max(1, len(methods) - 1) - 0.5)  # bars side by side, not one over the other
-            drawn[method] = axes.errorbar(
-                [shot + beside for shot in shots], [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
-                color=f"C{k % 10}", fmt=("o-", "s--")[k // 10 % 2], markersize=3, capsize=2, linewidth=1.1,
-            )  # fmt: skip
-        axes.set_title(f"{name}, {n_way}-way", fontsize=10)
-        axes.set_xticks(sorted({one.episodes.n_shot for one in some}))
-        axes.set_xlabel("shots")
-        if column == 0:
-            axes.set_ylabel("accuracy (%)")
-    figure.legend(drawn.values(), drawn.keys(), loc="lower center", ncols=across, fontsize=8)
-    figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
-    return figure
-
-
-def _metrics(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pass the folder of a training run") from error
-
-
-def _series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
-    """One column against the epoch, without the rows that have no number there."""
-    kept = [(float(row["epoch"]), float(row[name])) for row in rows if row[name] not in ("", "nan")]
-    return [epoch for epoch, _ in kept], [value for _, value in kept]
-
-
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure that needs no window, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -327,10 +283,13 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure in the format that its suffix says; the folder is made if need be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+    except ValueError as error:  # matplotlib names the formats it knows
+        raise InputError(f"{path}: {error}; choose one of them by the file's suffix") from error
     except OSError as error:
         raise InputError(f"{path}: cannot write the picture ({error.strerror}); choose another folder") from error
     return path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepemd.errors import printable
 from deepemd.files import write
 from deepemd.training.evaluate import Evaluation, Figure
 
@@ -30,11 +31,11 @@ class Grid:
         from rich.text import Text
 
         # Text, because names of files and classes may hold what a string would take for markup.
-        table = Table(title=Text(self.title, "bold"), title_justify="left")
+        table = Table(title=Text(printable(self.title), "bold"), title_justify="left")
         for k, head in enumerate(self.heads):
-            table.add_column(head, justify="right" if k else "left")
+            table.add_column(Text(printable(head)), justify="right" if k else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         return table
 
     def html(self) -> str:

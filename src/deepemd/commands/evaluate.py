@@ -71,7 +71,9 @@ def evaluate(
         device: where to embed the images.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
-    from deepemd.apps.plots import accuracy_curves, example_matches, matches_picture
+    from deepemd.apps.curves import accuracy_curves
+    from deepemd.apps.matches import example_matches
+    from deepemd.apps.plots import matches_picture
     from deepemd.apps.report import accuracy_grid, settings_grid, write_json
     from deepemd.model import DeepEMD
     from deepemd.nodes import parse_regions
