@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_runs(path, tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    for variable in ("DEEPEMD_CACHE", "DEEPEMD_DATA", "TMPDIR", "IPYTHONDIR"):
+    for variable in ("DEEPEMD_CACHE", "DEEPEMD_DATA", "TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
     notebook = nbformat.read(path, as_version=4)
