@@ -208,6 +208,16 @@ def test_bad_photos_are_listed_and_the_rest_goes_on(run, support, queries, tmp_p
     assert any("huge.png" in text for text in _stands_alone_and_runs_nothing(out / "predictions.html").text)
 
 
+def test_a_photo_that_is_too_small_for_the_regions(run, support, tmp_path):
+    tiny = tmp_path / "tiny.png"
+    Image.new("RGB", (2, 2)).save(tiny)
+    words = ["--query", tiny, support / "dots" / "0.png", "--regions", "grid:3,2", "--out", tmp_path]
+    code, _, err = run("predict", "--support", support, *words)
+    assert code == 2
+    assert f"{tiny}: levels holds 3, but an image is only 2 pixels" in err
+    assert [row["label"] for row in _rows(tmp_path / "predictions.csv")] == ["dots"]
+
+
 def test_a_query_that_resembles_no_class(run, support, tmp_path):
     for kind in CLASSES:
         for seed in range(4, 8):

@@ -43,7 +43,7 @@ def _target(side: tuple[int, int]) -> Image.Image:
 # Query and support, neither of them square, both larger than the model's 160: where the patch is, x0, y0, x1, y1.
 QUERY, SUPPORT = (640, 400), (500, 900)
 PLANTED = {"fcn": ((256, 80, 512, 240), (100, 360, 300, 720)), "grid": ((256, 80, 512, 240), (100, 360, 300, 720))}
-REGIONS = {"fcn": FCN(), "grid": Grid((5, 3), 1.0)}
+REGIONS = {"fcn": FCN(), "grid": Grid((5,), 1.0)}
 
 
 def _planted(name: str) -> tuple[Image.Image, Image.Image]:
@@ -103,7 +103,8 @@ def test_pictures_of_every_kind(tmp_path):
     query, support = _planted("fcn")
     query.save(tmp_path / "query.png")
     for suffix, begins in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
-        deepemd.plot_matching(tmp_path / "query.png", np.asarray(support), tmp_path / "new" / f"match{suffix}")
+        path = tmp_path / "new" / f"match{suffix}"
+        deepemd.plot_matching(tmp_path / "query.png", np.asarray(support), path, model=pretrained(regions=FCN()))
         assert (tmp_path / "new" / f"match{suffix}").read_bytes().startswith(begins)
     drawn = (tmp_path / "new" / "match.svg").read_text()
     assert drawn.count("<path") > 50  # lines and frames stay vectors

@@ -218,3 +218,19 @@ def test_images_travel_to_another_process(images):
     copy = pickle.loads(pickle.dumps(images))
     assert copy.encoded(4) == images.encoded(4)
     assert copy.fingerprint == images.fingerprint
+
+
+def test_a_telephones_photo_is_read_upright(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30] = (250, 20, 20)
+    path = tmp_path / "IMG_0001.HEIC"
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(path, quality=-1)
+    found = np.asarray(decode(path, "IMG_0001.HEIC")).astype(int)
+    assert found.shape == (40, 60, 3)
+    assert abs(found - pixels).mean() < 6
+
+
+def test_heic_without_its_reader_says_what_to_install():
+    with pytest.raises(InputError, match=r"a\.HEIC: a HEIC photo, which needs pillow-heif"):
+        decode(b"\0\0\0\x18ftypXXXX", "a.HEIC")

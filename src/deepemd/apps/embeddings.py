@@ -21,6 +21,7 @@ from deepemd.data import decode
 from deepemd.data.images import WORKERS
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
+from deepemd.nodes import FCN
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.views import look
 
@@ -138,11 +139,22 @@ class Embedder:
                 content = _content(Path(image), name)
                 digest = hashlib.sha256(content).hexdigest()
                 nodes = self._kept(digest)
-                return _Read(digest, nodes, None if nodes is not None else decode(content, name), keep=True)
-            picture = as_picture(image, name)
+                if nodes is not None:
+                    return _Read(digest, nodes, None, keep=True)
+                return _Read(digest, None, self._fitting(decode(content, name), name), keep=True)
+            picture = self._fitting(as_picture(image, name), name)
             return _Read(hashlib.sha256(picture.tobytes()).hexdigest(), None, picture)
         except InputError as error:
             return _Read("", None, None, error=error)
+
+    def _fitting(self, picture: "Image", name: str) -> "Image":
+        """The picture, unless it is too small for the regions: the others of its batch must not fail with it."""
+        if not isinstance(self.model.regions, FCN):
+            try:
+                self.model.regions.boxes([(picture.height, picture.width)])
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
+        return picture
 
     def _encode(self, batch: "list[_Read]") -> Iterator[Embedded]:
         new = [one for one in batch if one.picture is not None]

@@ -73,7 +73,9 @@ class Predicted:
             rows.append([f"... {left_out:,} more ...", "", "", "", ""])
         rows += [_cells(found) for found in self._last]
         heads = [*COLUMNS, ""] if self.strange else list(COLUMNS)
-        return Grid(f"{self.photos:,} photos", heads, [row[: len(heads)] for row in rows])
+        return Grid(
+            "1 photo" if self.photos == 1 else f"{self.photos:,} photos", heads, [row[: len(heads)] for row in rows]
+        )
 
 
 def _cells(found: Found) -> list[str]:

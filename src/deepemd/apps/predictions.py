@@ -110,6 +110,11 @@ class PredictionFiles:
             self._details.write((b",\n    " if self.rows else b"\n    ") + json.dumps(detail).encode())
         self.rows += 1
 
+    def kept(self) -> int:
+        """How many rows the partial sheet holds, wherever the work was stopped; no name has a line break there."""
+        self._sheet.flush()
+        return self.partial.read_bytes().count(b"\n") - 1
+
     def finish(self, head: Mapping[str, Any]) -> tuple[Path, Path]:
         """Put both files in their places.
 

@@ -50,7 +50,7 @@ def evaluate(
     What a data set has too few classes or images for is left out of it.
 
     Args:
-        model: folder of a saved model.
+        model: folder of a saved model, or what `deepemd predict --backbone` takes, such as efficientnet-lite0.
         data: names of `deepemd data list`, or folders; NAME:SPLIT takes another split than `split`.
         split: which classes; a folder without splits has "all".
         n_way: classes of an episode; 5,10 for both.
@@ -75,8 +75,8 @@ def evaluate(
     from deepemd.apps.matches import example_matches
     from deepemd.apps.plots import matches_picture
     from deepemd.apps.report import accuracy_grid, settings_grid, write_json
-    from deepemd.model import DeepEMD
     from deepemd.nodes import parse_regions
+    from deepemd.pretrained import pretrained
     from deepemd.training.device import choose_device, choose_precision
     from deepemd.training.embed import embed
     from deepemd.training.evaluate import evaluate as run
@@ -96,7 +96,7 @@ def evaluate(
         Episodes(way, shot, n_query, n_episodes, seed)
         for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))
     ]
-    network = DeepEMD.load(model, device=choose_device(device))
+    network = pretrained(model).to(choose_device(device))
     if regions is not None:
         network.regions = parse_regions(regions)
     sets = _sets(data, split, root)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepemd.commands.console import console
 from deepemd.errors import InputError, printable
 from deepemd.files import writable
 from deepemd.pretrained import DEFAULT
@@ -62,8 +63,6 @@ def predict(
         cache: folder where what was computed of each photo is kept; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings
             unless given.
     """
-    from rich.console import Console
-
     from deepemd.apps.fitting import not_photos, unreadable
     from deepemd.apps.photos import query_photos
     from deepemd.apps.predict import predict_photos, settings
@@ -85,7 +84,7 @@ def predict(
             done = predict_photos(classifier, queries.files, files, keep=report_limit if page else 1)
         except KeyboardInterrupt:
             print(
-                f"\ndeepemd: {files.rows:,} of {len(queries.files):,} photos are in {printable(files.partial)}; run "
+                f"\ndeepemd: {files.kept():,} of {len(queries.files):,} photos are in {printable(files.partial)}; run "
                 "the same command again to go on: what was computed is kept",
                 file=sys.stderr,
             )
@@ -98,7 +97,7 @@ def predict(
             notes[-1].tell()
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *done.bad]]}
         written = files.finish(used)
-    Console().print(done.grid().rich())
+    console().print(done.grid().rich())
     for path in written:
         print(f"{path.suffix[1:]}: {printable(path)}")
     if page is not None:
@@ -138,8 +137,6 @@ def check(
         cache: folder where what was computed of each photo is kept; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings
             unless given.
     """
-    from rich.console import Console
-
     from deepemd.apps.check import SAYS, check_classifier
     from deepemd.apps.check_page import write_check_page
     from deepemd.apps.fitting import Note
@@ -151,13 +148,13 @@ def check(
     if out is not None:
         _free("out", out, force)
     fitted = _fit(support, backbone, regions, None, cache)
-    classifier, found, console = fitted.classifier, check_classifier(fitted.classifier), Console()
+    classifier, found, terminal = fitted.classifier, check_classifier(fitted.classifier), console()
     if found.capped:
         fitted.notes.append(Note("of classes with many photos, the first 100 of each were tested:", found.capped))
         fitted.notes[-1].tell()
-    console.print(found.recalls().rich())
+    terminal.print(found.recalls().rich())
     if found.doubts:
-        console.print(found.matrix().rich())
+        terminal.print(found.matrix().rich())
     suspects = [
         [one.name, one.label, f"{one.own:.2f}", str(one.other), f"{one.probability:.2f}"]
         for one in found.doubts
@@ -166,7 +163,7 @@ def check(
     if suspects:
         heads = ["image", "its folder", "probability", "looks like", "probability"]
         more = f" ({len(suspects)}, the first 20)" if len(suspects) > 20 else ""
-        console.print(Grid(f"Photos that look mislabelled{more}", heads, suspects[:20]).rich())
+        terminal.print(Grid(f"Photos that look mislabelled{more}", heads, suspects[:20]).rich())
     print(f"{found.sentence()}\n{SAYS}")
     used = settings(classifier)
     if out is not None:

@@ -7,7 +7,9 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
@@ -114,6 +116,7 @@ def _opened(source: bytes | Path, name: str) -> "Image":
     """The image with only its header read, after a look at its size and at what its pixels are."""
     from PIL import Image
 
+    _read_heif()
     # Pillow warns of images above Image.MAX_IMAGE_PIXELS and raises above twice that. Both are errors here; the
     # filters of warnings belong to the whole process, hence the lock.
     with _OPENING, warnings.catch_warnings():
@@ -127,6 +130,15 @@ def _opened(source: bytes | Path, name: str) -> "Image":
             "or JPEG, or remove it"
         )
     return image
+
+
+@cache
+def _read_heif() -> None:
+    """Let Pillow read telephones' HEIC photos too, where pillow-heif is installed."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
 
 
 def _rgb(image: "Image", deep: bool) -> "Image":
@@ -150,6 +162,10 @@ def _unreadable(error: Exception, name: str) -> InputError:
         return InputError(f"{name}: there is no such file: check the path")
     if isinstance(error, OSError) and error.strerror:  # the disk's, not Pillow's
         return InputError(f"{name}: cannot be read ({error.strerror}): check the file")
+    if isinstance(error, UnidentifiedImageError) and name.lower().endswith((".heic", ".heif")):
+        return InputError(
+            f"{name}: a HEIC photo, which needs pillow-heif: pip install 'deepemd[heif]', or save it as JPEG"
+        )
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
