@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepemd import FCN, DeepEMD
+from deepemd.apps.embeddings import Embedder
 from deepemd.data import EpisodeSampler, load
 from deepemd.matching import emd_logits, protonet_logits
 from deepemd.nodes import efficientnet_lite0
-from deepemd.training.embed import embed
 from deepemd.training.evaluate import Figure, versions
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,8 @@ def main() -> None:
     for layer in options.layers:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
         model = DeepEMD(efficientnet_lite0(layer), FCN(), image_size=224, resize=224, mean=mean, std=std)
-        nodes = embed(model, images, taken).half().float()  # (I, 49, C)
+        rows_of = Embedder(model.eval()).stream([images.image(int(i)) for i in taken])
+        nodes = torch.stack([one.nodes for one in rows_of if one.nodes is not None])  # (I, 49, C)
         for n_way, n_shot, count in SETTINGS:
             rows.append({"layer": layer, "n_way": n_way, "n_shot": n_shot, "episodes": count,
                          **compare(nodes, images.labels[taken], n_way, n_shot, count)})  # fmt: skip
