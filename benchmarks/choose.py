@@ -76,7 +76,8 @@ def compare(nodes: Tensor, labels: np.ndarray, n_way: int, n_shot: int, count: i
 def pooled(nodes: Tensor, cells: tuple[int, ...]) -> Tensor:
     """Nodes (..., 49, C) of a 7 x 7 map averaged to coarser ones: (..., sum of the squares, C)."""
     maps = nodes.transpose(1, 2).unflatten(2, (7, 7))
-    return torch.cat([F.adaptive_avg_pool2d(maps, side).flatten(2) for side in cells], dim=2).transpose(1, 2)
+    levels = torch.cat([F.adaptive_avg_pool2d(maps, side).flatten(2) for side in cells], dim=2)
+    return levels.transpose(1, 2).contiguous()
 
 
 if __name__ == "__main__":
