@@ -142,7 +142,7 @@ def match(
 def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", seed: int = 0) -> Match:
     """As `match`, of images whose nodes are known already."""
     with torch.inference_mode():
-        one, other = (side.nodes[None].float() for side in (query, support))  # (1, N, C)
+        one, other = (side.nodes[None].double() for side in (query, support))  # (1, N, C)
         problem = transport_problem(one, other, weights=model.weights, floor=model.floor)
         solution = emd(*problem)
     sizes, keys = [query.size, support.size], np.array([query.key, support.key])
