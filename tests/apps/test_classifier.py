@@ -326,6 +326,17 @@ def test_a_photo_that_cannot_be_read_leaves_the_classifier_as_it_was(folder, mod
     assert classifier.classes_.tolist() == list(KINDS)
 
 
+def test_a_single_class_that_is_left_tells_nothing(model):
+    images, labels = photos(2)
+    alone = FewShotClassifier(model, cache=False).partial_fit(images[:2], labels[:2])
+    for ask in (alone.predict, alone.predict_proba):
+        with pytest.raises(InputError, match="the only class is 'dots': at least two are needed"):
+            ask(images)
+    with pytest.raises(InputError, match="the only class is 'dots'"):
+        alone.explain(images[0])
+    assert set(alone.partial_fit(images[2:], labels[2:]).predict(images)) <= set(KINDS)
+
+
 def test_one_photo_a_class_is_enough(model):
     images, labels = photos(1)
     classifier = FewShotClassifier(model, cache=False).fit(images, labels)

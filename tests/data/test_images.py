@@ -3,6 +3,7 @@
 import io
 import pickle
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from deepemd.data import Images, decode, load
-from deepemd.data.images import measure
+from deepemd.data.images import _read_heif, measure
 from deepemd.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -231,6 +232,14 @@ def test_a_telephones_photo_is_read_upright(tmp_path):
     assert abs(found - pixels).mean() < 6
 
 
-def test_heic_without_its_reader_says_what_to_install():
+def test_heic_without_its_reader_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
+    monkeypatch.setattr("deepemd.data.images._read_heif", _read_heif.__wrapped__)
     with pytest.raises(InputError, match=r"a\.HEIC: a HEIC photo, which needs pillow-heif"):
+        decode(b"\0\0\0\x18ftypXXXX", "a.HEIC")
+
+
+def test_a_damaged_heic_is_told_as_one():
+    pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+    with pytest.raises(InputError, match=r"a\.HEIC: not an image that Pillow can read"):
         decode(b"\0\0\0\x18ftypXXXX", "a.HEIC")

@@ -234,7 +234,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Yields:
             A prediction for each image, in order. One that cannot be read has an ``error``, and the rest goes on.
         """
-        check_is_fitted(self, "support_")
+        self._refuse_one_class()
         rows = self._embedder().stream(images)
         waiting: list[Embedded] = []
         for row in track(rows, progress, len(images)) if progress else rows:
@@ -254,7 +254,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: an image that cannot be read, or a label that is no class.
         """
-        check_is_fitted(self, "support_")
+        self._refuse_one_class()
         (one,) = self._embedder().stream([image])
         if one.error is not None or one.nodes is None:
             raise one.error or InputError("image: cannot be read")
@@ -398,6 +398,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         own = similarity.gather(1, labels[:, None])[:, 0]
         self.threshold_ = unknown_threshold(own, _SHARE if self.unknown is None else self.unknown)
 
+    def _refuse_one_class(self) -> None:
+        """`partial_fit` and `forget` may leave a single class, from which nothing can be told."""
+        check_is_fitted(self, "support_")
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"the only class is {self.classes_.tolist()[0]!r}: at least two are needed to tell one from the other;"
+                " add one by partial_fit"
+            )
+
     def _embedder(self) -> Embedder:
         cache = default_cache() if self.cache is True else Path(os.fspath(self.cache)) if self.cache else None
         return Embedder(self.model_, cache, self.batch_size)
@@ -411,8 +420,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _judge(self, rows: Sequence[Embedded]) -> Iterator[Prediction]:
         """Match what could be encoded with the classes."""
         good = [row.nodes for row in rows if row.nodes is not None]
-        similarity = self.support_.similarities(self.model_, torch.stack(good)).double() if good else torch.zeros(0)
-        found = iter(similarity)
+        found = iter(self.support_.similarities(self.model_, torch.stack(good)) if good else ())
         for row in rows:
             if row.error is not None:
                 yield Prediction(None, 0.0, None, np.zeros(len(self.classes_)), 0.0, False, row.error)

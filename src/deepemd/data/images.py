@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -133,12 +132,14 @@ def _opened(source: bytes | Path, name: str) -> "Image":
 
 
 @cache
-def _read_heif() -> None:
-    """Let Pillow read telephones' HEIC photos too, where pillow-heif is installed."""
-    with suppress(ImportError):
+def _read_heif() -> bool:
+    """Let Pillow read telephones' HEIC photos too, where pillow-heif is installed; whether it is."""
+    try:
         from pillow_heif import register_heif_opener
-
-        register_heif_opener()
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _rgb(image: "Image", deep: bool) -> "Image":
@@ -162,7 +163,7 @@ def _unreadable(error: Exception, name: str) -> InputError:
         return InputError(f"{name}: there is no such file: check the path")
     if isinstance(error, OSError) and error.strerror:  # the disk's, not Pillow's
         return InputError(f"{name}: cannot be read ({error.strerror}): check the file")
-    if isinstance(error, UnidentifiedImageError) and name.lower().endswith((".heic", ".heif")):
+    if isinstance(error, UnidentifiedImageError) and name.lower().endswith((".heic", ".heif")) and not _read_heif():
         return InputError(
             f"{name}: a HEIC photo, which needs pillow-heif: pip install 'deepemd[heif]', or save it as JPEG"
         )
