@@ -11,7 +11,8 @@ from PIL import Image
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.curves import learning_curve
 from deepemd.apps.demo import run_demo
-from deepemd.apps.plots import match, matches_picture
+from deepemd.apps.matches import match
+from deepemd.apps.plots import matches_picture
 from deepemd.apps.report import Grid, Page, accuracy_grid, write_json, write_page
 from deepemd.data import load
 from deepemd.errors import InputError

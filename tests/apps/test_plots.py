@@ -8,7 +8,8 @@ from PIL import Image
 
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.curves import _curves, accuracy_curves
-from deepemd.apps.plots import _matches, match, matches_picture
+from deepemd.apps.matches import match
+from deepemd.apps.plots import _matches, matches_picture
 from deepemd.training.evaluate import Episodes, Evaluation
 
 

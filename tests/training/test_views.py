@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, Grid, Sampling, conv4
-from deepemd.apps.plots import match, matches_picture
+from deepemd.apps.matches import match
+from deepemd.apps.plots import matches_picture
 from deepemd.data import Images, load
 from deepemd.errors import InputError
 from deepemd.training.embed import embed

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from deepemd.apps.calibration import fit_temperature, unknown_threshold
 from deepemd.apps.embeddings import Embedded, Embedder, as_picture, default_cache
+from deepemd.apps.matches import Match, Side, match_nodes
 from deepemd.apps.photos import class_photos
-from deepemd.apps.plots import Match, Side, match_nodes, matches_picture
+from deepemd.apps.plots import matches_picture
 from deepemd.apps.support import KEPT, Example, Support
 from deepemd.data.images import track
 from deepemd.errors import InputError

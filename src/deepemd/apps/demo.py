@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deepemd.apps.curves import learning_curve
-from deepemd.apps.plots import example_matches, matches_picture
+from deepemd.apps.matches import example_matches
+from deepemd.apps.plots import matches_picture
 from deepemd.apps.report import Grid, Page, accuracy_grid, signed, write_json, write_page
 from deepemd.data import Store, load
 from deepemd.errors import InputError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deepemd.apps.plots import matches_picture
 
 if TYPE_CHECKING:
-    from deepemd.apps.plots import Match
+    from deepemd.apps.matches import Match
     from deepemd.apps.visitor import Answer, KnownClass
 
 __all__ = ["answer", "known_class", "told", "too_large"]

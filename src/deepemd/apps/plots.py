@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepemd.apps.matches import Match, Side, example_matches, heat, match, match_nodes
+from deepemd.apps.matches import Match, heat, match
 from deepemd.errors import InputError, printable
 from deepemd.pretrained import DEFAULT, pretrained
 
@@ -21,18 +21,7 @@ if TYPE_CHECKING:
     from deepemd.apps.embeddings import Picture
     from deepemd.model import DeepEMD
 
-__all__ = [
-    "COLOURS",
-    "Match",
-    "Side",
-    "example_matches",
-    "match",
-    "match_nodes",
-    "matches_picture",
-    "new_figure",
-    "plot_matching",
-    "save_figure",
-]
+__all__ = ["COLOURS", "matches_picture", "new_figure", "plot_matching", "save_figure"]
 
 # Okabe and Ito's colours, which all kinds of eyes tell apart, without the two that are dark on a dark picture
 COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")

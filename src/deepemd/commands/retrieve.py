@@ -111,7 +111,8 @@ def _picture(index: "Index", name: str, query: "Image", hits: "Hits", q: int, ou
     """Draw, beside the page, how a query was matched with its best hits: the caption and the picture."""
     import numpy as np
 
-    from deepemd.apps.plots import match, matches_picture
+    from deepemd.apps.matches import match
+    from deepemd.apps.plots import matches_picture
 
     best = hits.images[q, :_SHOWN].tolist()
     matches = [
