@@ -15,7 +15,8 @@ def app(
         host: address to listen at. By default only this machine can reach the page; 0.0.0.0 opens it to everybody in
             your network, without a password.
         port: the first free one from 7860 unless given.
-        backbone: what encodes the photos: efficientnet-lite0, which is installed; a folder of a model; or a name on the Hugging Face Hub.
+        backbone: what encodes the photos: efficientnet-lite0, which is installed; the folder of a model;
+            or a name on the Hugging Face Hub.
         max_megabytes: of one uploaded photo.
     """
     from deepemd.apps.web import serving, wait

@@ -52,7 +52,8 @@ def predict(
         out: folder for predictions.csv and predictions.json; the current folder unless given.
         report: folder for predictions.html, one page that needs nothing else: each photo with its label, and the parts
             that were matched with the most similar photo of its class.
-        backbone: what encodes photos: efficientnet-lite0, which is installed; a folder of a model; or a name on the Hugging Face Hub.
+        backbone: what encodes photos: efficientnet-lite0, which is installed; the folder of a model;
+            or a name on the Hugging Face Hub.
         regions: how a photo becomes parts, such as fcn or grid:3,2; as the backbone says unless given.
         unknown: label photos that resemble no class "unknown": the share of photos of the known classes that may be
             called so by mistake, such as 0.05. Every photo gets a class unless given.
@@ -130,7 +131,8 @@ def check(
         support: folder with a folder of photos for each class; two photos of a class at least.
         out: JSON file to write all of it to.
         report: folder for check.html, one page that needs nothing else, with the photos that were given another label.
-        backbone: what encodes photos: efficientnet-lite0, which is installed; a folder of a model; or a name on the Hugging Face Hub.
+        backbone: what encodes photos: efficientnet-lite0, which is installed; the folder of a model;
+            or a name on the Hugging Face Hub.
         regions: how a photo becomes parts, such as fcn or grid:3,2; as the backbone says unless given.
         report_limit: photos on the page, the most striking first.
         force: replace the files of an earlier run.
