@@ -1,8 +1,8 @@
-"""Which nodes of the installed encoder to match: its layer, and the cells that its map is averaged to.
+"""Which nodes of the installed encoder to match: its layer, the cells that its map is averaged to, and their context.
 
     python benchmarks/choose.py DATA --split base
 
-On every fourth class of a split, 100 photos each: the figures that the defaults of `deepemd predict` were chosen by.
+On the first 50 photos of every class of a split: the figures that the defaults of `deepemd predict` were chosen by.
 Each choice is compared with the better of two pooled cosines, plain and centred over channels, of the same layer, on
 the same episodes. Writes benchmarks/results/photos-choice.json.
 """
@@ -25,20 +25,21 @@ from deepemd.training.evaluate import Figure, versions
 
 ROOT = Path(__file__).parents[1]
 CELLS: tuple[tuple[int, ...], ...] = ((7,), (5,), (4,), (3,), (2,), (3, 1))
-SETTINGS = ((5, 1, 300), (5, 5, 300), (16, 1, 100), (16, 5, 100))  # n_way, n_shot, n_episodes
+CONTEXTS = (0.5, 1.0, 2.0)  # of the 3 x 3 cells
+SETTINGS = ((5, 1, 600), (5, 5, 600), (16, 1, 200), (16, 5, 200))  # n_way, n_shot, n_episodes
+QUERIES = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a prepared data set, or a folder")
     parser.add_argument("--split", default="base")
-    parser.add_argument("--layers", nargs="+", default=["head", "last"])
+    parser.add_argument("--layers", nargs="+", default=["head"])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "photos-choice.json")
     options = parser.parse_args()
 
     images = load(options.data).splits[options.split]
-    chosen = range(0, len(images.classes), max(1, len(images.classes) // 16))
-    taken = np.concatenate([np.flatnonzero(images.labels == k)[:100] for k in chosen])
+    taken = np.concatenate([np.flatnonzero(images.labels == k)[:50] for k in range(len(images.classes))])
     rows = []
     for layer in options.layers:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
@@ -49,21 +50,22 @@ def main() -> None:
             rows.append({"layer": layer, "n_way": n_way, "n_shot": n_shot, "episodes": count,
                          **compare(nodes, images.labels[taken], n_way, n_shot, count)})  # fmt: skip
             print(rows[-1], flush=True)
-    classes = [images.classes[k] for k in chosen]
-    report = {"data": images.fingerprint.as_dict(), "classes": classes, "rows": rows, "versions": versions()}
+    report = {"data": images.fingerprint.as_dict(), "images": len(taken), "rows": rows, "versions": versions()}
     options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def compare(nodes: Tensor, labels: np.ndarray, n_way: int, n_shot: int, count: int) -> dict[str, str]:
-    """Accuracy of the better pooled cosine, and of every choice of cells minus it, in % with 95 % intervals."""
-    sampler = EpisodeSampler(labels, n_way=n_way, n_shot=n_shot, n_query=5, n_episodes=count, seed=0)
-    truth = torch.arange(5 * n_way) % n_way
+    """Accuracy of the better pooled cosine, and of every choice minus it, in % with 95 % intervals."""
+    sampler = EpisodeSampler(labels, n_way=n_way, n_shot=n_shot, n_query=QUERIES, n_episodes=count, seed=0)
+    truth = torch.arange(QUERIES * n_way) % n_way
     found: dict[str, list[float]] = {}
     for e in range(count):
         episode = sampler[e]
         query, shots = nodes[episode.query], nodes[episode.support].unflatten(0, (n_shot, n_way)).mean(0)
         logits = {"plain": protonet_logits(query, shots), "centred": protonet_logits(query, shots, centred=True)}
         logits |= {",".join(map(str, cells)): emd_logits(pooled(query, cells), pooled(shots, cells)) for cells in CELLS}
+        q, s = pooled(query, (3,)), pooled(shots, (3,))
+        logits |= {f"3, context {c:g}": emd_logits(in_context(q, c), in_context(s, c)) for c in CONTEXTS}
         for name, its in logits.items():
             found.setdefault(name, []).append((its.argmax(-1) == truth).double().mean().item())
     values = {name: np.array(its) for name, its in found.items()}
@@ -78,6 +80,11 @@ def pooled(nodes: Tensor, cells: tuple[int, ...]) -> Tensor:
     maps = nodes.transpose(1, 2).unflatten(2, (7, 7))
     levels = torch.cat([F.adaptive_avg_pool2d(maps, side).flatten(2) for side in cells], dim=2)
     return levels.transpose(1, 2).contiguous()
+
+
+def in_context(nodes: Tensor, context: float) -> Tensor:
+    """Nodes (..., N, C) with a multiple of their mean, as :class:`deepemd.FCN` adds it."""
+    return nodes + context * nodes.mean(-2, keepdim=True)
 
 
 if __name__ == "__main__":

@@ -124,5 +124,7 @@ def test_settings_that_make_no_sense_are_named() -> None:
         PretrainRecipe(lr=float("nan"))
     with pytest.raises(InputError, match="temperature is 0"):
         ModelConfig(temperature=0)
+    with pytest.raises(InputError, match=r"sizes is .*: its last must be model\.image_size, 84"):
+        PretrainRecipe(sizes=(48, 64))
     with pytest.raises(InputError, match=r"schedule\.kind is 'linear'"):
         Schedule(kind="linear")  # type: ignore[arg-type]

@@ -147,6 +147,19 @@ def whole_32(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Train
     return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out, precision="32")
 
 
+def test_training_crops_grow_in_equal_parts_of_the_run(patterns: Store) -> None:
+    recipe = replace(RECIPE, sizes=(16, 18, 20), epochs=3)
+    batches = classification_batches(
+        patterns.splits["base"].pixels(24), patterns.splits["base"].labels, recipe.batch_size, recipe.epochs, seed=0
+    )
+    steps = len(batches) // recipe.epochs
+    module = PretrainModule(
+        recipe.model.build(), 3, recipe, Validator(patterns.splits["val"], recipe.validation), steps
+    )
+    sides = [module.on_after_batch_transfer(batch).images.shape[-1] for batch in batches]
+    assert sides == [16] * steps + [18] * steps + [20] * steps
+
+
 @pytest.mark.parametrize(
     ("step", "number"),
     [

@@ -13,9 +13,9 @@ from deepemd.errors import InputError
 
 __all__ = ["TEMPERATURE", "fit_temperature", "unknown_threshold"]
 
-TEMPERATURE = 34.0
-"""Where nothing is known yet: the median of those fitted to the queries of 100 episodes of base classes."""
-_SPREAD = 0.57  # standard deviation of the logarithm of those
+TEMPERATURE = 30.0
+"""Where nothing is known yet: the median of those fitted to the queries of 200 episodes of base classes."""
+_SPREAD = 0.56  # standard deviation of the logarithm of those
 
 
 def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPERATURE) -> float:

@@ -45,7 +45,8 @@ class PretrainModule(pl.LightningModule):
         self.model = model
         self.classifier = nn.Linear(model.backbone.channels, classes)
         self.meter = Meter()
-        self.augment = Augment(model.image_size, **asdict(recipe.augmentation))
+        sizes = recipe.sizes or (model.image_size,)
+        self.augments = nn.ModuleList(Augment(size, **asdict(recipe.augmentation)) for size in sizes)
         self.recipe = recipe
         self.validator = validator
         self.steps_per_epoch = steps_per_epoch
@@ -55,13 +56,19 @@ class PretrainModule(pl.LightningModule):
         """The learning rate of a step."""
         return self.recipe.lr * self.recipe.schedule.factor(step / self.steps_per_epoch, self.recipe.epochs)
 
+    def augment(self, step: int) -> nn.Module:
+        """The augmentation of a step, to the size of crops of this part of the run."""
+        return self.augments[len(self.augments) * step // (self.recipe.epochs * self.steps_per_epoch)]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD; :meth:`rate` sets its learning rate each step."""
         return sgd(self, self.recipe.lr, self.recipe.weight_decay)
 
     def on_after_batch_transfer(self, batch: Any, *_: Any) -> Any:
         """Augment on the device, outside of autocast."""
-        return batch._replace(images=self.augment(batch.images, batch.seed)) if isinstance(batch, Batch) else batch
+        if not isinstance(batch, Batch):
+            return batch
+        return batch._replace(images=self.augment(batch.step)(batch.images, batch.seed))
 
     def on_train_batch_start(self, batch: Batch, *_: Any) -> None:
         """Set the learning rate, a function of the step."""

@@ -6,7 +6,7 @@ The defaults are the paper's, for ResNet-12 on miniImageNet. ``GLYPHS_PRETRAIN``
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from deepemd.errors import InputError
 from deepemd.matching import Weights
 from deepemd.model import DeepEMD
 from deepemd.nodes import backbone, parse_regions
+from deepemd.nodes.backbones import WIDTHS
 
 __all__ = [
     "GLYPHS_METATRAIN",
@@ -45,6 +46,8 @@ class ModelConfig:
 
     Args:
         backbone: ``resnet12`` as in the paper, or ``conv4``, about thirty times cheaper, for a CPU.
+        widths: channels of resnet12's four blocks; fewer for a CPU.
+        fold: 2 has resnet12 fold 2 x 2 pixels into one first: a quarter of the work, for a CPU.
         channels: width of conv4.
         pools: how many of conv4's four blocks halve the image; fewer for small images, to keep several nodes.
         regions: how an image becomes nodes: fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels
@@ -57,6 +60,8 @@ class ModelConfig:
     """
 
     backbone: Literal["resnet12", "conv4"] = "resnet12"
+    widths: tuple[int, int, int, int] = WIDTHS
+    fold: Literal[1, 2] = 1
     channels: int = 64
     pools: int = 4
     regions: str = "fcn"
@@ -76,9 +81,12 @@ class ModelConfig:
             InputError: settings that do not fit each other: images too small for the encoder, a pyramid level that is
                 not coarser than its map. They are tried on an empty image, so that no hour is spent before.
         """
-        settings = {"channels": self.channels, "pools": self.pools} if self.backbone == "conv4" else {}
+        settings: dict[str, dict[str, Any]] = {
+            "conv4": {"channels": self.channels, "pools": self.pools},
+            "resnet12": {"widths": self.widths, "fold": self.fold},
+        }
         model = DeepEMD(
-            backbone(self.backbone, **settings),
+            backbone(self.backbone, **settings[self.backbone]),
             parse_regions(self.regions),
             image_size=self.image_size,
             resize=self.resize,
@@ -180,6 +188,8 @@ class PretrainRecipe:
         weight_decay: of all parameters.
         schedule: how lr falls.
         label_smoothing: share of the target that is spread over all classes.
+        sizes: sides of the training crops in equal parts of the run, such as 48,64,84: small ones first cost less, and
+            the last must be the model's image_size. Empty for image_size throughout, as in the paper.
         rotations: turn every image by 90, 180 and 270 degrees too, as classes of their own; the custom for handwritten
             characters. An epoch is four times as long.
         augmentation: how images vary.
@@ -195,6 +205,7 @@ class PretrainRecipe:
     weight_decay: float = 5e-4
     schedule: Schedule = field(default_factory=Schedule)
     label_smoothing: float = 0.0
+    sizes: tuple[int, ...] = ()
     rotations: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=Validation)
@@ -203,6 +214,8 @@ class PretrainRecipe:
         _positive(self, "epochs", "batch_size", "lr")
         _within(self, "weight_decay", 0)
         _within(self, "label_smoothing", 0, 1)
+        if self.sizes and (self.sizes[-1] != self.model.image_size or min(self.sizes) < 1):
+            raise InputError(f"sizes is {self.sizes}: its last must be model.image_size, {self.model.image_size}")
         _check_interval(self.epochs, self.validation)
 
 
