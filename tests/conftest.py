@@ -1,9 +1,15 @@
-"""Where the tests find values and images that the project does not ship."""
+"""Where the tests find values and images that the project does not ship; and how the cores are shared."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+# One of several test processes takes its share of the cores, before torch is imported: threads that wait for each other
+# on fewer cores than there are threads take many times as long. The processes that a test starts inherit it.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _workers > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 
 def _outside(variable: str, what: str) -> Path:

@@ -3,10 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,63 +17,24 @@ from torch import Tensor, nn
 
 from deepemd.apps.calibration import fit_temperature, unknown_threshold
 from deepemd.apps.embeddings import Embedded, Embedder, as_picture, default_cache
-from deepemd.apps.matches import Match, Side, match_nodes
+from deepemd.apps.matches import Side, match_nodes
+from deepemd.apps.outcomes import Explanation, Prediction
 from deepemd.apps.photos import class_photos
-from deepemd.apps.plots import matches_picture
+from deepemd.apps.saving import read_classifier, write_classifier
 from deepemd.apps.support import KEPT, Example, Support
 from deepemd.data.images import track
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import Regions, parse_regions
 from deepemd.pretrained import DEFAULT, pretrained
-from deepemd.saved import CONFIG_FILE, read_config, read_tensors, write_saved
 
 if TYPE_CHECKING:
     from deepemd.apps.embeddings import Picture
 
-__all__ = ["Explanation", "FewShotClassifier", "Prediction"]
+__all__ = ["FewShotClassifier"]
 
-_PREFIX = "classifier."  # of its tensors in a saved model's file
 _TOGETHER = 64  # photos added, or matched, at a time
 _SHARE = 0.05  # of the known photos that may seem unfamiliar, where nothing is asked for
-
-
-class Prediction(NamedTuple):
-    """What was found for one image, as :meth:`FewShotClassifier.stream` gives it."""
-
-    label: Any
-    """The class; the word for unknown where the image resembles none."""
-    probability: float
-    """Of the most similar class."""
-    runner_up: Any
-    """The second most similar class."""
-    probabilities: NDArray[np.float64]
-    """(M,) of every class."""
-    similarity: float
-    """1 - EMD with the most similar class, at most 1."""
-    familiar: bool
-    """Whether the image resembles a class at all: as much as 95 % of the photos do, or as ``unknown`` says."""
-    error: InputError | None = None
-    """Why the image could not be read; then nothing else is meant."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an image was given its label: which of its parts were matched with which parts of a photo of the class.
-
-    Attributes:
-        prediction: the label, its probability, and the others'.
-        match: the image beside the photo of its class that is most like it: boxes, weights and the transport plan.
-        example: the name of that photo.
-    """
-
-    prediction: Prediction
-    match: Match = field(repr=False)
-    example: str
-
-    def plot(self, path: str | Path) -> Path:
-        """Draw it, see :func:`deepemd.apps.plots.matches_picture`."""
-        return matches_picture([self.match], Path(path), columns=1)
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -198,7 +158,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         place = classes.index(label)
         self.support_ = self.support_.without(place)
         self.classes_ = np.delete(self.classes_, place)
-        self._calibrate()
+        self.calibrate()
         return self
 
     def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
@@ -295,18 +255,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             InputError: the folder cannot be written, or labels that are neither text nor numbers.
         """
         check_is_fitted(self, "support_")
-        kept = {
-            "classes": _plain(self.classes_),
-            "kind": self.classes_.dtype.kind,
-            "temperature": self.temperature_,
-            "unknown": self.unknown,
-            "unknown_label": _plain(np.asarray([self.unknown_label]))[0],
-            "examples": self.support_.config(),
-        }
-        tensors = {f"{_PREFIX}{name}": tensor for name, tensor in self.support_.tensors().items()}
-        return write_saved(
-            Path(folder), {**self.model_.config, "classifier": kept}, {**self.model_.state_dict(), **tensors}
-        )
+        return write_classifier(self, Path(folder))
 
     @classmethod
     def load(
@@ -326,30 +275,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
         """
-        path = Path(folder)
-        config = read_config(path)
-        if "classifier" not in config:
-            raise InputError(f"{path}: a model without classes: pass it as backbone= and fit it, or a saved classifier")
-        tensors = {
-            name.removeprefix(_PREFIX): tensor
-            for name, tensor in read_tensors(path).items()
-            if name.startswith(_PREFIX)
-        }
-        kept = config["classifier"]
-        try:
-            made = cls(path, unknown=kept["unknown"], unknown_label=kept["unknown_label"], cache=cache)
-            made.model_ = DeepEMD.load(path, backbone=backbone)
-            made.classes_ = np.asarray(kept["classes"], dtype=object if kept["kind"] == "O" else None)
-            if made.classes_.shape != tensors["count"].shape:
-                raise InputError(
-                    f"{made.classes_.size} classes in the settings, {len(tensors['count'])} in the tensors"
-                )
-            made.support_ = Support.restored(tensors, kept["examples"])
-            made._calibrate()
-            made.temperature_ = float(kept["temperature"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path / CONFIG_FILE}: not a whole classifier ({error}); save it again") from error
-        return made
+        return read_classifier(cls, Path(folder), cache=cache, backbone=backbone)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -388,10 +314,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             support = (support or Support.empty(*nodes[0].shape)).added(nodes, ids, examples, classes=len(place))
         assert support is not None  # there are labels
         self.support_, self.classes_ = support, classes
-        self._calibrate()
+        self.calibrate()
         return self
 
-    def _calibrate(self) -> None:
+    def calibrate(self) -> None:
         """Fit the temperature and the threshold to the photos, each classified by the others."""
         which, similarity = self.support_.leave_one_out(self.model_)
         labels = self.support_.labels[which]
@@ -433,7 +359,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             familiar = similarity >= self.threshold_
             label = self.unknown_label if self.unknown is not None and not familiar else classes[first]
             sure = float(probabilities[first])
-            yield Prediction(label, sure, classes[second], probabilities, similarity, familiar)
+            runner_up = classes[second] if label == classes[first] else classes[first]
+            yield Prediction(label, sure, runner_up, probabilities, similarity, familiar)
 
     def _label_type(self) -> Any:
         """Of an array of labels: that of the classes, unless the word for unknown does not fit among them."""
@@ -450,12 +377,3 @@ def _labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
         raise InputError("X is empty: pass at least one photo of each class")
     check_classification_targets(labels)
     return labels
-
-
-def _plain(labels: NDArray[Any]) -> list[Any]:
-    """Labels as JSON holds them."""
-    plain: list[Any] = labels.tolist()
-    for label in plain:
-        if not isinstance(label, str | int | float | bool):
-            raise InputError(f"the label {label!r} is a {type(label).__name__}: text and numbers can be saved")
-    return plain

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-    from deepemd.apps.classifier import Explanation
     from deepemd.apps.embeddings import Picture
+    from deepemd.apps.outcomes import Explanation
     from deepemd.model import DeepEMD
 
 __all__ = ["COLOURS", "matches_picture", "new_figure", "plot_matching", "save_figure"]
@@ -142,8 +142,8 @@ def plot_matching(
 
 
 def _as_match(query: Any, support: Any, model: Any) -> Match:
-    from deepemd.apps.classifier import Explanation  # which draws with this module
     from deepemd.apps.embeddings import as_picture
+    from deepemd.apps.outcomes import Explanation  # which draws with this module
 
     if isinstance(query, Match | Explanation):
         return query if isinstance(query, Match) else query.match

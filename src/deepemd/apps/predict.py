@@ -8,8 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepemd.apps.classifier import FewShotClassifier, Prediction
+from deepemd.apps.classifier import FewShotClassifier
 from deepemd.apps.embeddings import fingerprint
+from deepemd.apps.outcomes import Prediction
 from deepemd.apps.predictions import COLUMNS, PredictionFiles
 from deepemd.apps.report import Grid
 from deepemd.errors import InputError

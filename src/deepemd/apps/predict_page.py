@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepemd.apps.classifier import Explanation, FewShotClassifier
+from deepemd.apps.classifier import FewShotClassifier
 from deepemd.apps.drawing import Drawings
 from deepemd.apps.fitting import Note
+from deepemd.apps.outcomes import Explanation
 from deepemd.apps.page import TOOLS, facts, meter, text, warning, write_standalone
 from deepemd.apps.predict import Found, Predicted
 from deepemd.errors import InputError

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deepemd.apps.classifier import FewShotClassifier, Prediction
+from deepemd.apps.classifier import FewShotClassifier
+from deepemd.apps.outcomes import Prediction
 from deepemd.errors import InputError, printable
 from deepemd.files import replacing, writable
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from deepemd.apps.classifier import Explanation, FewShotClassifier
+from deepemd.apps.classifier import FewShotClassifier
 from deepemd.apps.embeddings import as_picture
+from deepemd.apps.outcomes import Explanation
 from deepemd.apps.support import Example
 from deepemd.data import decode
 from deepemd.data.folders import IMAGES

@@ -1,15 +1,26 @@
 """What a transport problem between two node sets is made of: the cost of moving a node, and the weight of each node."""
 
-import torch
+from typing import NamedTuple
+
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["centred_cosine_cost", "cross_reference_weights", "uniform_weights"]
+__all__ = ["centred_cosine_cost", "compare", "cross_reference_weights", "uniform_weights"]
+
+_EPS = 1e-8  # no length counts as less
+
+
+class Comparison(NamedTuple):
+    """All that the head asks of Q query sets beside S support sets."""
+
+    cost: Tensor  # (..., Q, S, n, m) see centred_cosine_cost
+    a: Tensor  # (..., Q, S, n) mean_j u_i . v_j, before the ReLU and the floor
+    b: Tensor  # (..., Q, S, m) mean_i u_i . v_j
 
 
 def unit_centred(nodes: Tensor) -> Tensor:
     """Nodes (..., C) less the mean over their channels, scaled to length 1: their product is the correlation."""
-    return normalize(nodes - nodes.mean(-1, keepdim=True), dim=-1, eps=1e-8)
+    return normalize(nodes - nodes.mean(-1, keepdim=True), dim=-1, eps=_EPS)
 
 
 def pairwise(query: Tensor, support: Tensor) -> Tensor:
@@ -18,6 +29,25 @@ def pairwise(query: Tensor, support: Tensor) -> Tensor:
     *_, supports, m, _ = support.shape
     flat = query.flatten(-3, -2) @ support.flatten(-3, -2).transpose(-1, -2)  # (..., Q n, S m)
     return flat.view(*flat.shape[:-2], queries, n, supports, m).transpose(-3, -2)  # (..., Q, S, n, m)
+
+
+def compare(query: Tensor, support: Tensor) -> Comparison:
+    """Costs and agreements of query (..., Q, n, C) with support (..., S, m, C) from one product of matrices.
+
+    A node is its mean over the channels and the rest, u_i = y_i + mu_i 1 and v_j = w_j + nu_j 1 with y_i . 1 =
+    w_j . 1 = 0. So u_i . v_j = y_i . w_j + C mu_i nu_j, and the cosine of the centred nodes is y_i . w_j / |y_i||w_j|.
+    Nothing but y and w is of the size of the embeddings, here or in the gradient.
+    """
+    (*_, n, channels), m = query.shape, support.shape[-2]
+    mu, nu = query.mean(-1), support.mean(-1)  # (..., Q, n), (..., S, m)
+    y, w = query - mu[..., None], support - nu[..., None]
+    products = y.flatten(-3, -2) @ w.flatten(-3, -2).transpose(-1, -2)  # (..., Q n, S m)
+    long, wide = (1 / x.norm(dim=-1).clamp_min(_EPS).flatten(-2) for x in (y, w))  # (..., Q n), (..., S m)
+    cost = 1 - products * long[..., None] * wide[..., None, :]
+    cost, products = (x.unflatten(-1, (-1, m)).unflatten(-3, (-1, n)) for x in (cost, products))  # (..., Q, n, S, m)
+    a = products.mean(-1).transpose(-1, -2) + channels * mu[..., :, None, :] * nu.mean(-1)[..., None, :, None]
+    b = products.mean(-3) + channels * mu.mean(-1)[..., :, None, None] * nu[..., None, :, :]
+    return Comparison(cost.transpose(-3, -2), a, b)
 
 
 def centred_cosine_cost(query: Tensor, support: Tensor) -> Tensor:
@@ -32,12 +62,13 @@ def centred_cosine_cost(query: Tensor, support: Tensor) -> Tensor:
 
     Source: equation 4 of the paper; the authors' code centres the embeddings.
 
+    >>> import torch
     >>> nodes = torch.tensor([[[1.0, 0.0, -1.0], [0.0, 3.0, 0.0]]])
     >>> centred_cosine_cost(nodes, nodes).squeeze().round(decimals=4)
     tensor([[0., 1.],
             [1., 0.]])
     """
-    return 1 - pairwise(unit_centred(query), unit_centred(support))
+    return compare(query, support).cost
 
 
 def cross_reference_weights(query: Tensor, support: Tensor, floor: float = 1e-3) -> tuple[Tensor, Tensor]:
@@ -53,9 +84,7 @@ def cross_reference_weights(query: Tensor, support: Tensor, floor: float = 1e-3)
 
     Source: equation 6 and section 3.4 of the paper (cross-reference mechanism); the floor is the authors' code's.
     """
-    query_mean, support_mean = query.mean(-2), support.mean(-2)  # (..., Q, C), (..., S, C)
-    a = torch.einsum("...qnc,...sc->...qsn", query, support_mean)  # (..., Q, S, n)
-    b = torch.einsum("...qc,...smc->...qsm", query_mean, support)  # (..., Q, S, m)
+    _, a, b = compare(query, support)
     return a.relu() + floor, b.relu() + floor
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepemd.emd import emd
-from deepemd.matching.cost import centred_cosine_cost, cross_reference_weights, uniform_weights
+from deepemd.matching.cost import compare, uniform_weights
 
 __all__ = ["Problem", "Weights", "emd_logits", "transport_problem"]
 
@@ -38,14 +38,14 @@ def transport_problem(
     query: Tensor, support: Tensor, *, weights: Weights = "cross-reference", floor: float = 1e-3
 ) -> Problem:
     """Pose the transport problem of every query with every support; arguments as in :func:`emd_logits`."""
+    cost, a, b = compare(query, support)
     if weights == "cross-reference":
-        a, b = cross_reference_weights(query, support, floor)
+        a, b = a.relu() + floor, b.relu() + floor
     elif weights == "uniform":
         a, b = uniform_weights(query, support)
     else:
         raise ValueError(f"weights must be 'cross-reference' or 'uniform', got {weights!r}")
-    a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-    return Problem(centred_cosine_cost(query, support), a, b)
+    return Problem(cost, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True))
 
 
 def emd_logits(
