@@ -13,23 +13,28 @@ SOURCE = Path(deepemd.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "processes": {"errors"},
     "emd": set(),
     "matching": {"emd"},
     "nodes": {"errors"},
-    "data": {"files", "errors"},
+    "data": {"files", "processes", "errors"},
     "saved": {"files", "errors"},
     "hub": {"errors"},
     "model": {"matching", "nodes", "saved", "hub", "errors"},
     "pretrained": {"nodes", "model", "saved", "hub", "errors"},
     "checkpoints": {"nodes", "model", "errors"},
-    "training": {"emd", "matching", "nodes", "data", "model", "saved", "files", "errors"},
+    "training": {"emd", "matching", "nodes", "data", "model", "saved", "files", "processes", "errors"},
     "bench": {"emd", "files", "errors"},
-    "apps": {"emd", "matching", "nodes", "data", "model", "pretrained", "saved", "training", "files", "errors"},
-    "commands": {
-        *("emd", "files", "data", "nodes", "model", "saved", "pretrained", "checkpoints", "training", "apps", "bench"),
+    "apps": {
+        *("emd", "matching", "nodes", "data", "model", "pretrained", "saved", "training", "files", "processes"),
         "errors",
     },
-    "cli": {"commands", "errors"},
+    "commands": {
+        *("emd", "files", "data", "nodes", "model", "saved", "pretrained", "checkpoints", "training", "apps", "bench"),
+        *("processes", "errors"),
+    },
+    "cli": {"commands", "processes", "errors"},
+    "__main__": {"cli"},
 }
 
 

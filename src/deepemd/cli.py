@@ -15,6 +15,7 @@ class Command(NamedTuple):
 
     function: str  # "module:function"
     summary: str
+    shared: bool = False  # whether the processes that torchrun started share its work
 
 
 COMMANDS = {
@@ -24,16 +25,18 @@ COMMANDS = {
     "data list": Command("deepemd.commands.data:data_list", "the data sets there are, and which are prepared"),
     "data prepare": Command("deepemd.commands.data:data_prepare", "check a data set's images and keep them in a store"),
     "data verify": Command("deepemd.commands.data:data_verify", "check that a prepared store is whole and unchanged"),
-    "pretrain": Command("deepemd.commands.train:pretrain", "train an encoder as a classifier of the base classes"),
+    "pretrain": Command(
+        "deepemd.commands.train:pretrain", "train an encoder as a classifier of the base classes", shared=True
+    ),
     "metatrain": Command(
-        "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport"
+        "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport", shared=True
     ),
     "evaluate": Command(
-        "deepemd.commands.evaluate:evaluate", "accuracy on episodes of new classes, beside the baselines"
+        "deepemd.commands.evaluate:evaluate", "accuracy on episodes of new classes, beside the baselines", shared=True
     ),
     "convert": Command("deepemd.commands.convert:convert", "make a model of a checkpoint that the authors published"),
     "retrieve index": Command(
-        "deepemd.commands.retrieve:retrieve_index", "embed a folder of images once, to be searched"
+        "deepemd.commands.retrieve:retrieve_index", "embed a folder of images once, to be searched", shared=True
     ),
     "retrieve query": Command(
         "deepemd.commands.retrieve:retrieve_query", "find the images of an index that are like yours, and show why"
@@ -69,7 +72,12 @@ def overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 2 for input the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 2 for input the user can mend; 75 where another process of the command died; 130 after Ctrl-C,
+        143 after SIGTERM.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview(), end="")
@@ -113,18 +121,30 @@ def _fail(message: str, more: str = "") -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    from deepemd.errors import InputError, Interrupted
+    from deepemd.errors import InputError, Interrupted, ProcessLost
+    from deepemd.processes import Place, place, together
 
-    module, _, attribute = COMMANDS[name].function.partition(":")
+    command, here = COMMANDS[name], Place()
+    module, _, attribute = command.function.partition(":")
     function: Callable[..., None] = getattr(import_module(module), attribute)
     try:
+        here = place()
+        if here.count > 1 and not command.shared:
+            raise InputError(
+                f"{name} is the work of one process, but torchrun started {here.count}: leave torchrun out"
+            )
         options = _parse(name, function, words)
-        function(**options)
+        with together():
+            function(**options)
     except InputError as error:
-        return _fail(str(error))
+        return _fail(f"process {here.rank} of {here.count}: {error}" if here.rank else str(error))
     except Interrupted as stop:
-        print(f"deepemd: {stop}", file=sys.stderr)
+        if here.rank == 0:  # all of them stopped after the same step
+            print(f"deepemd: {stop}", file=sys.stderr)
         return stop.exit_code
+    except ProcessLost as lost:
+        print(f"deepemd: {lost}", file=sys.stderr)
+        return lost.exit_code
     return 0
 
 

@@ -3,7 +3,7 @@
 import unicodedata
 from pathlib import Path
 
-__all__ = ["InputError", "Interrupted", "printable"]
+__all__ = ["InputError", "Interrupted", "ProcessLost", "printable"]
 
 # Right-to-left marks and overrides: with them a name can pretend to have another ending.
 _TURNS = {*map(chr, (0x061C, 0x200E, 0x200F)), *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
@@ -37,6 +37,22 @@ class Interrupted(Exception):
         self.out = out
         self.step = step
         self.steps = steps
+
+
+class ProcessLost(Exception):
+    """Another process of a command died, so that this one cannot go on either.
+
+    Attributes:
+        exit_code: 75, which means that trying again may help (EX_TEMPFAIL).
+    """
+
+    exit_code = 75
+
+    def __init__(self, rank: int, count: int) -> None:
+        super().__init__(
+            f"process {rank} of {count} ends, because another one died or cannot be reached (its output may say why): run"
+            " the same command again; with --resume a training run goes on from its last checkpoint"
+        )
 
 
 def printable(text: object, *, keep: str = "") -> str:

@@ -16,7 +16,7 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 def test_each_pass_shows_each_image_once_in_another_order() -> None:
-    batches = list(classification_batches(PIXELS, LABELS, 5, epochs=2, seed=1))
+    batches = [batch for (batch,) in classification_batches(PIXELS, LABELS, 5, epochs=2, seed=1)]
     assert [batch.step for batch in batches] == [0, 1, 2, 3]
     first, second = (torch.cat([batch.labels for batch in batches[k : k + 2]]).tolist() for k in (0, 2))
     assert sorted(first) == sorted(second) == list(range(10))
@@ -26,10 +26,10 @@ def test_each_pass_shows_each_image_once_in_another_order() -> None:
 
 
 def test_a_batch_does_not_depend_on_those_before_it() -> None:
-    whole = list(classification_batches(PIXELS, LABELS, 3, epochs=3, seed=1))
+    whole = [batch for (batch,) in classification_batches(PIXELS, LABELS, 3, epochs=3, seed=1)]
     resumed = classification_batches(PIXELS, LABELS, 3, epochs=3, seed=1)
     resumed.load_state_dict({"next": 4})
-    rest = list(resumed)
+    rest = [batch for (batch,) in resumed]
     assert len(whole) == len(resumed) == 9
     assert [batch.step for batch in rest] == [4, 5, 6, 7, 8]
     assert all(same(one, other) for one, other in zip(whole[4:], rest, strict=True))
@@ -40,7 +40,7 @@ def test_rotations_are_classes_of_their_own() -> None:
     """Images with one bright corner: where it is says how they were turned, and the label must say the same."""
     pixels = np.zeros((10, 3, 2, 2), dtype=np.uint8)
     pixels[:, :, 0, 0] = np.arange(1, 11)[:, None]
-    batches = list(classification_batches(pixels, LABELS // 2, 7, epochs=1, seed=1, rotations=True))
+    batches = [batch for (batch,) in classification_batches(pixels, LABELS // 2, 7, epochs=1, seed=1, rotations=True)]
     assert len(batches) == 5
     corner = {0: (0, 0), 1: (1, 0), 2: (1, 1), 3: (0, 1)}  # of quarter turns against the clock
     seen = set()
@@ -62,14 +62,15 @@ def test_seeds_differ_by_run_and_step() -> None:
 
 def test_fewer_images_than_a_batch_make_one_batch() -> None:
     batches = classification_batches(PIXELS, LABELS, 64, epochs=2, seed=0)
-    assert [len(batch.labels) for batch in batches] == [10, 10]
+    assert [len(batch.labels) for (batch,) in batches] == [10, 10]
 
 
 def test_episodes_come_support_first() -> None:
     labels = np.repeat(np.arange(4), 6)
     pixels = np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), dtype=np.uint8)
     sampler = EpisodeSampler(labels, n_way=3, n_shot=2, n_query=2, n_episodes=4, seed=5)
-    batches = list(episode_batches(lambda indices, seed: View(squares(pixels, indices)), sampler, per_step=2))  # noqa: ARG005
+    shown = lambda indices, seed: View(squares(pixels, indices))  # noqa: ARG005, E731
+    batches = [batch for (batch,) in episode_batches(shown, sampler, per_step=2)]
     assert len(batches) == 2
     indices = batches[1].images[:, 0, 0, 0].view(2, 12).numpy()
     for place, episode in enumerate((sampler[2], sampler[3])):

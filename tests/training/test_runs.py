@@ -23,8 +23,9 @@ from deepemd.training import fit as fitting
 from deepemd.training.batches import Batch, Batches, classification_batches
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.metatrain import metatrain
-from deepemd.training.pretrain import PretrainModule, pretrain
+from deepemd.training.pretrain import Pretraining, pretrain
 from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig, PretrainRecipe, Schedule, Validation
+from deepemd.training.steps import Training
 from deepemd.training.validation import Validator
 
 RECIPE = PretrainRecipe(
@@ -113,15 +114,15 @@ def interrupted_at(step: int, number: int, patterns: Store, out: Path) -> Traini
     def run(*, interrupt: bool) -> TrainingResult:
         plain = classification_batches(base.pixels(24), base.labels, RECIPE.batch_size, RECIPE.epochs, seed=0)
 
-        def make(k: int) -> Batch:
+        def make(k: int, part: int) -> Batch:
             if interrupt and k == step:
                 os.kill(os.getpid(), number)
-            return plain.make(k)
+            return plain.make(k, part)
 
         torch.manual_seed(0)
-        module = PretrainModule(RECIPE.model.build(), 8, RECIPE, Validator(val, RECIPE.validation), 4)
+        task = Pretraining(RECIPE.model.build(), 8, RECIPE, len(plain))
         return fitting.fit(
-            module,
+            Training(task, RECIPE, Validator(val, RECIPE.validation), 4),
             Batches(make, len(plain)),
             RunFolder(out),
             title="test",
@@ -153,10 +154,8 @@ def test_training_crops_grow_in_equal_parts_of_the_run(patterns: Store) -> None:
         patterns.splits["base"].pixels(24), patterns.splits["base"].labels, recipe.batch_size, recipe.epochs, seed=0
     )
     steps = len(batches) // recipe.epochs
-    module = PretrainModule(
-        recipe.model.build(), 3, recipe, Validator(patterns.splits["val"], recipe.validation), steps
-    )
-    sides = [module.on_after_batch_transfer(batch).images.shape[-1] for batch in batches]
+    task = Pretraining(recipe.model.build(), 3, recipe, len(batches))
+    sides = [task.augment(batch).images.shape[-1] for (batch,) in batches]
     assert sides == [16] * steps + [18] * steps + [20] * steps
 
 
@@ -262,10 +261,10 @@ if __name__ == "__main__":
     def signalled(*arguments):  # while a step is prepared, the signal comes
         batches = episode_batches(*arguments)
         make = batches.make
-        def made(k):
+        def made(k, part):
             if k == step:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return make(k)
+            return make(k, part)
         batches.make = made
         return batches
     meta.episode_batches = signalled

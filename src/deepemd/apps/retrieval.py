@@ -7,7 +7,7 @@ classes), ``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,13 @@ from torch import Tensor
 from deepemd.data import Images, decode, load
 from deepemd.data.archives import open_archive
 from deepemd.data.folders import all_images
-from deepemd.data.store import Draft, Store, open_store, write_store
+from deepemd.data.store import Draft, open_store, write_store
 from deepemd.errors import InputError
 from deepemd.files import replacing_folder
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
+from deepemd.processes import rank, tell, wait
 from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE
 from deepemd.training.embed import embed
 from deepemd.training.views import look
@@ -125,6 +126,8 @@ def build_index(
 ) -> Index:
     """Embed images and write the index, which appears as a whole or not at all.
 
+    Of several processes each embeds some of the images, and the first one writes, onto a disk that all of them see.
+
     Args:
         model: folder of a saved model; a copy goes into the index.
         data: a folder of images, however deep they lie, where the folder of an image is its class; or, with `split`
@@ -141,19 +144,30 @@ def build_index(
     """
     _refuse_other(path, force)
     network = DeepEMD.load(model)
-    with replacing_folder(path, needed=0) as folder:
-        store = _copy_images(data, split, root, folder / "images", skip_bad)
-        (images,) = store.splits.values()
+    wait()  # until all processes have looked what is there
+    with replacing_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
+        if made is not None:
+            _copy_images(data, split, root, made / "images", skip_bad)
+        folder = tell(made)
+        assert folder is not None
+        (images,) = open_store(folder / "images").splits.values()
         nodes = embed(network, images, bf16=bf16)  # (N, n, C)
-        half = nodes.half()
-        np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
-        np.save(folder / "pooled.npy", nodes.mean(1).numpy())
-        for pixels in images.path.parent.glob("*.npy"):  # made to embed them
-            pixels.unlink()
-        network.save(folder / "model")
-        description = {"format": FORMAT, "model": _fingerprint(folder / "model"), "data": images.fingerprint.sha256}
-        (folder / _INDEX_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
+        if made is not None:
+            _fill(made, network, images, nodes)
+    wait()
     return open_index(path)
+
+
+def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor) -> None:
+    """All files of an index, beside the images that are there."""
+    half = nodes.half()
+    np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
+    np.save(folder / "pooled.npy", nodes.mean(1).numpy())
+    for pixels in images.path.parent.glob("*.npy"):  # made to embed them
+        pixels.unlink()
+    network.save(folder / "model")
+    description = {"format": FORMAT, "model": _fingerprint(folder / "model"), "data": images.fingerprint.sha256}
+    (folder / _INDEX_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
 def _refuse_other(path: Path, force: bool) -> None:
@@ -165,13 +179,14 @@ def _refuse_other(path: Path, force: bool) -> None:
         raise InputError(f"{path}: holds an index already: pass --force (force=True) to make it again")
 
 
-def _copy_images(data: str | Path, split: str | None, root: Path | None, path: Path, skip_bad: bool) -> Store:
-    """The images, checked and kept as a store of one split."""
+def _copy_images(data: str | Path, split: str | None, root: Path | None, path: Path, skip_bad: bool) -> None:
+    """Check the images and keep them as a store of one split."""
     folder = Path(data)
     if split is None and folder.is_dir() and not (folder / "store.json").is_file():
         with closing(open_archive(folder, path.parent)) as archive:
             drafts = {"all": all_images(archive)}
-            return write_store(path, folder.resolve().name, drafts, {"source": str(folder)}, skip_bad=skip_bad)
+            write_store(path, folder.resolve().name, drafts, {"source": str(folder)}, skip_bad=skip_bad)
+            return
     splits = load(data, root).splits
     if split is None and len(splits) > 1:
         raise InputError(f"split: {data} has the splits {', '.join(splits)}: choose one by --split")
@@ -181,7 +196,7 @@ def _copy_images(data: str | Path, split: str | None, root: Path | None, path: P
     images = splits[split]
     size = int(images.offsets[-1])
     draft = Draft(images.classes, images.labels, images.names, images.encoded, images.groups, size)
-    return write_store(path, images.name.rpartition("/")[0], {split: draft}, {"source": str(data)})
+    write_store(path, images.name.rpartition("/")[0], {split: draft}, {"source": str(data)})
 
 
 def _fingerprint(model: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from deepemd.commands.console import console
 from deepemd.errors import InputError
 from deepemd.files import writable
+from deepemd.processes import first, rank
 from deepemd.training.device import Device, Precision
 from deepemd.training.evaluate import METHOD, Episodes
 from deepemd.training.methods import SFC
@@ -96,10 +97,12 @@ def evaluate(
         Episodes(way, shot, n_query, n_episodes, seed)
         for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))
     ]
-    network = pretrained(model).to(choose_device(device))
+    with first():
+        network = pretrained(model).to(choose_device(device))
     if regions is not None:
         network.regions = parse_regions(regions)
-    sets = _sets(data, split, root)
+    with first():
+        sets = _sets(data, split, root)
     for episodes in settings:  # whatever cannot be done is refused before the long work
         choose(method, network, n_shot=episodes.n_shot, sfc=sfc)
     possible = _possible(sets, settings)
@@ -118,6 +121,8 @@ def evaluate(
                 took = {}  # counted once
         if not evaluations[-1].complete:
             break
+    if rank() > 0:
+        return  # the first process tells
     grid = accuracy_grid({"": evaluations[0]}) if len(evaluations) == 1 else settings_grid(evaluations)
     told.print(grid.rich())
     for name in possible:
@@ -171,7 +176,7 @@ def _possible(sets: "dict[str, Images]", settings: list[Episodes]) -> dict[str, 
             found.setdefault(name, []).append(episodes)
     if not found:
         raise refused[0][1]
-    for what, why in refused:
+    for what, why in refused if rank() == 0 else ():
         print(f"deepemd: left out {what}: {why}", file=sys.stderr)
     return found
 

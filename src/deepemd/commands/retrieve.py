@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from deepemd.commands.console import console
 from deepemd.errors import InputError
 from deepemd.files import writable
+from deepemd.processes import rank
 from deepemd.training.device import Precision
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def retrieve_index(
 
     bf16 = choose_precision(precision) == "bf16-mixed"
     made = build_index(model, data, index, split=split, root=root, force=force, skip_bad=skip_bad, bf16=bf16)
+    if rank() > 0:
+        return  # the first process tells
     f, (_, n, channels) = made.images.fingerprint, made.nodes.shape
     print(f"{f.images:,} images of {f.classes:,} classes, {n} nodes of {channels} channels each")
     print(f"index: {index}")

@@ -1,10 +1,15 @@
 """``deepemd demo``, ``pretrain`` and ``metatrain``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepemd.errors import InputError
+from deepemd.processes import first, rank
 from deepemd.training.device import Device, Precision
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
+
+if TYPE_CHECKING:
+    from deepemd.training.folder import TrainingResult
 
 __all__ = ["demo", "metatrain", "pretrain"]
 
@@ -55,8 +60,7 @@ def pretrain(
     from deepemd.training.pretrain import pretrain as run
 
     base, val = _splits(data, root)
-    result = run(recipe, base, val, out, seed=seed, resume=resume, precision=precision, device=device)
-    print(f"model: {result.model}, validation accuracy {100 * result.accuracy:.2f} ± {100 * result.ci95:.2f} %")
+    _tell(run(recipe, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
 
 
 def metatrain(
@@ -89,14 +93,19 @@ def metatrain(
     from deepemd.training.metatrain import metatrain as run
 
     base, val = _splits(data, root)
-    result = run(recipe, model, base, val, out, seed=seed, resume=resume, precision=precision, device=device)
-    print(f"model: {result.model}, validation accuracy {100 * result.accuracy:.2f} ± {100 * result.ci95:.2f} %")
+    _tell(run(recipe, model, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
+
+
+def _tell(result: "TrainingResult") -> None:
+    if rank() == 0:
+        print(f"model: {result.model}, validation accuracy {100 * result.accuracy:.2f} ± {100 * result.ci95:.2f} %")
 
 
 def _splits(data: str, root: Path | None):  # type: ignore[no-untyped-def]
     from deepemd.data import load
 
-    store = load(data, root)
+    with first():
+        store = load(data, root)
     for split in ("base", "val"):
         if split not in store.splits:
             raise InputError(

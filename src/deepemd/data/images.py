@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from deepemd.errors import InputError
 from deepemd.files import replacing
+from deepemd.processes import rank
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +38,8 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     from rich.progress import track as rich_track
 
     console = Console(stderr=True)
-    return iter(rich_track(items, description, total, console=console, transient=True, disable=not console.is_terminal))
+    hidden = not console.is_terminal or rank() > 0
+    return iter(rich_track(items, description, total, console=console, transient=True, disable=hidden))
 
 
 def decode(source: bytes | Path, name: str) -> "Image":

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from deepemd.errors import InputError
+from deepemd.processes import place
 
 __all__ = ["Device", "Precision", "choose_device", "choose_precision", "keep_freed_memory"]
 
@@ -22,13 +23,21 @@ def choose_device(device: Device = "auto") -> str:
         device: ``auto`` takes a GPU where there is one.
 
     Raises:
-        InputError: ``cuda`` where there is none.
+        InputError: ``cuda`` where there is none; fewer GPUs than torchrun started processes here.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is {device!r}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, but torch finds no CUDA device here: pass auto or cpu")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    here, gpus = place().local_count, torch.cuda.device_count()
+    if here > gpus:
+        raise InputError(
+            f"device is {device}: {here} processes on a machine with {gpus} GPUs; start one process a GPU"
+            f" (torchrun --nproc-per-node {gpus}), or pass cpu"
+        )
+    return "cuda"
 
 
 def choose_precision(precision: Precision = "auto", device: str = "cpu") -> Literal["bf16-mixed", "32-true"]:

@@ -9,8 +9,9 @@ from deepemd.data import Images
 from deepemd.data.images import track
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
+from deepemd.processes import first, merge, share
 from deepemd.training.device import keep_freed_memory
-from deepemd.training.views import view
+from deepemd.training.views import prepare, view
 
 __all__ = ["embed"]
 
@@ -25,6 +26,8 @@ def embed(
     bf16: bool = False,
 ) -> Tensor:
     """Embed images of a split once: (N, nodes, C) float32, on the CPU.
+
+    Of several processes each embeds some of the batches, and all get all of them: see :mod:`deepemd.processes`.
 
     Where the nodes lie in the images, ``model.boxes`` says from the images' sizes, the seed and the indices.
 
@@ -44,13 +47,15 @@ def embed(
     each = 1 if isinstance(model.regions, FCN) else model.regions.patches
     step = max(1, batch_size // each)
     nodes: list[Tensor] = []
+    with first():
+        prepare(model, images)
     model.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            starts = range(0, len(indices), step)
+            starts = share(range(0, len(indices), step))
             for start in track(starts, f"embedding {images.name}", len(starts)):
                 seen, boxes = view(model, images, indices[start : start + step], seed=seed)  # (B, 3, H, W), (B, M, 4)
                 nodes.append(model.embed(seen.to(device), boxes).float().cpu())  # (B, N, C)
     finally:
         model.train(training)
-    return torch.cat(nodes)
+    return merge(torch.cat(nodes) if nodes else None)

@@ -16,6 +16,7 @@ from deepemd.data import Episode, EpisodeSampler, Images
 from deepemd.data.images import track
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
+from deepemd.processes import count, merge, share
 from deepemd.training.embed import embed
 from deepemd.training.methods import SFC, Logits, choose
 
@@ -162,7 +163,9 @@ def score(
 ) -> dict[str, NDArray[np.float64]]:
     """Accuracy of every method on every episode over cached embeddings (N, nodes, C).
 
-    After Ctrl-C the episodes that all methods have finished are returned; if there are none, it is passed on.
+    Of several processes each matches some of the episodes, and all get all accuracies: see :mod:`deepemd.processes`.
+    After Ctrl-C the episodes that all methods have finished are returned; if there are none, or other processes had a
+    share, it is passed on.
 
     Args:
         nodes: the node sets of all images, on any device.
@@ -179,7 +182,7 @@ def score(
     together = max(1, _BATCH_BYTES // size)
     labels = torch.arange(n_way * n_query, device=nodes.device) % n_way  # (Q,)
     hits: dict[str, list[Tensor]] = {name: [] for name in methods}
-    starts = range(0, len(episodes), together)
+    starts = share(range(0, len(episodes), together))
     try:
         with torch.inference_mode():
             for start in starts if quiet else track(starts, "matching episodes", len(starts)):
@@ -195,10 +198,10 @@ def score(
                         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
     except KeyboardInterrupt:
         finished = min(map(len, hits.values()))
-        if not finished:
+        if not finished or count() > 1:
             raise
         hits = {name: parts[:finished] for name, parts in hits.items()}
-    return {name: torch.cat(parts).cpu().numpy() for name, parts in hits.items()}
+    return {name: merge(torch.cat(parts) if parts else None).cpu().numpy() for name, parts in hits.items()}
 
 
 def evaluate(

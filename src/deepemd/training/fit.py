@@ -9,53 +9,20 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from deepemd.errors import InputError
+from deepemd.processes import count, place
 from deepemd.training.batches import Batches
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.folder import RunFolder, TrainingResult
-from deepemd.training.keeper import STATE, Keeper, diverged
+from deepemd.training.keeper import STATE, Keeper
 from deepemd.training.progress import ProgressDisplay
+from deepemd.training.steps import Training
 
-__all__ = ["Meter", "fit", "sgd"]
-
-
-class Meter(nn.Module):
-    """Means of loss and accuracy since the last validation; its sums travel with the checkpoint."""
-
-    sums: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("sums", torch.zeros(3))  # loss, accuracy, count
-
-    @torch.no_grad()
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a step: loss of it, logits (..., K) and labels (...)."""
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        self.sums += torch.stack((loss.detach().float(), accuracy, torch.ones_like(accuracy)))
-
-    def read(self) -> tuple[float, float]:
-        """Mean loss and mean accuracy, NaN before the first step."""
-        loss, accuracy, count = self.sums.tolist()
-        return (loss / count, accuracy / count) if count else (float("nan"), float("nan"))
-
-    def reset(self) -> None:
-        """Begin anew."""
-        self.sums.zero_()
-
-    def check(self, loss: Tensor, step: int) -> None:
-        """Stop a run that has diverged; on a GPU only now and then, for looking at a number holds it up."""
-        if (loss.device.type == "cpu" or step % 20 == 0) and not torch.isfinite(loss + self.sums[0]):
-            raise diverged("the loss is", step)
-
-
-def sgd(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with Nesterov momentum 0.9, as in the paper."""
-    return torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+__all__ = ["fit"]
 
 
 @contextmanager
@@ -86,7 +53,7 @@ def quiet() -> Iterator[None]:
 
 
 def fit(
-    module: Any,
+    module: Training,
     batches: Batches,
     folder: RunFolder,
     *,
@@ -102,7 +69,7 @@ def fit(
     The whole run is one epoch of Lightning's, whose checkpoint and loader know the step; ours are counted in steps.
 
     Args:
-        module: a Lightning module with ``model``, ``meter``, ``validator``, ``accuracy`` and ``rate(step)``.
+        module: what is trained.
         batches: all steps.
         folder: opened already.
         title: what to call it on the screen.
@@ -128,7 +95,7 @@ def fit(
     with quiet(), keeper.signals():
         trainer = pl.Trainer(
             accelerator=accelerator,
-            devices=1,
+            **_engine(),
             precision=_lightning_precision(precision),
             benchmark=accelerator == "cuda",
             max_epochs=1,
@@ -157,6 +124,20 @@ def fit(
     if keeper.received is not None:  # it came in the last step: this run has ended, what would follow shall not begin
         signal.raise_signal(keeper.received)
     return result
+
+
+def _engine() -> dict[str, Any]:
+    """Lightning's settings for the processes that are here. Which one this is, torchrun alone says."""
+    if count() == 1:
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
+    # the running statistics are settled at the end of each step; Lightning finds the group that is there
+    here = place().local_count
+    return {
+        "devices": here,
+        "num_nodes": count() // here,
+        "strategy": DDPStrategy(broadcast_buffers=False),
+        "plugins": [TorchElasticEnvironment()],
+    }
 
 
 def _lightning_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:

@@ -21,6 +21,7 @@ from torch import nn
 
 from deepemd.errors import InputError
 from deepemd.files import write
+from deepemd.processes import rank, wait
 
 __all__ = ["RunFolder", "TrainingResult"]
 
@@ -114,7 +115,8 @@ class RunFolder:
         """
         import yaml
 
-        if not self.config.exists():
+        wait()  # until all processes have looked whether a run is here
+        if rank() == 0 and not self.config.exists():
             made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
             content = yaml.safe_dump({**_plain(settings), "made_with": made_with}, sort_keys=False)
             write(self.config, content.encode(), "choose another out")
@@ -148,7 +150,8 @@ class RunFolder:
         accuracy, ci95, step = best["accuracy"], best["ci95"], int(best["step"])
         result = TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
         content = {**asdict(result), "model": self.best.name, "metrics": self.metrics.name}
-        write(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
+        if rank() == 0:
+            write(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
         return result
 
     def result(self) -> TrainingResult | None:

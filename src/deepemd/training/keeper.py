@@ -17,6 +17,7 @@ import torch
 
 from deepemd.errors import InputError, Interrupted
 from deepemd.files import write
+from deepemd.processes import agree, lost, rank
 from deepemd.training.folder import RunFolder, fsync
 from deepemd.training.progress import ProgressDisplay
 
@@ -28,6 +29,8 @@ STATE = "deepemd"  # our entry among the callbacks' states of a checkpoint
 
 class Keeper(pl.Callback):
     """Saves and stops, always between two steps, so that a resumed run is the run.
+
+    Of several processes the first one writes, and all of them stop after the same step, whichever was asked to.
 
     The module offers ``model``, ``meter``, ``accuracy`` (of the validation that has just ended) and ``rate(step)``.
 
@@ -105,11 +108,11 @@ class Keeper(pl.Callback):
         step = trainer.global_step
         if step % self.every == 0:
             return  # a validation follows, and saves
-        if self.received is not None:
+        stop, save = agree(self.received or 0, time.monotonic() - self._saved > SAVE_EVERY)
+        if stop or save:
             self.save(trainer, pl_module)
-            raise Interrupted(self.received, self.folder.path, step, self.steps)
-        if time.monotonic() - self._saved > SAVE_EVERY:
-            self.save(trainer, pl_module)
+        if stop:
+            raise Interrupted(stop, self.folder.path, step, self.steps)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """After a validation: note it, keep the model if it is the best so far, save, stop if asked to."""
@@ -131,26 +134,32 @@ class Keeper(pl.Callback):
         )
         if better:
             self._check_finite(pl_module, step)
-            pl_module.model.save(self.folder.best)
+            if rank() == 0:
+                pl_module.model.save(self.folder.best)
             self.best = {"accuracy": accuracy.mean, "ci95": accuracy.ci95, "step": step}
-        self._write_rows()
+        if rank() == 0:
+            self._write_rows()
         trained = f"loss {loss:.3f}  accuracy {100 * train_accuracy:.1f} %  " if step else ""
         epoch = f"epoch {step / self.steps_per_epoch:g}" if step else "at the start"
         self.display.say(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
         if step:  # before the first step there is no optimizer to save
             self.save(trainer, pl_module)
-        if self.received is not None and step < self.steps:
-            raise Interrupted(self.received, self.folder.path, step, self.steps)
+        (stop,) = agree(self.received or 0)
+        if stop and step < self.steps:
+            raise Interrupted(stop, self.folder.path, step, self.steps)
 
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Put last.ckpt in its place, whole or not at all."""
         self._check_finite(pl_module, trainer.global_step)
         temporary = self.folder.last.with_name(f".{self.folder.last.name}.{os.getpid()}")
         try:
-            trainer.save_checkpoint(temporary)
-            fsync(temporary)
-            os.replace(temporary, self.folder.last)
+            trainer.save_checkpoint(temporary)  # which the first process writes
+            if rank() == 0:
+                fsync(temporary)
+                os.replace(temporary, self.folder.last)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            if lost(error):
+                raise
             raise InputError(f"{self.folder.last}: cannot be written ({error}); free space and --resume") from error
         finally:
             temporary.unlink(missing_ok=True)

@@ -6,89 +6,68 @@ Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
+from deepemd.processes import first, together
 from deepemd.saved import WEIGHTS_FILE
 from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
-from deepemd.training.evaluate import Figure
-from deepemd.training.fit import Meter, fit, sgd
+from deepemd.training.fit import fit
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe
+from deepemd.training.steps import Training
 from deepemd.training.validation import Validator
-from deepemd.training.views import View, view
+from deepemd.training.views import View, prepare, view
 
-__all__ = ["MetatrainModule", "metatrain"]
+__all__ = ["Metatraining", "metatrain"]
 
 
-class MetatrainModule(pl.LightningModule):
-    """Classifies the queries of training episodes; validates by episodes.
+class Metatraining(nn.Module):
+    """Classifies the queries of training episodes.
 
     Args:
         model: what is trained.
         recipe: the settings.
-        validator: the fixed episodes.
     """
 
-    def __init__(self, model: DeepEMD, recipe: MetatrainRecipe, validator: Validator) -> None:
+    def __init__(self, model: DeepEMD, recipe: MetatrainRecipe) -> None:
         super().__init__()
         self.model = model
-        self.meter = Meter()
         whole = isinstance(model.regions, FCN)  # else patches are cut from the original: they are the crops
-        self.augment = (
+        self.vary = (
             Augment(model.image_size, **asdict(recipe.augmentation))
             if whole
             else Augment(None, flip=False, jitter=recipe.augmentation.jitter)
         )
         self.recipe = recipe
-        self.validator = validator
-        self.steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
-        self.accuracy: Figure | None = None
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return self.recipe.lr * self.recipe.schedule.factor(step / self.steps_per_epoch, self.recipe.epochs)
+    def augment(self, batch: Batch) -> Batch:
+        """Vary the images."""
+        return batch._replace(images=self.vary(batch.images, batch.seed))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD; :meth:`rate` sets its learning rate each step."""
-        return sgd(self, self.recipe.lr, self.recipe.weight_decay)
-
-    def on_after_batch_transfer(self, batch: Any, *_: Any) -> Any:
-        """Augment on the device, outside of autocast."""
-        return batch._replace(images=self.augment(batch.images, batch.seed)) if isinstance(batch, Batch) else batch
-
-    def on_train_batch_start(self, batch: Batch, *_: Any) -> None:
-        """Set the learning rate, a function of the step."""
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.rate(batch.step)
-
-    def training_step(self, batch: Batch) -> Tensor:
-        """Cross-entropy of the queries, over all episodes of the step; batch norm sees them all together."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the queries over all episodes of the batch, which batch norm sees together; and logits
+        (E * Q, n_way)."""
         recipe = self.recipe
         # (E * (n_way * n_shot + Q), 3, H, W) -> (..., N, C)
         nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch))
         if nodes.device.type == "cpu" and not torch.isfinite(nodes).all():
             raise diverged("the embeddings are", batch.step)
-        nodes = nodes.unflatten(0, (recipe.episodes_per_step, -1))  # -> (E, n_way * n_shot + Q, N, C)
+        episodes = recipe.episodes_per_step // recipe.parts
+        nodes = nodes.unflatten(0, (episodes, -1))  # -> (E, n_way * n_shot + Q, N, C)
         support, query = nodes.split((recipe.n_way * recipe.n_shot, recipe.n_way * recipe.n_query), dim=1)
         logits = self.model.match(support, query, recipe.n_way).flatten(0, 1)  # (E, Q, n_way) -> (E * Q, n_way)
-        loss = F.cross_entropy(logits, batch.labels)
-        self.meter.check(loss, batch.step)
-        self.meter.add(loss, logits, batch.labels)
-        self.log("loss", loss)
-        return loss
+        return F.cross_entropy(logits, batch.labels), logits
 
     def _flip(self, batch: Batch) -> Tensor | None:
         """Which patches to mirror, (B, M): half of them, a function of the batch's seed."""
@@ -97,16 +76,8 @@ class MetatrainModule(pl.LightningModule):
         coins = torch.rand(batch.boxes.shape[:2], generator=torch.Generator().manual_seed(batch.seed))
         return coins < 0.5
 
-    def validation_step(self, indices: np.ndarray) -> None:
-        """Embed some of the images of the episodes."""
-        self.validator.embed(self.model, indices)
 
-    def on_validation_epoch_end(self) -> None:
-        """Match the episodes."""
-        self.accuracy = self.validator.measure(self.model)
-        self.log("val_accuracy", self.accuracy.mean)
-
-
+@together()
 def metatrain(
     recipe: MetatrainRecipe,
     model: str | Path,
@@ -166,16 +137,18 @@ def metatrain(
     def see(indices: NDArray[np.int64], seed: int) -> View:
         return view(start, base, indices, seed=seed, training=True)
 
-    batches = episode_batches(see, episodes, recipe.episodes_per_step)
-    module = MetatrainModule(start, recipe, validator)
+    batches = episode_batches(see, episodes, recipe.episodes_per_step, recipe.parts)
+    steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
+    with first():
+        prepare(start, base, val)
     folder.begin(settings)
     return fit(
-        module,
+        Training(Metatraining(start, recipe), recipe, validator, steps_per_epoch),
         batches,
         folder,
         title="meta-training",
-        steps_per_epoch=module.steps_per_epoch,
-        validate_every=recipe.validation.every * module.steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        validate_every=recipe.validation.every * steps_per_epoch,
         precision=number_format,
         accelerator=accelerator,
         validate_first=True,

@@ -5,10 +5,7 @@ Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,86 +13,53 @@ from torch import Tensor, nn
 from deepemd.data import Images
 from deepemd.data.augment import Augment
 from deepemd.model import DeepEMD
+from deepemd.processes import first, together
 from deepemd.training.batches import Batch, check_seed, classification_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
-from deepemd.training.evaluate import Figure
-from deepemd.training.fit import Meter, fit, sgd
+from deepemd.training.fit import fit
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.recipes import PretrainRecipe
+from deepemd.training.steps import Training
 from deepemd.training.validation import Validator
+from deepemd.training.views import prepare
 
-__all__ = ["PretrainModule", "pretrain"]
+__all__ = ["Pretraining", "pretrain"]
 
 
-class PretrainModule(pl.LightningModule):
-    """Classifies base images; validates by episodes.
+class Pretraining(nn.Module):
+    """Classifies base images.
 
     Args:
         model: whose encoder is trained.
         classes: number of base classes.
         recipe: the settings.
-        validator: the fixed episodes.
-        steps_per_epoch: for the learning rate.
+        steps: length of the run.
     """
 
-    def __init__(
-        self, model: DeepEMD, classes: int, recipe: PretrainRecipe, validator: Validator, steps_per_epoch: int
-    ) -> None:
+    def __init__(self, model: DeepEMD, classes: int, recipe: PretrainRecipe, steps: int) -> None:
         super().__init__()
         self.model = model
         self.classifier = nn.Linear(model.backbone.channels, classes)
-        self.meter = Meter()
         sizes = recipe.sizes or (model.image_size,)
         self.augments = nn.ModuleList(Augment(size, **asdict(recipe.augmentation)) for size in sizes)
         self.recipe = recipe
-        self.validator = validator
-        self.steps_per_epoch = steps_per_epoch
-        self.accuracy: Figure | None = None
+        self.steps = steps
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return self.recipe.lr * self.recipe.schedule.factor(step / self.steps_per_epoch, self.recipe.epochs)
+    def augment(self, batch: Batch) -> Batch:
+        """Vary the images, to the size of crops of this part of the run."""
+        vary = self.augments[len(self.augments) * batch.step // self.steps]
+        return batch._replace(images=vary(batch.images, batch.seed))
 
-    def augment(self, step: int) -> nn.Module:
-        """The augmentation of a step, to the size of crops of this part of the run."""
-        return self.augments[len(self.augments) * step // (self.recipe.epochs * self.steps_per_epoch)]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD; :meth:`rate` sets its learning rate each step."""
-        return sgd(self, self.recipe.lr, self.recipe.weight_decay)
-
-    def on_after_batch_transfer(self, batch: Any, *_: Any) -> Any:
-        """Augment on the device, outside of autocast."""
-        if not isinstance(batch, Batch):
-            return batch
-        return batch._replace(images=self.augment(batch.step)(batch.images, batch.seed))
-
-    def on_train_batch_start(self, batch: Batch, *_: Any) -> None:
-        """Set the learning rate, a function of the step."""
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.rate(batch.step)
-
-    def training_step(self, batch: Batch) -> Tensor:
-        """Cross-entropy of the base classes."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the base classes, and logits (B, K)."""
         maps = self.model.backbone(self.model.normalise(batch.images))  # (B, 3, S, S) -> (B, C, h, w)
         with torch.autocast(maps.device.type, enabled=False):
             logits = self.classifier(maps.float().mean((2, 3)))  # -> (B, C) -> (B, K)
             loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.recipe.label_smoothing)
-        self.meter.check(loss, batch.step)
-        self.meter.add(loss, logits, batch.labels)
-        self.log("loss", loss)
-        return loss
-
-    def validation_step(self, indices: np.ndarray) -> None:
-        """Embed some of the images of the episodes."""
-        self.validator.embed(self.model, indices)
-
-    def on_validation_epoch_end(self) -> None:
-        """Match the episodes."""
-        self.accuracy = self.validator.measure(self.model)
-        self.log("val_accuracy", self.accuracy.mean)
+        return loss, logits
 
 
+@together()
 def pretrain(
     recipe: PretrainRecipe,
     base: Images,
@@ -110,7 +74,8 @@ def pretrain(
     """Pre-train a model and keep the best by validation accuracy.
 
     Step i is a function of (seed, i) and the weights before it: on a CPU, a run that was interrupted and resumed with
-    the same number of threads ends as one that was not, to the bit.
+    the same number of threads ends as one that was not, to the bit. Where torchrun started several processes, they
+    share the parts of each step (`recipe.parts`): see :mod:`deepemd.training.steps`.
 
     Args:
         recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_PRETRAIN` for a complete one.
@@ -142,18 +107,21 @@ def pretrain(
     if result is not None:
         return result
     validator = Validator(val, recipe.validation)
-    pixels = base.pixels(recipe.model.resize)
+    with first():
+        pixels = base.pixels(recipe.model.resize)
     batches = classification_batches(
-        pixels, base.labels, recipe.batch_size, recipe.epochs, seed, rotations=recipe.rotations
+        pixels, base.labels, recipe.batch_size, recipe.epochs, seed, rotations=recipe.rotations, parts=recipe.parts
     )
     steps_per_epoch = len(batches) // recipe.epochs
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         classes = len(base.classes) * (4 if recipe.rotations else 1)
-        module = PretrainModule(recipe.model.build(), classes, recipe, validator, steps_per_epoch)
+        task = Pretraining(recipe.model.build(), classes, recipe, len(batches))
+    with first():
+        prepare(task.model, val)
     folder.begin(settings)
     return fit(
-        module,
+        Training(task, recipe, validator, steps_per_epoch),
         batches,
         folder,
         title="pre-training",

@@ -7,6 +7,8 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deepemd.processes import rank
+
 __all__ = ["ProgressDisplay"]
 
 REFRESH = 0.5  # seconds between updates of the bar
@@ -29,7 +31,7 @@ class ProgressDisplay(pl.Callback):
         self.title = title
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, quiet=rank() > 0)
         self.bar: Progress | None = None
         self._shown = self._began = time.monotonic()
         self._first = 0  # the step at which this process began
@@ -46,7 +48,7 @@ class ProgressDisplay(pl.Callback):
         self.say(
             f"{self.title}: {self.epochs} epochs, {total} steps" + f", from step {self._first}" * bool(self._first)
         )
-        if not self.console.is_terminal:
+        if not self.console.is_terminal or rank() > 0:
             return
         self.bar = Progress(
             TextColumn("{task.description}"),

@@ -184,6 +184,8 @@ class PretrainRecipe:
         model: the model to train.
         epochs: passes over the base images.
         batch_size: images of a step; halve it, and lr with it, where memory is short.
+        parts: in how many parts the images of a step are encoded, each with batch statistics of its own: memory is that
+            of one part, and so many processes can share a step. It must divide batch_size.
         lr: learning rate of SGD with Nesterov momentum 0.9.
         weight_decay: of all parameters.
         schedule: how lr falls.
@@ -201,6 +203,7 @@ class PretrainRecipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     epochs: int = 120
     batch_size: int = 128
+    parts: int = 1
     lr: float = 0.1
     weight_decay: float = 5e-4
     schedule: Schedule = field(default_factory=Schedule)
@@ -211,11 +214,12 @@ class PretrainRecipe:
     validation: Validation = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "lr")
+        _positive(self, "epochs", "batch_size", "parts", "lr")
         _within(self, "weight_decay", 0)
         _within(self, "label_smoothing", 0, 1)
         if self.sizes and (self.sizes[-1] != self.model.image_size or min(self.sizes) < 1):
             raise InputError(f"sizes is {self.sizes}: its last must be model.image_size, {self.model.image_size}")
+        _check_parts(self, "batch_size")
         _check_interval(self.epochs, self.validation)
 
 
@@ -226,7 +230,9 @@ class MetatrainRecipe:
     Args:
         epochs: how many times episodes_per_epoch.
         episodes_per_epoch: training episodes between two looks at the schedule and the validation.
-        episodes_per_step: episodes that share an update; batch norm sees them together.
+        episodes_per_step: episodes that share an update.
+        parts: in how many parts the episodes of a step are encoded, each with batch statistics of its own: memory is
+            that of one part, and so many processes can share a step. It must divide episodes_per_step.
         n_way: classes of a training episode.
         n_shot: labelled images of a class; the 1-shot model serves k shots too.
         n_query: images to classify of each class.
@@ -243,6 +249,7 @@ class MetatrainRecipe:
     epochs: int = 100
     episodes_per_epoch: int = 50
     episodes_per_step: int = 1
+    parts: int = 1
     n_way: int = 5
     n_shot: int = 1
     n_query: int = 15
@@ -254,14 +261,22 @@ class MetatrainRecipe:
     validation: Validation = field(default_factory=lambda: Validation(n_episodes=1000))
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "episodes_per_epoch", "episodes_per_step", "n_way", "n_shot", "n_query", "lr")
+        _positive(
+            self, "epochs", "episodes_per_epoch", "episodes_per_step", "parts", "n_way", "n_shot", "n_query", "lr"
+        )
         _within(self, "weight_decay", 0)
+        _check_parts(self, "episodes_per_step")
         _check_interval(self.epochs, self.validation)
         if self.episodes_per_epoch % self.episodes_per_step:
             raise InputError(
                 f"episodes_per_step is {self.episodes_per_step}: it must divide episodes_per_epoch,"
                 f" {self.episodes_per_epoch}"
             )
+
+
+def _check_parts(recipe: "PretrainRecipe | MetatrainRecipe", of: str) -> None:
+    if getattr(recipe, of) % recipe.parts:
+        raise InputError(f"parts is {recipe.parts}: it must divide {of}, {getattr(recipe, of)}")
 
 
 def _check_interval(epochs: int, validation: Validation) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from deepemd.data import EpisodeSampler, Images
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
+from deepemd.processes import count, merge, share
 from deepemd.training.evaluate import Figure, score
 from deepemd.training.methods import choose
 from deepemd.training.recipes import Validation
@@ -23,6 +24,8 @@ IMAGES = 128  # encoded at once
 @dataclass
 class Validator:
     """Collects the embeddings of the images that the fixed episodes use, then measures.
+
+    Of several processes each embeds some of the batches and matches some of the episodes.
 
     Args:
         images: the split to validate on.
@@ -53,14 +56,22 @@ class Validator:
         ]
 
     def __len__(self) -> int:
-        return -(-len(self.used) // IMAGES)
+        """The same in each process."""
+        return -(-len(self._batches()) // count())
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Indices of the images to embed, in batches."""
-        return (self.used[start : start + IMAGES] for start in range(0, len(self.used), IMAGES))
+        """Indices of the images to embed in this process, in batches, of which the last may be empty."""
+        mine = share(self._batches())
+        yield from mine
+        yield from [self.used[:0]] * (len(self) - len(mine))
+
+    def _batches(self) -> list[np.ndarray]:
+        return [self.used[start : start + IMAGES] for start in range(0, len(self.used), IMAGES)]
 
     def embed(self, model: DeepEMD, indices: np.ndarray) -> None:
         """Embed one batch and keep its nodes."""
+        if not len(indices):
+            return
         images, boxes = view(model, self.images, np.asarray(indices))
         nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
         if not torch.isfinite(nodes).all():
@@ -69,7 +80,7 @@ class Validator:
 
     def measure(self, model: DeepEMD) -> Figure:
         """Match the episodes over what was embedded since the last measurement."""
-        nodes = torch.cat(self._nodes)  # (U, N, C)
+        nodes = merge(torch.cat(self._nodes) if self._nodes else None)  # (U, N, C)
         self._nodes.clear()
         methods = choose("deepemd", model, n_shot=self.validation.n_shot)
         return Figure.of(score(nodes, self.episodes, methods, quiet=True)["DeepEMD"])

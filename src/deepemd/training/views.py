@@ -16,7 +16,7 @@ from deepemd.nodes import FCN, Grid, Sampling
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["View", "look", "patches", "squares", "view"]
+__all__ = ["View", "look", "patches", "prepare", "squares", "view"]
 
 
 class View(NamedTuple):
@@ -40,6 +40,13 @@ def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: in
         return View(squares(images.pixels(model.resize), indices))
     originals = images.originals(indices.tolist(), model.max_side)
     return patches(model.regions, originals, seed=seed, indices=None if training else indices, training=training)
+
+
+def prepare(model: DeepEMD, *splits: Images) -> None:
+    """Make what :func:`view` reads, where it is made once for a whole split."""
+    if isinstance(model.regions, FCN):
+        for images in splits:
+            images.pixels(model.resize)
 
 
 def look(

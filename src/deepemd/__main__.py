@@ -1,0 +1,6 @@
+"""``python -m deepemd`` is ``deepemd``: how torchrun starts it."""
+
+from deepemd.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
