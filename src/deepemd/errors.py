@@ -50,8 +50,8 @@ class ProcessLost(Exception):
 
     def __init__(self, rank: int, count: int) -> None:
         super().__init__(
-            f"process {rank} of {count} ends, because another one died or cannot be reached (its output may say why): run"
-            " the same command again; with --resume a training run goes on from its last checkpoint"
+            f"process {rank} of {count} ends, because another one died or cannot be reached (its output may say why):"
+            " run the command again; with --resume, a training run goes on from its last checkpoint"
         )
 
 

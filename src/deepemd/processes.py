@@ -7,8 +7,9 @@ are put together in order: what comes out is a function of the work, not of the 
 of :func:`together`, there is one process, and the functions here have nothing to do.
 """
 
+import atexit
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,6 +43,7 @@ class Place:
 _ALONE = Place()
 _place = _ALONE  # inside of together()
 _patient: Any = None  # a group of its own for waits
+_leave: Callable[[], None] | None = None  # of the group that was started here
 
 
 def place() -> Place:
@@ -77,11 +79,12 @@ def together() -> Iterator[None]:
     """Join the processes that torchrun started with this one, until the block ends in all of them.
 
     Within another such block, and without torchrun, it does nothing. A group that is there already is used as it is.
+    Where the block ends by an exception, this process leaves the others, and they end by ProcessLost.
 
     Raises:
-        ProcessLost: another process died.
+        ProcessLost: another process died, or left.
     """
-    global _place, _patient
+    global _place, _patient, _leave
     own = place()
     if own.count == 1 or count() > 1:
         yield
@@ -92,21 +95,24 @@ def together() -> Iterator[None]:
     gpu = torch.cuda.is_available() and own.local < torch.cuda.device_count()
     if gpu:
         torch.cuda.set_device(own.local)
-    started = not dist.is_initialized()
     try:
-        if started:
+        if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
-        _place, _patient = own, dist.new_group(backend="gloo", timeout=PATIENCE)
+            _leave = atexit.register(dist.destroy_process_group)  # it cannot be joined again, so stay until then
+        if _patient is None:
+            _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        _place = own
         yield
         wait()
-    except RuntimeError as error:
+    except BaseException as error:
+        if _leave is not None:
+            atexit.unregister(_leave)
+            _leave()
         if lost(error):
             raise ProcessLost(own.rank, own.count) from error
         raise
     finally:
-        _place, _patient = _ALONE, None
-        if started and dist.is_initialized():
-            dist.destroy_process_group()
+        _place = _ALONE
 
 
 def lost(error: BaseException) -> bool:

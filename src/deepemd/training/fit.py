@@ -130,12 +130,11 @@ def _engine() -> dict[str, Any]:
     """Lightning's settings for the processes that are here. Which one this is, torchrun alone says."""
     if count() == 1:
         return {"devices": 1, "plugins": [LightningEnvironment()]}
-    # the running statistics are settled at the end of each step; Lightning finds the group that is there
     here = place().local_count
     return {
         "devices": here,
         "num_nodes": count() // here,
-        "strategy": DDPStrategy(broadcast_buffers=False),
+        "strategy": DDPStrategy(),
         "plugins": [TorchElasticEnvironment()],
     }
 

@@ -186,4 +186,4 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Match the episodes."""
         self.accuracy = self.validator.measure(self.model)
-        self.log("val_accuracy", self.accuracy.mean)
+        self.log("val_accuracy", self.accuracy.mean, sync_dist=True)
