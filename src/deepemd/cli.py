@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from inspect import Parameter, signature
 from itertools import pairwise
@@ -122,19 +123,18 @@ def _fail(message: str, more: str = "") -> int:
 
 def _run(name: str, words: list[str]) -> int:
     from deepemd.errors import InputError, Interrupted, ProcessLost
-    from deepemd.processes import Place, place, together
+    from deepemd.processes import launched, together
 
-    command, here = COMMANDS[name], Place()
+    command, here = COMMANDS[name], launched()
     module, _, attribute = command.function.partition(":")
     function: Callable[..., None] = getattr(import_module(module), attribute)
     try:
-        here = place()
         if here.count > 1 and not command.shared:
             raise InputError(
                 f"{name} is the work of one process, but torchrun started {here.count}: leave torchrun out"
             )
         options = _parse(name, function, words)
-        with together():
+        with together() if command.shared else nullcontext():
             function(**options)
     except InputError as error:
         return _fail(f"process {here.rank} of {here.count}: {error}" if here.rank else str(error))

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Place", "agree", "count", "first", "lost", "merge", "place", "rank", "share", "tell", "together", "total", "wait",
-]  # fmt: skip
+    *("Place", "agree", "count", "first", "launched", "lost", "merge", "place", "rank", "share", "tell", "together"),
+    *("total", "wait"),
+]
 
 T = TypeVar("T")
 # A process that dies closes its connections, and the others notice at once. A machine that vanishes does not:
@@ -46,26 +47,21 @@ _patient: Any = None  # a group of its own for waits
 _leave: Callable[[], None] | None = None  # of the group that was started here
 
 
-def place() -> Place:
-    """What torchrun has set for this process, by the variables of its environment.
-
-    Raises:
-        InputError: Slurm started several processes, but no torchrun did.
-    """
+def launched() -> Place:
+    """What torchrun has set for this process, by the variables of its environment."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if all(os.environ.get(name, "").isdecimal() for name in names):
         return Place(*(int(os.environ[name]) for name in names))
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        raise InputError(
-            f"srun started this command {os.environ['SLURM_STEP_NUM_TASKS']} times, and each would do all of the work:"
-            " start one torchrun on each machine, which starts the processes: srun --ntasks-per-node 1 torchrun ..."
-            " -m deepemd ... (docs/scale.md has the whole script)"
-        )
     return _ALONE
 
 
+def place() -> Place:
+    """Which of the processes that share the work this is."""
+    return _place
+
+
 def rank() -> int:
-    """Which of the processes this is; the process 0 writes and prints."""
+    """Its number; the process 0 writes and prints."""
     return _place.rank
 
 
@@ -82,10 +78,18 @@ def together() -> Iterator[None]:
     Where the block ends by an exception, this process leaves the others, and they end by ProcessLost.
 
     Raises:
+        InputError: Slurm started several processes, but no torchrun did.
         ProcessLost: another process died, or left.
     """
     global _place, _patient, _leave
-    own = place()
+    own = launched()
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if own.count == 1 and tasks > 1:
+        raise InputError(
+            f"srun started this command {tasks} times, and each would do all of the work: start one torchrun on each"
+            " machine, which starts the processes: srun --ntasks-per-node 1 torchrun ... -m deepemd ... (the whole"
+            " script is in docs/scale.md)"
+        )
     if own.count == 1 or count() > 1:
         yield
         return

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -341,3 +342,21 @@ def test_bad_queries_of_the_command_line(index, photos, tmp_path, capsys):
     for command, *words in (("query", tmp_path / "none", good), ("evaluate", tmp_path / "none")):
         code, _, err = run(capsys, "retrieve", command, *words)
         assert (code, "no index" in err) == (2, True)
+
+
+def test_shards_of_a_gallery_answer_as_one_index(index: Index) -> None:
+    """The function that docs/scale.md shows, over three parts of the index."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shown: dict = {}
+    exec(snippet, shown)
+    bounds = [0, 5, 20, len(index)]
+    shards = [  # of the images a search takes the number only
+        Index(index.path, index.model, range(end - begin), index.nodes[begin:end], index.pooled[begin:end])
+        for begin, end in pairwise(bounds)
+    ]
+    for query in torch.from_numpy(index.nodes[[3, 30]]).float():
+        whole = index.search(query[None], top=6, shortlist=9)
+        owner, image, similarity = shown["search"](shards, query[None], top=6, shortlist=9)
+        assert (torch.tensor(bounds)[owner] + image).tolist() == whole.images[0].tolist()
+        torch.testing.assert_close(similarity, whole.similarity[0])

@@ -19,7 +19,7 @@ from deepemd import cli, processes
 from deepemd.data import EpisodeSampler, Store
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
-from deepemd.processes import Place, agree, first, merge, place, share, tell, total
+from deepemd.processes import Place, agree, first, launched, merge, share, tell, total
 from deepemd.training.batches import Batch, Batches, episode_batches
 from deepemd.training.metatrain import Metatraining, metatrain
 from deepemd.training.pretrain import pretrain
@@ -291,13 +291,13 @@ def test_processes_that_do_not_divide_the_parts_are_refused(monkeypatch: pytest.
 def test_where_a_process_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert place() == Place(0, 1, 0, 1)
+    assert launched() == Place(0, 1, 0, 1)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
-    assert cli.main(["warmup"]) == 2
+    assert cli.main(["evaluate", "model", "data"]) == 2
     assert "srun started this command 8 times" in capsys.readouterr().err
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "4")):
         monkeypatch.setenv(name, value)
-    assert place() == Place(5, 8, 1, 4)
+    assert launched() == Place(5, 8, 1, 4)
     assert cli.main(["warmup"]) == 2
     told = capsys.readouterr().err
     assert told == (
