@@ -234,17 +234,13 @@ def test_a_step_of_parts_is_the_sum_of_its_parts(patterns: Store, alone: Path) -
     for order in (parts, parts[::-1]):
         model.load_state_dict(before, strict=False)
         model.zero_grad()
-        with torch.no_grad():
-            kept = Statistics(model)
+        kept = Statistics(model)
         for batch in order:
-            with torch.no_grad():
-                kept.begin()
+            kept.begin()
             loss, _ = task(task.augment(batch))
             (loss / 2).backward()
-            with torch.no_grad():
-                kept.end()
-        with torch.no_grad():
-            kept.settle(kept.change, 2)
+            kept.end()
+        kept.settle(kept.change, 2)
         for parameter, one, two in zip(model.parameters(), *gradients, strict=True):
             torch.testing.assert_close(parameter.grad, (one + two) / 2, rtol=1e-4, atol=1e-6)
         for name, buffer in model.named_buffers():

@@ -71,7 +71,7 @@ class Meter(nn.Module):
 
 
 class Statistics:
-    """The running statistics of a module over the parts of one step; nothing else in it may hold such buffers.
+    """The running statistics of a module over the parts of one step; buffers that do not change stay as they are.
 
     Args:
         module: at the beginning of the step.
