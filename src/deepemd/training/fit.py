@@ -96,6 +96,7 @@ def fit(
     precision: str,
     accelerator: str,
     validate_first: bool = False,
+    notice: object = None,
 ) -> TrainingResult:
     """Train to the end.
 
@@ -110,6 +111,7 @@ def fit(
         validate_every: steps between validations; divides the number of steps.
         precision, accelerator: Lightning's names.
         validate_first: whether the model that training starts from is a candidate for the best.
+        notice: a line for the user before training begins, such as an estimate of its memory.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C.
@@ -123,6 +125,8 @@ def fit(
     if checkpoint is not None and checkpoint["global_step"] >= steps:  # interrupted after the last step
         return folder.finish(checkpoint["callbacks"][STATE]["best"], steps)
     done = 0 if checkpoint is None else int(checkpoint["global_step"])
+    if notice is not None:
+        display.say(str(notice))
     if accelerator == "cpu":
         keep_freed_memory()
     with quiet(), keeper.signals():

@@ -22,6 +22,7 @@ from deepemd.nodes import FCN, parse_regions
 from deepemd.saved import WEIGHTS_FILE
 from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.estimate import estimate
 from deepemd.training.evaluate import Figure
 from deepemd.training.fit import Meter, fit, sgd
 from deepemd.training.folder import RunFolder, TrainingResult
@@ -78,12 +79,13 @@ class MetatrainModule(pl.LightningModule):
         """Cross-entropy of the queries, over all episodes of the step; batch norm sees them all together."""
         recipe = self.recipe
         # (E * (n_way * n_shot + Q), 3, H, W) -> (..., N, C)
-        nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch))
+        nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch), memory=recipe.memory)
         if nodes.device.type == "cpu" and not torch.isfinite(nodes).all():
             raise diverged("the embeddings are", batch.step)
         nodes = nodes.unflatten(0, (recipe.episodes_per_step, -1))  # -> (E, n_way * n_shot + Q, N, C)
         support, query = nodes.split((recipe.n_way * recipe.n_shot, recipe.n_way * recipe.n_query), dim=1)
-        logits = self.model.match(support, query, recipe.n_way).flatten(0, 1)  # (E, Q, n_way) -> (E * Q, n_way)
+        logits = self.model.match(support, query, recipe.n_way, query_chunk=recipe.memory.query_chunk)
+        logits = logits.flatten(0, 1)  # (E, Q, n_way) -> (E * Q, n_way)
         loss = F.cross_entropy(logits, batch.labels)
         self.meter.check(loss, batch.step)
         self.meter.add(loss, logits, batch.labels)
@@ -168,6 +170,8 @@ def metatrain(
 
     batches = episode_batches(see, episodes, recipe.episodes_per_step)
     module = MetatrainModule(start, recipe, validator)
+    images = recipe.episodes_per_step * recipe.n_way * (recipe.n_shot + recipe.n_query)
+    needed = estimate(start, recipe.memory, images, n_way=recipe.n_way, bf16=number_format == "bf16-mixed")
     folder.begin(settings)
     return fit(
         module,
@@ -179,4 +183,5 @@ def metatrain(
         precision=number_format,
         accelerator=accelerator,
         validate_first=True,
+        notice=needed,
     )

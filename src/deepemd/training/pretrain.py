@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from deepemd.data import Images
 from deepemd.data.augment import Augment
 from deepemd.model import DeepEMD
+from deepemd.nodes import encode
 from deepemd.training.batches import Batch, check_seed, classification_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.estimate import estimate
 from deepemd.training.evaluate import Figure
 from deepemd.training.fit import Meter, fit, sgd
 from deepemd.training.folder import RunFolder, TrainingResult
@@ -77,7 +79,8 @@ class PretrainModule(pl.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Cross-entropy of the base classes."""
-        maps = self.model.backbone(self.model.normalise(batch.images))  # (B, 3, S, S) -> (B, C, h, w)
+        images = self.model.normalise(batch.images)  # (B, 3, S, S)
+        maps = encode(self.model.backbone, images, self.recipe.memory)  # -> (B, C, h, w)
         with torch.autocast(maps.device.type, enabled=False):
             logits = self.classifier(maps.float().mean((2, 3)))  # -> (B, C) -> (B, K)
             loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.recipe.label_smoothing)
@@ -151,6 +154,7 @@ def pretrain(
         torch.random.default_generator.manual_seed(seed)
         classes = len(base.classes) * (4 if recipe.rotations else 1)
         module = PretrainModule(recipe.model.build(), classes, recipe, validator, steps_per_epoch)
+    needed = estimate(module.model, recipe.memory, recipe.batch_size, bf16=number_format == "bf16-mixed")
     folder.begin(settings)
     return fit(
         module,
@@ -161,4 +165,5 @@ def pretrain(
         validate_every=recipe.validation.every * steps_per_epoch,
         precision=number_format,
         accelerator=accelerator,
+        notice=needed,
     )
