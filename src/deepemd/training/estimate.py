@@ -17,7 +17,7 @@ __all__ = ["Estimate", "estimate"]
 FEW = 2, 4  # squares, or queries, of which the memory is measured; it is linear in their number
 IN_FLIGHT = 1  # gradients, each as large as the largest map, beside what is kept, at the height of the backward pass
 WORKSPACE = 100_000_000  # what the libraries of convolutions take for themselves, about, whatever the batch
-COPIES = 3  # of the squares while they are cut and normalised
+COPIES = 3  # of all squares, while they are normalised
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
             encoder = _scaled(lambda few: _encoder(model, memory, few), together)
         matched = min(memory.query_chunk or images, images)
         head = 0 if n_way is None else _scaled(lambda few: _head(model, n_way, few), matched)
-    waiting = (squares - together) * square  # for their chunk
+    inputs = (images + squares - together) * square  # as they come, and those that wait for their chunk
     return Estimate(
         squares,
         model.image_size,
         memory.told,
-        inputs=images * square + waiting,
-        encoder=max(encoder, COPIES * squares * square - waiting),
+        inputs=inputs,
+        encoder=max(encoder, COPIES * squares * square - inputs),
         head=head,
         gradients=sum(p.nbytes for p in model.parameters() if p.requires_grad),
     )
