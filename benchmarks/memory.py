@@ -4,8 +4,8 @@
     python benchmarks/memory.py --rows 0,1
 
 Each case runs in a new process, which must not grow past a limit. On a CPU the peak is that of resident memory beyond
-what is there once weights and optimizer are; on a GPU it is the allocator's. Patches are measured on fewer queries:
-with chunks, what more of them take is their pixels, which is added (`gb`) to what was measured (`measured_gb`).
+what is there once weights and optimizer are; on a GPU it is the allocator's. Patches are measured on fewer
+images: with chunks, what more of them take is their pixels, which is added (`gb`) to what was measured (`measured_gb`).
 """
 
 import argparse
@@ -28,24 +28,25 @@ from deepemd.training.batches import episode_batches
 from deepemd.training.device import choose_device, keep_freed_memory
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import sgd
-from deepemd.training.views import view
+from deepemd.training.views import View, view
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 WAY, QUERIES = 5, 15
+ALL = WAY * (1 + QUERIES)
 CHUNKED = Memory(chunk=64, freeze_batch_norm=True)
-# regions, settings, queries of a class in the step that is measured; 0 where only the estimate is given
+# regions, settings, images of the step that is measured; 0 where only the estimate is given
 ROWS: list[tuple[str, Memory, int]] = [
-    ("fcn", Memory(), QUERIES),
-    ("fcn", Memory(checkpoint=True), QUERIES),
-    ("fcn", Memory(chunk=16, freeze_batch_norm=True), QUERIES),
+    ("fcn", Memory(), ALL),
+    ("fcn", Memory(checkpoint=True), ALL),
+    ("fcn", Memory(chunk=16, freeze_batch_norm=True), ALL),
     *[
         row
-        for regions in ("grid:5,3,2", "sampling:9", "sampling:16", "sampling:25")
+        for regions, images in (("grid:5,3,2", 6), ("sampling:9", 15), ("sampling:16", 8), ("sampling:25", 6))
         for row in (
             (regions, Memory(), 0),
             (regions, Memory(checkpoint=True), 0),
-            (regions, CHUNKED, 1),
-            (regions, Memory(chunk=16, freeze_batch_norm=True), 1),
+            (regions, CHUNKED, images),
+            (regions, Memory(chunk=16, freeze_batch_norm=True), images),
         )
     ],
 ]
@@ -53,24 +54,26 @@ ROWS: list[tuple[str, Memory, int]] = [
 
 def measure(index: int, limit: float, device: str) -> dict[str, Any]:
     """One row, in this process."""
-    regions, memory, queries = ROWS[index]
+    regions, memory, images = ROWS[index]
     if device == "cpu":
-        keep_freed_memory()  # as training does
+        if memory == Memory():  # as in training
+            keep_freed_memory()
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
     model = DeepEMD(resnet12(), parse_regions(regions)).train()
     each = 1 if isinstance(model.regions, FCN) else model.regions.patches
-    told = {n: estimate(model, memory, WAY * (1 + n), n_way=WAY) for n in (QUERIES, queries) if n}
+    told = {n: estimate(model, memory, n, n_way=WAY) for n in (ALL, images) if n}
     row: dict[str, Any] = {
         "regions": regions,
         "memory": asdict(memory),
-        "squares": told[QUERIES].squares,
-        "estimated_gb": told[QUERIES].total / 1e9,
+        "squares": told[ALL].squares,
+        "estimated_gb": told[ALL].total / 1e9,
     }
-    if not queries:
+    if not images:
         return row
     base = load("miniimagenet").splits["base"]
-    sampler = EpisodeSampler(base.labels, WAY, 1, queries, n_episodes=1, seed=0)
+    sampler = EpisodeSampler(base.labels, WAY, 1, QUERIES, n_episodes=1, seed=0)
     batch = episode_batches(lambda i, seed: view(model, base, i, seed=seed, training=True), sampler, 1).make(0)
+    seen = View(*(None if part is None else part[:images].to(device) for part in (batch.images, batch.boxes)))
     model.to(device)
     optimizer = sgd(model, 5e-4, 5e-4)
     for parameter in model.parameters():
@@ -79,10 +82,9 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
     optimizer.zero_grad()
 
     def step() -> None:
-        boxes = None if batch.boxes is None else batch.boxes.to(device)
-        nodes = model.embed(batch.images.to(device), boxes, memory=memory)
+        nodes = model.embed(*seen, memory=memory)
         logits = model.match(nodes[:WAY], nodes[WAY:], WAY, query_chunk=memory.query_chunk)
-        F.cross_entropy(logits, batch.labels.to(device)).backward()
+        F.cross_entropy(logits, batch.labels[: len(logits)].to(device)).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
@@ -90,11 +92,11 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
     before = _bytes(device, peak=False)
     took = seconds(step)
     measured = _bytes(device, peak=True) - before
-    more = (told[QUERIES].squares - told[queries].squares) * 3 * model.image_size**2 * 4
+    more = (told[ALL].squares - told[images].squares) * 3 * model.image_size**2 * 4
     return row | {
-        "measured_squares": len(batch.images) * each,
+        "measured_squares": images * each,
         "measured_gb": measured / 1e9,
-        "measured_estimate_gb": told[queries].total / 1e9,
+        "measured_estimate_gb": told[images].total / 1e9,
         "gb": (measured + more) / 1e9,
         "seconds": took,
         "threads": torch.get_num_threads(),

@@ -1,6 +1,8 @@
 """The estimate of a step's memory, against what a process that takes the step takes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +13,9 @@ import torch
 
 from deepemd import DeepEMD, cli, conv4
 from deepemd.data import Store
-from deepemd.errors import InputError
+from deepemd.errors import InputError, Interrupted
 from deepemd.model import FCN, Memory
+from deepemd.training import metatrain as meta
 from deepemd.training.estimate import estimate
 from deepemd.training.metatrain import metatrain
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe, Validation
@@ -110,7 +113,31 @@ def test_a_run_is_the_same_by_blocks_and_another_with_frozen_batch_norm(
             assert not torch.equal(plain, before[name.removeprefix("model.")])
 
 
-def test_the_command_line_tells_it_and_resumes(capsys, start: Path, patterns: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory", [Memory(checkpoint=True), Memory(chunk=4, freeze_batch_norm=True, query_chunk=5)])
+def test_a_run_that_was_interrupted_resumes_as_the_run(
+    memory: Memory, start: Path, patterns: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, val, recipe = patterns.splits["base"], patterns.splits["val"], replace(RECIPE, memory=memory)
+    expected = metatrain(recipe, start, base, val, tmp_path / "whole")
+    plain = meta.episode_batches
+
+    def signalled(*arguments):  # while the second step is prepared, the signal comes
+        batches = plain(*arguments)
+        make = batches.make
+        batches.make = lambda step: (os.kill(os.getpid(), signal.SIGTERM) if step == 1 else None, make(step))[1]
+        return batches
+
+    monkeypatch.setattr(meta, "episode_batches", signalled)
+    with pytest.raises(Interrupted):
+        metatrain(recipe, start, base, val, tmp_path / "run")
+    monkeypatch.undo()
+    assert metatrain(recipe, start, base, val, tmp_path / "run", resume=True).accuracy == expected.accuracy
+    ends = [torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "run")]
+    for name, tensor in ends[0].items():
+        assert torch.equal(ends[1][name], tensor), name
+
+
+def test_the_command_line_tells_it(capsys, start: Path, patterns: Store, tmp_path: Path) -> None:
     words = ["metatrain", start, patterns.path, tmp_path / "run", "--precision", "32", "--resume"]
     words += ["--recipe.epochs", 1, "--recipe.episodes_per_epoch", 2, "--recipe.n_way", 3, "--recipe.n_query", 4]
     words += ["--recipe.validation.n_episodes", 4, "--recipe.validation.n_way", 3, "--recipe.validation.n_query", 5]
@@ -120,8 +147,6 @@ def test_the_command_line_tells_it_and_resumes(capsys, start: Path, patterns: St
     assert "memory: about 0.1 GB beside weights and optimizer (15 squares of 20 x 20, checkpointed by block)" in told
     assert told.index("memory: about") < told.index("meta-training: 1 epochs")
 
-    (tmp_path / "run" / "result.json").unlink()  # as if it had been ended just before
-    assert cli.main([str(word) for word in [*words, *checkpoint]]) == 0
     assert cli.main([str(word) for word in words]) == 2
     assert "recipe.memory.checkpoint: the run in" in capsys.readouterr().err
     assert cli.main([str(word) for word in [*words, "--recipe.memory.chunk", 8]]) == 2

@@ -19,7 +19,8 @@ __all__ = ["Memory", "encode"]
 class Memory:
     """What to do where training does not fit into memory.
 
-    By default everything is kept that the backward pass needs, which is fastest. See docs/memory.md for figures.
+    By default everything is kept that the backward pass needs, and on a CPU freed memory too, for the next step, which
+    is fastest. See docs/memory.md for figures.
 
     Args:
         checkpoint: keep only the input of each of the encoder's blocks and compute the block again in the backward

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
+from deepemd.nodes import Memory
 from deepemd.training.batches import Batches
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.folder import RunFolder, TrainingResult
@@ -103,7 +104,7 @@ def fit(
     The whole run is one epoch of Lightning's, whose checkpoint and loader know the step; ours are counted in steps.
 
     Args:
-        module: a Lightning module with ``model``, ``meter``, ``validator``, ``accuracy`` and ``rate(step)``.
+        module: a Lightning module with ``model``, ``recipe``, ``meter``, ``validator``, ``accuracy``, ``rate(step)``.
         batches: all steps.
         folder: opened already.
         title: what to call it on the screen.
@@ -127,7 +128,7 @@ def fit(
     done = 0 if checkpoint is None else int(checkpoint["global_step"])
     if notice is not None:
         display.say(str(notice))
-    if accelerator == "cpu":
+    if accelerator == "cpu" and module.recipe.memory == Memory():  # kept pieces do not always fit what comes next
         keep_freed_memory()
     with quiet(), keeper.signals():
         trainer = pl.Trainer(
