@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -13,7 +14,19 @@ from torch import Tensor, nn
 from deepemd.errors import InputError
 from deepemd.hub import card, find, push
 from deepemd.matching import Weights, emd_logits
-from deepemd.nodes import FCN, Backbone, Regions, as_backbone, backbone, cut, patch_nodes, regions_from, to_original
+from deepemd.nodes import (
+    FCN,
+    Backbone,
+    Memory,
+    Regions,
+    as_backbone,
+    backbone,
+    cut,
+    encode,
+    patch_nodes,
+    regions_from,
+    to_original,
+)
 from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, write_saved
 
 __all__ = ["MEAN", "STD", "DeepEMD"]
@@ -100,7 +113,14 @@ class DeepEMD(nn.Module):
             images = images.to(self.mean.dtype) / 255
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def embed(self, images: Tensor, boxes: Tensor | None = None, *, flip: Tensor | None = None) -> Tensor:
+    def embed(
+        self,
+        images: Tensor,
+        boxes: Tensor | None = None,
+        *,
+        flip: Tensor | None = None,
+        memory: Memory = Memory(),  # noqa: B008  (frozen)
+    ) -> Tensor:
         """Encode images into their node sets.
 
         Args:
@@ -109,6 +129,7 @@ class DeepEMD(nn.Module):
             boxes: (B, M, 4) the patches of Grid or Sampling, x0, y0, x1, y1 in pixels of `images`; by default those
                 that the regions give to images of H x W. FCN takes none.
             flip: (B, M) bool, patches to mirror; in training.
+            memory: what is kept for the backward pass; in training.
 
         Returns:
             (B, N, C) raw nodes, float32, also under autocast.
@@ -122,17 +143,18 @@ class DeepEMD(nn.Module):
                 f"images has shape {tuple(images.shape)}: the model takes (B, 3, H, W) with H and W of at least"
                 f" {least}; resize them first"
             )
+        encoder = partial(encode, self.backbone, memory=memory)
         if not isinstance(self.regions, FCN):
             if boxes is None:
                 boxes = torch.from_numpy(self.regions.boxes(np.broadcast_to(images.shape[-2:], (len(images), 2))))
-            patches = cut(images, boxes, self.image_size, flip=flip)  # -> (B, M, 3, S, S)
-            flat = self.normalise(patches.flatten(0, 1))  # -> (B * M, 3, S, S)
-            return patch_nodes(self.backbone, flat.unflatten(0, patches.shape[:2]))  # -> (B, M, C)
+            # held by no name, so that they go when they are normalised: (B, M, 3, S, S) -> (B * M, 3, S, S)
+            flat = self.normalise(cut(images, boxes, self.image_size, flip=flip).flatten(0, 1))
+            return patch_nodes(encoder, flat.unflatten(0, boxes.shape[:2]))  # -> (B, M, C)
         if boxes is not None or flip is not None:
             raise InputError("boxes and flip are for Grid and Sampling, but the regions of this model are FCN")
         top, left = ((side - self.image_size) // 2 for side in images.shape[-2:])
         images = images[:, :, top : top + self.image_size, left : left + self.image_size]  # -> (B, 3, S, S)
-        return self.regions(self.backbone, self.normalise(images))  # -> (B, N, C)
+        return self.regions(encoder, self.normalise(images))  # -> (B, N, C)
 
     def boxes(self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None) -> NDArray[np.float64]:
         """Where the nodes of images lie: what a picture draws.
@@ -179,13 +201,14 @@ class DeepEMD(nn.Module):
         nodes = self.embed(torch.cat((support, query)))  # (n_shot * n_way + Q, 3, H, W) -> (..., N, C)
         return self.match(nodes[: len(support)], nodes[len(support) :], n_way)  # -> (Q, n_way)
 
-    def match(self, support: Tensor, query: Tensor, n_way: int) -> Tensor:
+    def match(self, support: Tensor, query: Tensor, n_way: int, *, query_chunk: int | None = None) -> Tensor:
         """Classify node sets that are already encoded, over any number of episodes at once.
 
         Args:
             support: (..., n_shot * n_way, N, C) nodes, shot by shot.
             query: (..., Q, N, C) nodes.
             n_way: number of classes.
+            query_chunk: as for :func:`deepemd.matching.emd_logits`; in training.
 
         Returns:
             (..., Q, n_way) logits, float32.
@@ -198,6 +221,7 @@ class DeepEMD(nn.Module):
                 temperature=self.temperature,
                 weights=self.weights,
                 floor=self.floor,
+                query_chunk=query_chunk,
             )  # -> (..., Q, n_way)
         return logits
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from deepemd.emd import emd
 from deepemd.matching.cost import compare, uniform_weights
@@ -56,6 +57,7 @@ def emd_logits(
     weights: Weights = "cross-reference",
     floor: float = 1e-3,
     detach_weights: bool = False,
+    query_chunk: int | None = None,
     transport: Callable[[Tensor, Tensor, Tensor], Solution] = emd,
 ) -> Tensor:
     """Classification logits by optimal matching: temperature * (1 - EMD) between every query and every support.
@@ -71,13 +73,17 @@ def emd_logits(
         weights: "cross-reference" (the paper's) or "uniform" (every node counts the same).
         floor: added to every cross-reference weight.
         detach_weights: True gives the weights no gradient, as the authors' OpenCV path does; about 1 % worse, say they.
+        query_chunk: queries of an episode that are matched together, and matched again in the backward pass: then what
+            is kept for that pass does not grow with the queries. By default it is two to three times the nodes, which
+            matters for hundreds of queries.
         transport: a solver with the signature of :func:`deepemd.emd.emd`.
 
     Returns:
         (..., Q, S) logits in float32 (float64 where an input is).
 
     Raises:
-        ValueError: shapes that do not fit, an unknown name of weights, or embeddings that are not finite.
+        ValueError: shapes that do not fit, an unknown name of weights, a query_chunk below 1, or embeddings that are
+            not finite.
 
     Source: equations 1-6 of the paper. An image is nearest to itself:
 
@@ -86,6 +92,17 @@ def emd_logits(
     tensor([0, 1, 2])
     """
     _check(query, support)
+    if query_chunk is not None and query_chunk < 1:
+        raise ValueError(f"query_chunk must be at least 1, got {query_chunk}; leave it out for all queries at once")
+
+    def match(query: Tensor, support: Tensor) -> Tensor:
+        """(e, q, n, C) with (e, S, m, C) -> (e q, S)."""
+        cost, a, b = transport_problem(query, support, weights=weights, floor=floor)
+        if detach_weights:
+            a, b = a.detach(), b.detach()
+        distance = transport(cost, a, b).value  # (e, q, S)
+        return (temperature * (1 - distance)).flatten(0, 1)
+
     with torch.autocast(query.device.type, enabled=False):
         if torch.float64 not in (query.dtype, support.dtype):
             query, support = query.float(), support.float()
@@ -96,28 +113,28 @@ def emd_logits(
         support = support.reshape(episodes, supports, m, channels)  # (E, S, m, C)
 
         rows = []
-        for some, part in _pieces(episodes, queries, supports * n * m):
-            cost, a, b = transport_problem(query[some, part], support[some], weights=weights, floor=floor)
-            if detach_weights:
-                a, b = a.detach(), b.detach()
+        for some, part in _pieces(episodes, queries, supports * n * m, query_chunk):
+            piece = query[some, part], support[some]
             try:
-                distance = transport(cost, a, b).value  # (e, q, S)
+                rows.append(checkpoint(match, *piece, use_reentrant=False) if query_chunk else match(*piece))
             except ValueError as error:
                 _check_finite(query=query, support=support)  # says it in the words of the caller's arguments
                 raise error
-            rows.append((temperature * (1 - distance)).flatten(0, 1))  # (e q, S)
         logits = torch.cat(rows) if rows else query.new_empty(0)
         return logits.reshape(*lead, queries, supports)
 
 
-def _pieces(episodes: int, queries: int, size: int) -> Iterator[tuple[slice, slice]]:
-    """Cut episodes x queries, in order, into pieces of at most _CHUNK cost entries; `size` is one query's."""
-    together = max(1, _CHUNK // max(1, size * queries))
-    if size * queries <= _CHUNK:
+def _pieces(episodes: int, queries: int, size: int, chunk: int | None = None) -> Iterator[tuple[slice, slice]]:
+    """Cut episodes x queries, in order, into pieces of at most _CHUNK cost entries; `size` is one query's.
+
+    With a `chunk` a piece is of one episode, and of no more queries than that.
+    """
+    if size * queries <= _CHUNK and not chunk:
+        together = max(1, _CHUNK // max(1, size * queries))
         for e in range(0, episodes, together):
             yield slice(e, e + together), slice(None)
         return
-    step = max(1, _CHUNK // size)
+    step = min(max(1, _CHUNK // max(1, size)), chunk or queries)
     for e in range(episodes):
         for q in range(0, queries, step):
             yield slice(e, e + 1), slice(q, q + step)

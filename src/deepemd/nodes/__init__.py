@@ -4,6 +4,7 @@ from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, 
 from deepemd.nodes.cutting import cut, patch_nodes
 from deepemd.nodes.efficientnet import efficientnet_lite0
 from deepemd.nodes.fcn import FCN, to_original
+from deepemd.nodes.memory import Memory, encode
 from deepemd.nodes.own import as_backbone
 from deepemd.nodes.patches import Grid, Sampling
 from deepemd.nodes.regions import Regions, parse_regions, regions_from
@@ -13,6 +14,7 @@ __all__ = [
     "Backbone",
     "Conv4",
     "Grid",
+    "Memory",
     "Regions",
     "ResNet12",
     "Sampling",
@@ -21,6 +23,7 @@ __all__ = [
     "conv4",
     "cut",
     "efficientnet_lite0",
+    "encode",
     "parse_regions",
     "patch_nodes",
     "regions_from",

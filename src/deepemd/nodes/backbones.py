@@ -5,6 +5,7 @@ gradients are those of the published order, at a quarter of the activation's wor
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ __all__ = ["OWN", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet1
 
 OWN = "custom"  # the name of an encoder that is not ours to build
 WIDTHS = (64, 160, 320, 640)  # of the paper's ResNet-12
+Run = Callable[[nn.Module, Tensor], Tensor]  # runs a block on its input
 
 
 class Backbone(Protocol):
@@ -31,6 +33,11 @@ class Backbone(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Encode (B, 3, H, W) images into (B, C, h, w) maps."""
+
+
+def _call(block: nn.Module, maps: Tensor) -> Tensor:
+    result: Tensor = block(maps)
+    return result
 
 
 class ConvBlock(nn.Sequential):
@@ -60,11 +67,10 @@ class Conv4(nn.Module):
         self.blocks = nn.Sequential(*(ConvBlock(widths[k], widths[k + 1], pool=k < pools) for k in range(4)))
         initialise(self, slope=0.0)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode (B, 3, H, W) images into (B, C, H / 2^pools, W / 2^pools) maps."""
+    def forward(self, images: Tensor, run: Run = _call) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, C, H / 2^pools, W / 2^pools) maps; `run` runs each block."""
         _check_size(images, self.config["pools"])
-        maps: Tensor = self.blocks(images)
-        return maps
+        return reduce(lambda maps, block: run(block, maps), self.blocks, images)
 
 
 class ResidualBlock(nn.Module):
@@ -110,13 +116,13 @@ class ResNet12(nn.Module):
         self.layer4 = nn.Sequential(ResidualBlock(widths[2], widths[3], pool=fold == 1))
         initialise(self, slope=0.1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode (B, 3, H, W) images into (B, C, H // 16, W // 16) maps."""
+    def forward(self, images: Tensor, run: Run = _call) -> Tensor:
+        """Encode (B, 3, H, W) images into (B, C, H // 16, W // 16) maps; `run` runs each block."""
         _check_size(images, 4)
         if self.fold > 1:  # (B, 3, H, W) -> (B, 12, H/2, W/2)
             images = F.pixel_unshuffle(_even(images), self.fold).contiguous(memory_format=torch.channels_last)
-        maps: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(images))))
-        return maps
+        blocks = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return reduce(lambda maps, block: run(block, maps), blocks, images)
 
 
 def _even(images: Tensor) -> Tensor:

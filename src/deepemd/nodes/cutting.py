@@ -1,10 +1,11 @@
 """Cutting patches out of images, many at once on their device, and encoding each into one node."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from deepemd.errors import InputError
-from deepemd.nodes.backbones import Backbone
 
 __all__ = ["cut", "patch_nodes"]
 
@@ -64,7 +65,7 @@ def _resampling(begin: Tensor, end: Tensor, length: int, size: int) -> Tensor:
     return matrices[places].view(*begin.shape, size, length)
 
 
-def patch_nodes(backbone: Backbone, patches: Tensor) -> Tensor:
+def patch_nodes(backbone: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
     """Encode each patch on its own and pool it to one node.
 
     Args:

@@ -1,6 +1,7 @@
 """FCN: the cells of the encoder's feature map are the nodes, and where they lie in the image."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.errors import InputError
-from deepemd.nodes.backbones import Backbone
 
 __all__ = ["FCN", "to_original"]
 
@@ -68,7 +68,7 @@ class FCN:
         context = {"context": self.context} if self.context else {}
         return {"name": "fcn", "pyramid": list(self.pyramid), **dense, **context}
 
-    def __call__(self, backbone: Backbone, images: Tensor) -> Tensor:
+    def __call__(self, backbone: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Encode normalised images (B, 3, H, W) into nodes (B, N, C), float32 whatever the encoder computed in."""
         maps = backbone(images).float()  # (B, 3, H, W) -> (B, C, h, w)
         self._check(maps.shape[-2], maps.shape[-1])

@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, TorchEl
 from pytorch_lightning.strategies import DDPStrategy
 
 from deepemd.errors import InputError
+from deepemd.nodes import Memory
 from deepemd.processes import count, place
 from deepemd.training.batches import Batches
 from deepemd.training.device import keep_freed_memory
@@ -63,6 +64,7 @@ def fit(
     precision: str,
     accelerator: str,
     validate_first: bool = False,
+    notice: object = None,
 ) -> TrainingResult:
     """Train to the end.
 
@@ -77,6 +79,7 @@ def fit(
         validate_every: steps between validations; divides the number of steps.
         precision, accelerator: Lightning's names.
         validate_first: whether the model that training starts from is a candidate for the best.
+        notice: a line for the user before training begins, such as an estimate of its memory.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C.
@@ -90,7 +93,9 @@ def fit(
     if checkpoint is not None and checkpoint["global_step"] >= steps:  # interrupted after the last step
         return folder.finish(checkpoint["callbacks"][STATE]["best"], steps)
     done = 0 if checkpoint is None else int(checkpoint["global_step"])
-    if accelerator == "cpu":
+    if notice is not None:
+        display.say(str(notice))
+    if accelerator == "cpu" and module.recipe.memory == Memory():  # kept pieces do not always fit what comes next
         keep_freed_memory()
     with quiet(), keeper.signals():
         trainer = pl.Trainer(

@@ -21,6 +21,7 @@ from deepemd.processes import first, together
 from deepemd.saved import WEIGHTS_FILE
 from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import diverged
@@ -60,13 +61,14 @@ class Metatraining(nn.Module):
         (E * Q, n_way)."""
         recipe = self.recipe
         # (E * (n_way * n_shot + Q), 3, H, W) -> (..., N, C)
-        nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch))
+        nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch), memory=recipe.memory)
         if nodes.device.type == "cpu" and not torch.isfinite(nodes).all():
             raise diverged("the embeddings are", batch.step)
         episodes = recipe.episodes_per_step // recipe.parts
         nodes = nodes.unflatten(0, (episodes, -1))  # -> (E, n_way * n_shot + Q, N, C)
         support, query = nodes.split((recipe.n_way * recipe.n_shot, recipe.n_way * recipe.n_query), dim=1)
-        logits = self.model.match(support, query, recipe.n_way).flatten(0, 1)  # (E, Q, n_way) -> (E * Q, n_way)
+        logits = self.model.match(support, query, recipe.n_way, query_chunk=recipe.memory.query_chunk)
+        logits = logits.flatten(0, 1)  # (E, Q, n_way) -> (E * Q, n_way)
         return F.cross_entropy(logits, batch.labels), logits
 
     def _flip(self, batch: Batch) -> Tensor | None:
@@ -139,6 +141,8 @@ def metatrain(
 
     batches = episode_batches(see, episodes, recipe.episodes_per_step, recipe.parts)
     steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
+    images = recipe.episodes_per_step // recipe.parts * recipe.n_way * (recipe.n_shot + recipe.n_query)
+    needed = estimate(start, recipe.memory, images, n_way=recipe.n_way, bf16=number_format == "bf16-mixed")
     with first():
         prepare(start, base, val)
     folder.begin(settings)
@@ -152,4 +156,5 @@ def metatrain(
         precision=number_format,
         accelerator=accelerator,
         validate_first=True,
+        notice=needed,
     )

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from deepemd.data import Images
 from deepemd.data.augment import Augment
 from deepemd.model import DeepEMD
+from deepemd.nodes import encode
 from deepemd.processes import first, together
 from deepemd.training.batches import Batch, check_seed, classification_batches
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
+from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.recipes import PretrainRecipe
@@ -52,7 +54,8 @@ class Pretraining(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the base classes, and logits (B, K)."""
-        maps = self.model.backbone(self.model.normalise(batch.images))  # (B, 3, S, S) -> (B, C, h, w)
+        images = self.model.normalise(batch.images)  # (B, 3, S, S)
+        maps = encode(self.model.backbone, images, self.recipe.memory)  # -> (B, C, h, w)
         with torch.autocast(maps.device.type, enabled=False):
             logits = self.classifier(maps.float().mean((2, 3)))  # -> (B, C) -> (B, K)
             loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.recipe.label_smoothing)
@@ -117,6 +120,8 @@ def pretrain(
         torch.random.default_generator.manual_seed(seed)
         classes = len(base.classes) * (4 if recipe.rotations else 1)
         task = Pretraining(recipe.model.build(), classes, recipe, len(batches))
+    each = recipe.batch_size // recipe.parts
+    needed = estimate(task.model, recipe.memory, each, bf16=number_format == "bf16-mixed")
     with first():
         prepare(task.model, val)
     folder.begin(settings)
@@ -129,4 +134,5 @@ def pretrain(
         validate_every=recipe.validation.every * steps_per_epoch,
         precision=number_format,
         accelerator=accelerator,
+        notice=needed,
     )

@@ -13,7 +13,7 @@ import torch
 from deepemd.errors import InputError
 from deepemd.matching import Weights
 from deepemd.model import DeepEMD
-from deepemd.nodes import backbone, parse_regions
+from deepemd.nodes import Memory, backbone, parse_regions
 from deepemd.nodes.backbones import WIDTHS
 
 __all__ = [
@@ -194,6 +194,7 @@ class PretrainRecipe:
             the last must be the model's image_size. Empty for image_size throughout, as in the paper.
         rotations: turn every image by 90, 180 and 270 degrees too, as classes of their own; the custom for handwritten
             characters. An epoch is four times as long.
+        memory: what is kept for the backward pass; here its `checkpoint` alone.
         augmentation: how images vary.
         validation: the episodes that pick the best checkpoint.
 
@@ -210,6 +211,7 @@ class PretrainRecipe:
     label_smoothing: float = 0.0
     sizes: tuple[int, ...] = ()
     rotations: bool = False
+    memory: Memory = field(default_factory=Memory)
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=Validation)
 
@@ -220,6 +222,11 @@ class PretrainRecipe:
         if self.sizes and (self.sizes[-1] != self.model.image_size or min(self.sizes) < 1):
             raise InputError(f"sizes is {self.sizes}: its last must be model.image_size, {self.model.image_size}")
         _check_parts(self, "batch_size")
+        if self.memory != Memory(checkpoint=self.memory.checkpoint):
+            raise InputError(
+                f"memory is {self.memory}: pre-training begins without statistics that batch norm could be frozen at,"
+                " and matches no queries; set memory.checkpoint alone, or lower batch_size"
+            )
         _check_interval(self.epochs, self.validation)
 
 
@@ -240,6 +247,7 @@ class MetatrainRecipe:
         lr: learning rate of SGD with Nesterov momentum 0.9.
         weight_decay: of all parameters.
         schedule: how lr falls.
+        memory: what is kept for the backward pass, and whether batch norm is frozen.
         augmentation: how images vary.
         validation: the episodes that pick the best checkpoint; the model that training starts from counts too.
 
@@ -257,6 +265,7 @@ class MetatrainRecipe:
     lr: float = 5e-4
     weight_decay: float = 5e-4
     schedule: Schedule = field(default_factory=lambda: Schedule(decay=0.5, every=10))
+    memory: Memory = field(default_factory=Memory)
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=lambda: Validation(n_episodes=1000))
 

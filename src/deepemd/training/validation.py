@@ -10,6 +10,7 @@ from torch import Tensor
 from deepemd.data import EpisodeSampler, Images
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
+from deepemd.nodes import FCN
 from deepemd.processes import count, merge, share
 from deepemd.training.evaluate import Figure, score
 from deepemd.training.methods import choose
@@ -18,7 +19,8 @@ from deepemd.training.views import view
 
 __all__ = ["Validator"]
 
-IMAGES = 128  # encoded at once
+IMAGES = 128  # in a batch
+SQUARES = 128  # encoded at once: whole images, or patches
 
 
 @dataclass
@@ -72,11 +74,13 @@ class Validator:
         """Embed one batch and keep its nodes."""
         if not len(indices):
             return
-        images, boxes = view(model, self.images, np.asarray(indices))
-        nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
-        if not torch.isfinite(nodes).all():
-            raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
-        self._nodes.append(nodes)
+        together = SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches) or 1
+        for start in range(0, len(indices), together):
+            images, boxes = view(model, self.images, np.asarray(indices[start : start + together]))
+            nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
+            if not torch.isfinite(nodes).all():
+                raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
+            self._nodes.append(nodes)
 
     def measure(self, model: DeepEMD) -> Figure:
         """Match the episodes over what was embedded since the last measurement."""

@@ -1,0 +1,146 @@
+"""Peak memory and time of a meta-training step of ResNet-12 (5-way 1-shot, 15 queries a class) by memory setting.
+
+    python benchmarks/memory.py            # hours on few cores: --rows picks; adds to benchmarks/results/memory.json
+    python benchmarks/memory.py --rows 0,1
+
+Each case runs in a new process, which must not grow past a limit. On a CPU the peak is that of resident memory beyond
+what is there once weights and optimizer are; on a GPU it is the allocator's. Patches are measured on fewer
+images: with chunks, what more of them take is their pixels, which is added (`gb`) to what was measured (`measured_gb`).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from deepemd import FCN, DeepEMD, resnet12
+from deepemd.bench.measure import machine, seconds
+from deepemd.data import EpisodeSampler, load
+from deepemd.nodes import Memory, parse_regions
+from deepemd.training.batches import episode_batches
+from deepemd.training.device import choose_device, keep_freed_memory
+from deepemd.training.estimate import estimate
+from deepemd.training.fit import sgd
+from deepemd.training.views import View, view
+
+RESULTS = Path(__file__).parent / "results" / "memory.json"
+WAY, QUERIES = 5, 15
+ALL = WAY * (1 + QUERIES)
+CHUNKED = Memory(chunk=64, freeze_batch_norm=True)
+# regions, settings, images of the step that is measured; 0 where only the estimate is given
+ROWS: list[tuple[str, Memory, int]] = [
+    ("fcn", Memory(), ALL),
+    ("fcn", Memory(checkpoint=True), ALL),
+    ("fcn", Memory(chunk=16, freeze_batch_norm=True), ALL),
+    *[
+        row
+        for regions, images in (("grid:5,3,2", 6), ("sampling:9", 15), ("sampling:16", 8), ("sampling:25", 6))
+        for row in (
+            (regions, Memory(), 0),
+            (regions, Memory(checkpoint=True), 0),
+            (regions, CHUNKED, images),
+            (regions, Memory(chunk=16, freeze_batch_norm=True), images),
+        )
+    ],
+]
+
+
+def measure(index: int, limit: float, device: str) -> dict[str, Any]:
+    """One row, in this process."""
+    regions, memory, images = ROWS[index]
+    if device == "cpu":
+        if memory == Memory():  # as in training
+            keep_freed_memory()
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
+    model = DeepEMD(resnet12(), parse_regions(regions)).train()
+    each = 1 if isinstance(model.regions, FCN) else model.regions.patches
+    told = {n: estimate(model, memory, n, n_way=WAY) for n in (ALL, images) if n}
+    row: dict[str, Any] = {
+        "regions": regions,
+        "memory": asdict(memory),
+        "squares": told[ALL].squares,
+        "estimated_gb": told[ALL].total / 1e9,
+    }
+    if not images:
+        return row
+    base = load("miniimagenet").splits["base"]
+    sampler = EpisodeSampler(base.labels, WAY, 1, QUERIES, n_episodes=1, seed=0)
+    batch = episode_batches(lambda i, seed: view(model, base, i, seed=seed, training=True), sampler, 1).make(0)
+    seen = View(*(None if part is None else part[:images].to(device) for part in (batch.images, batch.boxes)))
+    model.to(device)
+    optimizer = sgd(model, 5e-4, 5e-4)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # makes its state
+    optimizer.zero_grad()
+
+    def step() -> None:
+        nodes = model.embed(*seen, memory=memory)
+        logits = model.match(nodes[:WAY], nodes[WAY:], WAY, query_chunk=memory.query_chunk)
+        F.cross_entropy(logits, batch.labels[: len(logits)].to(device)).backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    before = _bytes(device, peak=False)
+    took = seconds(step)
+    measured = _bytes(device, peak=True) - before
+    more = (told[ALL].squares - told[images].squares) * 3 * model.image_size**2 * 4
+    return row | {
+        "measured_squares": images * each,
+        "measured_gb": measured / 1e9,
+        "measured_estimate_gb": told[images].total / 1e9,
+        "gb": (measured + more) / 1e9,
+        "seconds": took,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
+
+
+def _bytes(device: str, *, peak: bool) -> int:
+    if device == "cuda":
+        if not peak:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        return torch.cuda.max_memory_allocated()
+    if peak:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    """Measure the rows that are asked for, each in a process of its own, and put them into the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default=",".join(map(str, range(len(ROWS)))), help="numbers of ROWS")
+    parser.add_argument("--limit", type=float, default=8.0, help="GB that a process may take")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(int(options.rows), options.limit, options.device)))
+        return
+    device = choose_device(options.device)
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
+    for index in options.rows.split(","):
+        command = [sys.executable, __file__, "--child", "--rows", index, "--limit", str(options.limit)]
+        done = subprocess.run([*command, "--device", device], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"row {index}: ended with {done.returncode}, its message is above; it may not fit", file=sys.stderr)
+            continue
+        row = json.loads(done.stdout)
+        key = f"{row['regions']} {', '.join(f'{k}={v}' for k, v in row['memory'].items() if v) or 'plain'} {device}"
+        rows[key] = row
+        print(key, json.dumps(row))
+        RESULTS.write_text(json.dumps({"machine": machine(), "limit_gb": options.limit, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
