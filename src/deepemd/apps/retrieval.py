@@ -27,6 +27,7 @@ from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
 from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE
+from deepemd.training.cache import rounded
 from deepemd.training.embed import embed
 from deepemd.training.views import look
 
@@ -122,6 +123,7 @@ def build_index(
     force: bool = False,
     skip_bad: bool = False,
     bf16: bool = False,
+    cache: Path | None = None,
 ) -> Index:
     """Embed images and write the index, which appears as a whole or not at all.
 
@@ -134,7 +136,7 @@ def build_index(
         root: folder of the prepared stores, for names.
         force: replace an index that is there.
         skip_bad: leave out images that cannot be decoded; ``images/skipped.txt`` lists them.
-        bf16: see :func:`deepemd.training.embed.embed`.
+        bf16, cache: see :func:`deepemd.training.embed.embed`; with a cache, one that was killed need not begin again.
 
     Raises:
         InputError: something else is at `path`, no images, bad images, a model that cannot be read, a full disk.
@@ -144,7 +146,7 @@ def build_index(
     with replacing_folder(path, needed=0) as folder:
         store = _copy_images(data, split, root, folder / "images", skip_bad)
         (images,) = store.splits.values()
-        nodes = embed(network, images, bf16=bf16)  # (N, n, C)
+        nodes = embed(network, images, bf16=bf16, cache=cache)  # (N, n, C)
         half = nodes.half()
         np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
         np.save(folder / "pooled.npy", nodes.mean(1).numpy())
@@ -230,4 +232,4 @@ def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], T
     pictures = [decode(file, str(file)) for file in files]
     with torch.inference_mode():
         views = (look(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
-        return pictures, torch.cat([model.eval().embed(*view) for view in views])  # (Q, n, C)
+        return pictures, torch.cat([rounded(model.eval().embed(*view)) for view in views])  # (Q, n, C)
