@@ -35,13 +35,20 @@ def write(path: Path, content: bytes, remedy: str = "free some space or choose a
 
 
 @contextmanager
-def replacing(path: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[BinaryIO]:
-    """Write a file that appears as ``path`` only when the block has ended without an error."""
+def replacing(
+    path: Path, needed: int, remedy: str = _DATA_REMEDY, *, previous: Path | None = None
+) -> Iterator[BinaryIO]:
+    """Write a file that appears as ``path`` only when the block has ended without an error.
+
+    Where ``previous`` is given, the older ``path`` stays under that name: one of the two is there at every moment.
+    """
     with writable(path.parent, needed, remedy), beside(path) as temporary:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
         _sync_folder(path.parent)
 
@@ -55,9 +62,12 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
     """
     with writable(path.parent, needed), beside(path, folder=True) as temporary:
         yield temporary
-        for file in (path for path in temporary.rglob("*") if path.is_file()):
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        for written in temporary.rglob("*"):
+            if written.is_dir():
+                _sync_folder(written)
+            else:
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
         _sync_folder(temporary)
         if not (path.exists() and _exchange(temporary, path)):
             _replace_in_two_steps(temporary, path)

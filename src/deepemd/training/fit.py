@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deepemd.errors import InputError
 from deepemd.training.batches import Batches
+from deepemd.training.checkpoint import CheckpointFiles
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import STATE, Keeper, diverged
@@ -120,9 +121,9 @@ def fit(
     display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
     keeper = Keeper(folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display)
     checkpoint = folder.checkpoint(module)
-    if checkpoint is not None and checkpoint["global_step"] >= steps:  # interrupted after the last step
-        return folder.finish(checkpoint["callbacks"][STATE]["best"], steps)
-    done = 0 if checkpoint is None else int(checkpoint["global_step"])
+    if checkpoint is not None and checkpoint.content["global_step"] >= steps:  # interrupted after the last step
+        return folder.finish(checkpoint.content["callbacks"][STATE]["best"], steps)
+    done = 0 if checkpoint is None else int(checkpoint.content["global_step"])
     if accelerator == "cpu":
         keep_freed_memory()
     with quiet(), keeper.signals():
@@ -136,6 +137,7 @@ def fit(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             callbacks=[display, keeper],
+            plugins=[CheckpointFiles()],
             logger=TensorBoardLogger(folder.path, name="tensorboard", version="", purge_step=done or None),
             log_every_n_steps=min(10, steps),
             enable_checkpointing=False,
@@ -143,7 +145,7 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder.path,
         )
-        resume_from = None if checkpoint is None else str(folder.last)
+        resume_from = None if checkpoint is None else str(checkpoint.path)
         del checkpoint  # its memory
         try:
             if validate_first and resume_from is None:

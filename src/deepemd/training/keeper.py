@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ import torch
 
 from deepemd.errors import InputError, Interrupted
 from deepemd.files import write
-from deepemd.training.folder import RunFolder, fsync
+from deepemd.training.folder import RunFolder
 from deepemd.training.progress import ProgressDisplay
 
 __all__ = ["Keeper"]
@@ -143,17 +142,9 @@ class Keeper(pl.Callback):
             raise Interrupted(self.received, self.folder.path, step, self.steps)
 
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Put last.ckpt in its place, whole or not at all."""
+        """Put last.ckpt in its place, whole or not at all; see :mod:`deepemd.training.checkpoint`."""
         self._check_finite(pl_module, trainer.global_step)
-        temporary = self.folder.last.with_name(f".{self.folder.last.name}.{os.getpid()}")
-        try:
-            trainer.save_checkpoint(temporary)
-            fsync(temporary)
-            os.replace(temporary, self.folder.last)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            raise InputError(f"{self.folder.last}: cannot be written ({error}); free space and --resume") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        trainer.save_checkpoint(self.folder.last)
         self._saved = time.monotonic()
 
     def _check_finite(self, pl_module: Any, step: int) -> None:
