@@ -1,6 +1,7 @@
 """Where the tests find values and images that the project does not ship; and how the cores are shared."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def _outside(variable: str, what: str) -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip(f"needs {what}, which the project does not ship: set {variable} to the folder that holds them")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Embeddings are kept where nobody looks for them later."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPEMD_CACHE", str(tmp_path_factory.mktemp("embeddings")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -420,7 +420,7 @@ def test_ctrl_c_loses_nothing(support, tmp_path):
     assert f"{len(done)} of 200 photos are in predictions.partial.csv; run the same command again to go on" in err
     assert "Traceback" not in err
     assert not (tmp_path / "predictions.csv").exists()
-    kept = len(list((tmp_path / "kept").glob("*/*/*.npy")))
+    kept = len(list((tmp_path / "kept").glob("*/*/*.npz")))
     assert kept >= len(done)
     subprocess.run(command, check=True, capture_output=True, **options)
     rows = _rows(tmp_path / "predictions.csv")

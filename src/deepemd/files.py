@@ -1,80 +1,169 @@
 """Writing files and folders so that what is there under its name is always whole.
 
 Everything is written under a temporary name beside its place, flushed to the disk, and renamed in one step. A process
-that is killed leaves at most a ``.tmp-*`` leftover, which nothing reads; one whose disk is full leaves nothing.
+whose disk is full leaves nothing. One that is killed leaves at most a ``.tmp-*`` leftover, which nothing reads, and
+which whoever next writes into that folder removes: a writer holds a lock on what it writes, and a lock that belongs
+to no living process is given back by the kernel, so it cannot go stale.
 """
 
+import ctypes
 import errno
 import os
+import re
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from deepemd.errors import InputError
 
-__all__ = ["replacing", "replacing_folder", "writable", "write"]
+__all__ = ["beside", "replacing", "replacing_folder", "sweep", "writable", "write"]
+
+_LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}-")
 
 _DATA_REMEDY = "free some space or choose another place by root= or the variable DEEPEMD_DATA"
 
 
 def write(path: Path, content: bytes, remedy: str = "free some space or choose another folder") -> Path:
     """Put a small file in its place whole or not at all; the folder is made if need be."""
-    with writable(path.parent, len(content), remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, len(content), remedy) as file:
         file.write(content)
     return path
 
 
 @contextmanager
-def replacing(path: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[BinaryIO]:
-    """Write a file that appears as ``path`` only when the block has ended without an error."""
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
-    try:
-        with writable(path.parent, needed, remedy):
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+def replacing(
+    path: Path, needed: int, remedy: str = _DATA_REMEDY, *, previous: Path | None = None
+) -> Iterator[BinaryIO]:
+    """Write a file that appears as ``path`` only when the block has ended without an error.
+
+    Where ``previous`` is given, the older ``path`` stays under that name: one of the two is there at every moment.
+    """
+    with writable(path.parent, needed, remedy), beside(path) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+        temporary.replace(path)
+        _sync_folder(path.parent)
 
 
 @contextmanager
 def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
     """Fill a folder that appears as ``path`` only when the block has ended without an error.
 
-    An older ``path`` stays until then. Where two processes write the same folder, one of the two is kept.
+    An older ``path`` stays until then, and is exchanged for the new one in one step where the system can (Linux). Where
+    two processes write the same folder, one of the two is kept.
     """
+    with writable(path.parent, needed), beside(path, folder=True) as temporary:
+        yield temporary
+        for written in temporary.rglob("*"):
+            if written.is_dir():
+                _sync_folder(written)
+            else:
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+        _sync_folder(temporary)
+        if not (path.exists() and _exchange(temporary, path)):
+            _replace_in_two_steps(temporary, path)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """A new, empty, temporary file or folder beside ``path``, to be renamed; what is still there at the end is removed.
+
+    Leftovers of killed processes are removed first. The folder around it is made if need be.
+    """
+    sweep(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
-    old = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}-old")
+    lock = None
     try:
-        with writable(path.parent, needed):
-            temporary.mkdir(parents=True)
-            yield temporary
-            for file in (path for path in temporary.rglob("*") if path.is_file()):
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-            _sync_folder(temporary)
-            if path.exists():
-                path.rename(old)
-            try:
-                temporary.rename(path)
-            except OSError:
-                if not path.exists():
-                    if old.exists():
-                        old.rename(path)
-                    raise
-                # another process was first: its folder is as good
-            _sync_folder(path.parent)
+        lock = _locked(temporary, temporary.mkdir if folder else temporary.touch)
+        yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left half-written in a folder; what others are writing now stays."""
+    if sys.platform == "win32":  # without a lock it cannot be told whose writer lives
+        return
+    import fcntl
+
+    with suppress(OSError):
+        for name in filter(_LEFTOVER.match, os.listdir(folder)):
+            with suppress(OSError):  # its writer lives, or another process was first
+                descriptor = os.open(folder / name, os.O_RDONLY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(folder / name)
+                finally:
+                    os.close(descriptor)
+
+
+def _locked(path: Path, make: Callable[[], None]) -> int | None:
+    """Make a file or folder and hold a lock on it; None where there are no locks, so that nothing is swept either."""
+    if sys.platform == "win32":
+        make()
+        return None
+    import fcntl
+
+    while True:
+        make()
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # swept before it was locked: once more
+            continue
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return descriptor
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:  # a C library older than 2018, or musl
+        return False
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _replace_in_two_steps(temporary: Path, path: Path) -> None:
+    old = temporary.with_name(f"{temporary.name}-old")
+    try:
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.exists():
+                if old.exists():
+                    old.rename(path)
+                raise
+            # another process was first: its folder is as good
+    finally:
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from deepemd.errors import InputError
-from deepemd.files import write
+from deepemd.files import replacing
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "write_saved"]
 
@@ -20,8 +20,8 @@ FORMAT = 1  # of config.json
 def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Write both files into a folder, which is made if need be.
 
-    Each file is written beside its place, flushed to the disk and renamed: whoever loads meanwhile, or after a crash,
-    finds the old file or the new one whole.
+    Both are written beside their places, flushed to the disk and renamed: whoever loads meanwhile, or after a crash,
+    finds the old model or the new one; never the weights of one with the other settings of the other.
 
     Raises:
         InputError: the folder cannot be written (no space, no permission).
@@ -34,8 +34,18 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         state[name] = whole.clone() if whole.untyped_storage().data_ptr() in seen else whole  # one of another's encoder
         seen.add(whole.untyped_storage().data_ptr())
     text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
-    write(folder / CONFIG_FILE, text.encode())
-    write(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
+    content, path = save(state, metadata={"format": "pt"}), folder / CONFIG_FILE
+    remedy = "free some space or choose another folder"
+    with (
+        replacing(path, len(content), remedy) as settings,
+        replacing(folder / WEIGHTS_FILE, len(content), remedy) as weights,
+    ):
+        settings.write(text.encode())
+        weights.write(content)
+        settings.flush()
+        weights.flush()  # there was room for both
+        if not path.is_file() or path.read_bytes() != text.encode():
+            path.unlink(missing_ok=True)  # killed between the two renames that follow, it would belong to other weights
     return folder
 
 

@@ -21,8 +21,8 @@ from sklearn.utils.validation import validate_data
 from deepemd import FCN, DeepEMD, FewShotClassifier, InputError, Sampling, conv4, emd_logits
 from deepemd.apps import support as support_module
 from deepemd.apps.calibration import fit_temperature, unknown_threshold
-from deepemd.apps.embeddings import prune
 from deepemd.data import load
+from deepemd.training.cache import prune
 
 
 def small_model() -> DeepEMD:
@@ -399,7 +399,7 @@ def test_files_that_have_not_changed_are_not_encoded_again(folder, tmp_path, mon
     classifier = FewShotClassifier(cache=tmp_path / "cache").fit_folder(folder)
     paths = sorted(folder.glob("*/*.png"))
     first = classifier.predict_proba(paths)
-    kept = sorted((tmp_path / "cache").glob("*/*/*.npy"))
+    kept = sorted((tmp_path / "cache").glob("*/*/*.npz"))
     assert len(kept) == 12
     encoded = []
     monkeypatch.setattr(DeepEMD, "embed", lambda _self, images, *_: encoded.append(len(images)))
@@ -408,7 +408,7 @@ def test_files_that_have_not_changed_are_not_encoded_again(folder, tmp_path, mon
     monkeypatch.undo()
     kept[0].write_bytes(kept[0].read_bytes()[:100])  # a damaged entry is made anew
     np.testing.assert_allclose(classifier.predict_proba(paths), first, atol=2e-3)
-    assert len(np.load(kept[0])) == 9
+    assert len(np.load(kept[0])["nodes"]) == 9
     Image.fromarray(texture("noise", 7)).save(paths[0])
     assert classifier.predict([paths[0]])[0] == "noise"
 
@@ -416,7 +416,7 @@ def test_files_that_have_not_changed_are_not_encoded_again(folder, tmp_path, mon
 def test_images_in_memory_and_other_models_share_nothing(folder, model, tmp_path):
     cache = tmp_path / "cache"
     FewShotClassifier(model, cache=cache).fit(*photos(2))
-    assert not list(cache.glob("*/*/*.npy"))
+    assert not list(cache.glob("*/*/*.npz"))
     FewShotClassifier(model, cache=cache).fit_folder(folder)
     FewShotClassifier(model, regions="grid:2", cache=cache).fit_folder(folder)
     assert len(list(cache.iterdir())) == 2
@@ -432,12 +432,12 @@ def test_an_unwritable_cache_costs_time_only(folder, model, tmp_path):
 def test_the_cache_forgets_what_was_not_used_for_longest(tmp_path):
 
     for k in range(5):
-        path = tmp_path / "model" / "aa" / f"{k}.npy"
+        path = tmp_path / "model" / "aa" / f"{k}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(100))
         os.utime(path, (k, k))
     prune(tmp_path, 250)
-    assert sorted(path.name for path in tmp_path.glob("*/*/*")) == ["3.npy", "4.npy"]
+    assert sorted(path.name for path in tmp_path.glob("*/*/*")) == ["3.npz", "4.npz"]
 
 
 # Calibration

@@ -300,6 +300,18 @@ def test_an_interrupted_store_is_not_there(tmp_path):
         load("mine", root=tmp_path / "root")
 
 
+def test_decoded_pixels_that_were_cut_off_are_made_again(tmp_path, caplog):
+    images = prepare("mine", fill(tmp_path / "mine", "a", "b", count=2), root=tmp_path / "root").splits["all"]
+    before = images.pixels(16).copy()
+    (file,) = images.path.parent.glob("*.npy")
+    whole = file.read_bytes()
+    for cut in (whole[:-1], whole[:20], b"", b"something else"):
+        file.write_bytes(cut)
+        np.testing.assert_array_equal(images.pixels(16), before)
+        assert file.read_bytes() == whole
+    assert caplog.text.count("damaged (") == 4
+
+
 def test_an_error_within_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x.npy", needed=10) as file:  # noqa: PT012
         file.write(b"half")

@@ -62,11 +62,10 @@ def test_batching_of_episodes_changes_nothing(greek, model, monkeypatch):
 def test_embed_leaves_the_model_as_it_was(greek, model):
     model.train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    nodes = embed(model, greek, batch_size=500)
+    nodes = embed(model, greek)
     assert nodes.shape == (len(greek), 29, 64)
     assert model.training
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
-    torch.testing.assert_close(nodes, embed(model, greek, batch_size=77), rtol=1e-4, atol=1e-4)
 
 
 def test_a_planted_embedding_is_classified_perfectly(greek, model):

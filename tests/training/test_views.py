@@ -50,7 +50,7 @@ def pooled(model: DeepEMD, crop: Image.Image) -> torch.Tensor:
 @pytest.mark.parametrize("regions", [Grid((3, 2)), Sampling(5)])
 def test_nodes_of_patches_are_those_of_crops_by_pillow(photos, model, regions):
     model.regions = regions
-    nodes = embed(model, photos, seed=4, batch_size=40)
+    nodes = embed(model, photos, seed=4)
     pictures = [photos.image(i) for i in range(len(photos))]
     assert [picture.size for picture in pictures[:4]] == [*SIZES[:3], (200, 300)]
     boxes = model.boxes([(p.height, p.width) for p in pictures], seed=4)
@@ -97,7 +97,7 @@ def test_sampling_is_a_function_of_seed_and_image(photos, model):
     model.regions = Sampling(6)
     nodes = embed(model, photos, seed=1)
     assert torch.equal(nodes, embed(model, photos, seed=1))
-    torch.testing.assert_close(nodes[[6, 2]], embed(model, photos, np.array([6, 2]), seed=1), atol=1e-4, rtol=1e-4)
+    assert torch.equal(nodes[[6, 2]], embed(model, photos, np.array([6, 2]), seed=1))
     assert not torch.allclose(nodes, embed(model, photos, seed=2), atol=1e-2)
     episodes = Episodes(n_way=2, n_query=2, n_episodes=40, seed=3)
     first, second = (evaluate(model, photos, episodes) for _ in range(2))
@@ -110,7 +110,7 @@ def test_a_whole_image_is_seen_as_the_paper_evaluates_it(photos, model):
     assert boxes is None
     again = look(model, [photos.image(5), photos.image(1)])
     assert torch.equal(seen, again.images)
-    torch.testing.assert_close(embed(model, photos, np.array([5, 1])), model.embed(seen).detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embed(model, photos, np.array([5, 1])), model.embed(seen).detach(), atol=1e-4, rtol=1e-3)
     height, width = 122, 61
     expected = [2 * width / 36, 2 * height / 36, 34 * width / 36, 34 * height / 36]
     own = model.boxes([(height, width)])[0]

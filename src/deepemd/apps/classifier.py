@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepemd.apps.calibration import fit_temperature, unknown_threshold
-from deepemd.apps.embeddings import Embedded, Embedder, as_picture, default_cache
+from deepemd.apps.embeddings import Embedded, Embedder, as_picture
 from deepemd.apps.matches import Side, match_nodes
 from deepemd.apps.outcomes import Explanation, Prediction
 from deepemd.apps.photos import class_photos
@@ -27,6 +27,7 @@ from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import Regions, parse_regions
 from deepemd.pretrained import DEFAULT, pretrained
+from deepemd.training.cache import default_cache
 
 if TYPE_CHECKING:
     from deepemd.apps.embeddings import Picture

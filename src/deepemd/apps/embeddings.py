@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,16 +21,16 @@ from deepemd.data.images import WORKERS
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
+from deepemd.training.cache import fingerprint, keep, kept, prune, rounded
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.views import look
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Embedder", "Picture", "as_picture", "default_cache"]
+__all__ = ["Embedder", "Picture", "as_picture"]
 
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
-_CACHE_BYTES = 4_000_000_000  # kept on the disk; what was not used for longest goes first
 
 
 class Embedded(NamedTuple):
@@ -40,11 +39,6 @@ class Embedded(NamedTuple):
     nodes: Tensor | None  # (N, C) float32, rounded to float16
     key: int  # tells the image from others by its content: which patches Sampling draws
     error: InputError | None = None
-
-
-def default_cache() -> Path:
-    """Where embeddings are kept: the environment variable DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
-    return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
 
 
 def as_picture(image: "Picture", name: str = "image") -> "Image":
@@ -129,7 +123,7 @@ class Embedder:
                 ahead = [pool.submit(self._read, k, image) for k, image in islice(numbered, step)]
                 yield from self._encode(batch)
         if self.cache is not None:
-            prune(self.cache, _CACHE_BYTES)
+            prune(self.cache)
 
     def _read(self, place: int, image: "Picture") -> "_Read":
         """Find an image's nodes in the cache, or decode it."""
@@ -138,7 +132,8 @@ class Embedder:
             if isinstance(image, str | os.PathLike):
                 content = _content(Path(image), name)
                 digest = hashlib.sha256(content).hexdigest()
-                nodes = self._kept(digest)
+                path = self._file(digest)
+                nodes = None if path is None else kept(path)
                 if nodes is not None:
                     return _Read(digest, nodes, None, keep=True)
                 return _Read(digest, None, self._fitting(decode(content, name), name), keep=True)
@@ -167,41 +162,15 @@ class Embedder:
                 nodes = rounded(self.model.eval().embed(seen.images.to(device), seen.boxes).cpu())  # (B, N, C)
             for one, its in zip(new, nodes, strict=False):  # those that only fill the batch come last
                 one.nodes = its
-                if one.keep:
-                    self._keep(one.digest, its)
+                path = self._file(one.digest) if one.keep else None
+                if path is not None:
+                    with suppress(OSError):  # without it the next run only takes longer
+                        keep(path, its)
         for one in batch:
             yield Embedded(one.nodes, one.key, one.error)
 
     def _file(self, digest: str) -> Path | None:
-        return None if self._folder is None else self._folder / digest[:2] / f"{digest}.npy"
-
-    def _kept(self, digest: str) -> Tensor | None:
-        """The nodes of a file as they were kept; None where they were not, or are damaged."""
-        path = self._file(digest)
-        try:
-            if path is None:
-                return None
-            nodes = torch.from_numpy(np.load(path)).float()
-            os.utime(path)  # used now
-        except (OSError, ValueError, EOFError):
-            return None
-        return nodes if nodes.ndim == 2 and nodes.isfinite().all() else None
-
-    def _keep(self, digest: str, nodes: Tensor) -> None:
-        """Keep a file's nodes, whole or not at all; without them the next run only takes longer."""
-        path = self._file(digest)
-        if path is None:
-            return
-        half = nodes.half()
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.save(file, (half if bool((half.float() == nodes).all()) else nodes).numpy())
-            temporary.replace(path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
+        return None if self._folder is None else self._folder / digest[:2] / f"{digest}.npz"
 
 
 @dataclass
@@ -226,36 +195,3 @@ def _content(path: Path, name: str) -> bytes:
         raise InputError(f"{name}: there is no such file: check the path") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}): check the file") from error
-
-
-def rounded(nodes: Tensor) -> Tensor:
-    """Nodes as float16 holds them, in float32; as they are where float16 would overflow."""
-    half = nodes.half().float()
-    return half if bool(half.isfinite().all()) else nodes.float()
-
-
-def fingerprint(model: DeepEMD) -> str:
-    """sha256 of all that the nodes depend on: the settings and the weights."""
-    seen = {key: value for key, value in model.config.items() if key not in ("temperature", "weights", "floor")}
-    digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def prune(folder: Path, limit: int) -> None:
-    """Remove the embeddings that were not used for longest, until the rest takes at most `limit` bytes."""
-    files = []
-    for path in folder.glob("*/*/*.npy"):
-        try:
-            status = path.stat()
-        except OSError:  # another process was first
-            continue
-        files.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= limit:
-            break
-        path.unlink(missing_ok=True)
-        total -= size

@@ -10,12 +10,13 @@ import torch
 
 from deepemd.apps.calibration import unknown_threshold
 from deepemd.apps.classifier import FewShotClassifier
-from deepemd.apps.embeddings import Embedder, default_cache
+from deepemd.apps.embeddings import Embedder
 from deepemd.apps.photos import Photos, class_photos, duplicates
 from deepemd.data.images import track
 from deepemd.errors import InputError, printable
 from deepemd.nodes import parse_regions
 from deepemd.pretrained import DEFAULT, pretrained
+from deepemd.training.cache import default_cache
 
 __all__ = ["Fitted", "Note", "fit_photos", "not_photos", "unreadable"]
 
@@ -66,7 +67,7 @@ def fit_photos(
     Args:
         folder: holds a folder of photos for each class.
         backbone, regions, unknown: as for :class:`deepemd.FewShotClassifier`.
-        cache: folder where embeddings are kept; by default as :func:`deepemd.apps.embeddings.default_cache` says.
+        cache: folder where embeddings are kept; by default as :func:`deepemd.training.cache.default_cache` says.
 
     Raises:
         InputError: no class folders, one class only, or a class without a photo that can be read.

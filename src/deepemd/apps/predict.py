@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepemd.apps.classifier import FewShotClassifier
-from deepemd.apps.embeddings import fingerprint
 from deepemd.apps.outcomes import Prediction
 from deepemd.apps.predictions import COLUMNS, PredictionFiles
 from deepemd.apps.report import Grid
 from deepemd.errors import InputError
+from deepemd.training.cache import fingerprint
 
 __all__ = ["Found", "Predicted", "predict_photos", "settings"]
 

@@ -28,6 +28,7 @@ from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
 from deepemd.processes import rank, tell, wait
 from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE
+from deepemd.training.cache import rounded
 from deepemd.training.embed import embed
 from deepemd.training.views import look
 
@@ -123,6 +124,7 @@ def build_index(
     force: bool = False,
     skip_bad: bool = False,
     bf16: bool = False,
+    cache: Path | None = None,
 ) -> Index:
     """Embed images and write the index, which appears as a whole or not at all.
 
@@ -137,7 +139,7 @@ def build_index(
         root: folder of the prepared stores, for names.
         force: replace an index that is there.
         skip_bad: leave out images that cannot be decoded; ``images/skipped.txt`` lists them.
-        bf16: see :func:`deepemd.training.embed.embed`.
+        bf16, cache: see :func:`deepemd.training.embed.embed`; with a cache, one that was killed need not begin again.
 
     Raises:
         InputError: something else is at `path`, no images, bad images, a model that cannot be read, a full disk.
@@ -151,7 +153,7 @@ def build_index(
         folder = tell(made)
         assert folder is not None
         (images,) = open_store(folder / "images").splits.values()
-        nodes = embed(network, images, bf16=bf16)  # (N, n, C)
+        nodes = embed(network, images, bf16=bf16, cache=cache)  # (N, n, C)
         if made is not None:
             _fill(made, network, images, nodes)
     wait()
@@ -245,4 +247,4 @@ def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], T
     pictures = [decode(file, str(file)) for file in files]
     with torch.inference_mode():
         views = (look(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
-        return pictures, torch.cat([model.eval().embed(*view) for view in views])  # (Q, n, C)
+        return pictures, torch.cat([rounded(model.eval().embed(*view)) for view in views])  # (Q, n, C)

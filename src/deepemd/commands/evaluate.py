@@ -41,6 +41,7 @@ def evaluate(
     curve: Path | None = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    cache: Path | None = None,
     root: Path | None = None,
 ) -> None:
     """Measure a model on episodes of classes it was not trained on, beside the baselines.
@@ -70,6 +71,8 @@ def evaluate(
         curve: PNG file for curves of the accuracy against the number of shots.
         precision: number format of the encoder.
         device: where to embed the images.
+        cache: folder where the embeddings are kept, so that the next evaluation of the same model and images begins
+            with the episodes; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from deepemd.apps.curves import accuracy_curves
@@ -78,6 +81,7 @@ def evaluate(
     from deepemd.apps.report import accuracy_grid, settings_grid, write_json
     from deepemd.nodes import parse_regions
     from deepemd.pretrained import pretrained
+    from deepemd.training.cache import default_cache
     from deepemd.training.device import choose_device, choose_precision
     from deepemd.training.embed import embed
     from deepemd.training.evaluate import evaluate as run
@@ -112,7 +116,7 @@ def evaluate(
     evaluations: list[Evaluation] = []
     for name, some in possible.items():
         began = time.perf_counter()
-        nodes = embed(network, sets[name], seed=seed, bf16=bf16)
+        nodes = embed(network, sets[name], seed=seed, bf16=bf16, cache=cache or default_cache())
         took = {"embedding": time.perf_counter() - began}
         for episodes in some:
             if not evaluations or evaluations[-1].complete:

@@ -29,6 +29,7 @@ def retrieve_index(
     force: bool = False,
     skip_bad: bool = False,
     precision: Precision = "auto",
+    cache: Path | None = None,
     root: Path | None = None,
 ) -> None:
     """Embed every image of a folder once, and keep what a search needs in one folder that stands alone.
@@ -44,14 +45,25 @@ def retrieve_index(
         force: make it again although it is there.
         skip_bad: go on without images that cannot be decoded, and list them in images/skipped.txt of the index.
         precision: number format of the encoder.
+        cache: folder where the embeddings are kept too, for an index that is made again, also after it was killed;
+            $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from deepemd.apps.retrieval import build_index
     from deepemd.data.store import open_store
+    from deepemd.training.cache import default_cache
     from deepemd.training.device import choose_precision
 
     bf16 = choose_precision(precision) == "bf16-mixed"
-    made = build_index(model, data, index, split=split, root=root, force=force, skip_bad=skip_bad, bf16=bf16)
+    made = build_index(
+        *(model, data, index),
+        split=split,
+        root=root,
+        force=force,
+        skip_bad=skip_bad,
+        bf16=bf16,
+        cache=cache or default_cache(),
+    )
     if rank() > 0:
         return  # the first process tells
     f, (_, n, channels) = made.images.fingerprint, made.nodes.shape

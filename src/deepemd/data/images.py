@@ -1,6 +1,7 @@
 """One split of a prepared store: encoded images, their classes, and decoded pixels on demand."""
 
 import io
+import logging
 import os
 import re
 import threading
@@ -279,7 +280,8 @@ class Images:
 
         An image is resized to the square (bilinear, antialiased, aspect ignored: the paper's evaluation); one of that
         very size is not resampled. The file lies beside the store under a name with the size and the hash; it is
-        written under another name first, so one that is interrupted is never taken for whole.
+        written under another name first, so one that is interrupted is never taken for whole; one that is cut off later
+        is made again.
 
         Raises:
             InputError: ``size`` is not positive, or the disk is full or not writable.
@@ -287,8 +289,8 @@ class Images:
         if size < 1:
             raise InputError(f"size: an image side of at least 1 pixel is needed, but got {size}")
         path = self.path.with_name(f"{self.path.stem}.{size}.{self.fingerprint.sha256[:12]}.npy")
-        if not path.is_file():
-            shape = (len(self), 3, size, size)
+        shape = (len(self), 3, size, size)
+        if not _is_whole(path, shape):
             with replacing(path, needed=int(np.prod(shape))) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -303,6 +305,19 @@ class Images:
                 block = range(start, min(start + BLOCK, len(self)))
                 for array in pool.map(lambda i: fit(self.image(i), size), block):
                     file.write(array.tobytes())
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file of pixels is there, of its full length; what is wrong with one that is not is told."""
+    if not path.is_file():
+        return False
+    try:
+        found = np.load(path, mmap_mode="r").shape
+    except (ValueError, EOFError) as error:
+        found = error
+    if found != shape:
+        logging.getLogger(__name__).warning("%s: damaged (%s); decoding the images again", path, found)
+    return bool(found == shape)
 
 
 def fit(image: "Image", size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,7 @@ def evaluate(
     sfc: SFC | None = None,
     bf16: bool = False,
     nodes: Tensor | None = None,
+    cache: Path | None = None,
 ) -> Evaluation:
     """Accuracy of several methods on the same embeddings and the same episodes.
 
@@ -222,7 +224,7 @@ def evaluate(
         episodes: which; 1,000 5-way 1-shot episodes unless given. Their seed is that of Sampling's patches too.
         method: names of :data:`deepemd.training.methods.METHODS`, with commas; the others are compared with the first.
         sfc: how the method ``deepemd-sfc`` is fitted.
-        bf16: see :func:`deepemd.training.embed.embed`.
+        bf16, cache: see :func:`deepemd.training.embed.embed`.
         nodes: the split's embeddings, if they are at hand.
 
     Raises:
@@ -235,7 +237,7 @@ def evaluate(
     methods = choose(method, model, n_shot=episodes.n_shot, sfc=sfc)
     began = time.perf_counter()
     if nodes is None:
-        nodes = embed(model, images, seed=episodes.seed, bf16=bf16)
+        nodes = embed(model, images, seed=episodes.seed, bf16=bf16, cache=cache)
     seconds = {"embedding": time.perf_counter() - began}
     accuracies = score(nodes, sampler, methods, seconds=seconds)
     return Evaluation(accuracies, episodes, model.regions.config, images.fingerprint.as_dict(), seconds)

@@ -17,6 +17,7 @@ from deepemd.errors import InputError
 from deepemd.nodes import Memory
 from deepemd.processes import count, place
 from deepemd.training.batches import Batches
+from deepemd.training.checkpoint import CheckpointFiles
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import STATE, Keeper
@@ -90,13 +91,14 @@ def fit(
     display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
     keeper = Keeper(folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display)
     checkpoint = folder.checkpoint(module)
-    if checkpoint is not None and checkpoint["global_step"] >= steps:  # interrupted after the last step
-        return folder.finish(checkpoint["callbacks"][STATE]["best"], steps)
-    done = 0 if checkpoint is None else int(checkpoint["global_step"])
+    if checkpoint is not None and checkpoint.content["global_step"] >= steps:  # interrupted after the last step
+        return folder.finish(checkpoint.content["callbacks"][STATE]["best"], steps)
+    done = 0 if checkpoint is None else int(checkpoint.content["global_step"])
     if notice is not None:
         display.say(str(notice))
     if accelerator == "cpu" and module.recipe.memory == Memory():  # kept pieces do not always fit what comes next
         keep_freed_memory()
+    environment = TorchElasticEnvironment() if count() > 1 else LightningEnvironment()  # Slurm is not asked
     with quiet(), keeper.signals():
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -108,6 +110,7 @@ def fit(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             callbacks=[display, keeper],
+            plugins=[CheckpointFiles(), environment],
             logger=TensorBoardLogger(folder.path, name="tensorboard", version="", purge_step=done or None),
             log_every_n_steps=min(10, steps),
             enable_checkpointing=False,
@@ -115,7 +118,7 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder.path,
         )
-        resume_from = None if checkpoint is None else str(folder.last)
+        resume_from = None if checkpoint is None else str(checkpoint.path)
         del checkpoint  # its memory
         try:
             if validate_first and resume_from is None:
@@ -132,15 +135,14 @@ def fit(
 
 
 def _engine() -> dict[str, Any]:
-    """Lightning's settings for the processes that are here. Which one this is, torchrun alone says."""
+    """Lightning's settings for the processes that are here."""
     if count() == 1:
-        return {"devices": 1, "plugins": [LightningEnvironment()]}
+        return {"devices": 1}
     here = place().local_count
     return {
         "devices": here,
         "num_nodes": count() // here,
         "strategy": DDPStrategy(),
-        "plugins": [TorchElasticEnvironment()],
     }
 
 

@@ -6,11 +6,12 @@ out/
   metrics.csv              a row for each validation
   tensorboard/             curves
   last.ckpt                for resuming only
+  previous.ckpt            the one before it, should it be damaged
   result.json              written at the end
 """
 
 import json
-import os
+import logging
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ import torch
 from torch import nn
 
 from deepemd.errors import InputError
-from deepemd.files import write
+from deepemd.files import sweep, write
 from deepemd.processes import rank, wait
+from deepemd.training.checkpoint import Checkpoint, previous, read
 
 __all__ = ["RunFolder", "TrainingResult"]
 
@@ -108,7 +110,7 @@ class RunFolder:
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write config.yaml, unless the run has begun: once all settings are known to fit, so that a run that could not
-        begin leaves nothing in the way of the next try.
+        begin leaves nothing in the way of the next try. What a killed process left half-written is removed.
 
         Raises:
             InputError: the folder cannot be written.
@@ -116,34 +118,56 @@ class RunFolder:
         import yaml
 
         wait()  # until all processes have looked whether a run is here
-        if rank() == 0 and not self.config.exists():
+        if rank() > 0:
+            return
+        sweep(self.path)
+        sweep(self.best)
+        if not self.config.exists():
             made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
             content = yaml.safe_dump({**_plain(settings), "made_with": made_with}, sort_keys=False)
             write(self.config, content.encode(), "choose another out")
 
-    def checkpoint(self, module: nn.Module) -> dict[str, Any] | None:
-        """The content of last.ckpt, None where the run was ended before the first one.
+    def checkpoint(self, module: nn.Module) -> Checkpoint | None:
+        """The last whole checkpoint, None where the run was ended before the first one.
 
         Raises:
-            InputError: the file is damaged, or its weights are not of the `module` that is to go on.
+            InputError: all are damaged, or the weights are not of the `module` that is to go on.
         """
-        if not self.last.exists():
+        found = self._last_whole()
+        if found is None:
             return None
-        try:
-            content: dict[str, Any] = torch.load(self.last, map_location="cpu", weights_only=True)
-            _ = content["global_step"], content["callbacks"], content["state_dict"]
-        except Exception as error:  # torch raises all kinds for a truncated archive
-            raise InputError(f"{self.last}: damaged or truncated ({error}); begin again in another out") from error
-        states = (module.state_dict(), content["state_dict"])
-        expected, found = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in states)
-        for name in [*expected, *found]:
-            if expected.get(name) != found.get(name):
+        states = (module.state_dict(), found.content["state_dict"])
+        expected, there = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in states)
+        for name in [*expected, *there]:
+            if expected.get(name) != there.get(name):
                 raise InputError(
-                    f"{self.last}: of another architecture: {name} is {found.get(name, 'absent')} in it and"
+                    f"{found.path}: of another architecture: {name} is {there.get(name, 'absent')} in it and"
                     f" {expected.get(name, 'absent')} in this run; put the run's own last.ckpt back, or begin again in"
                     " another out"
                 )
-        return content
+        return found
+
+    def _last_whole(self) -> Checkpoint | None:
+        """Of last.ckpt, or of the one before it where last.ckpt is damaged or was not put in its place any more."""
+        damage: ValueError | None = None
+        for path in (self.last, previous(self.last)):
+            if path.exists():
+                try:
+                    found = read(path)
+                except ValueError as error:
+                    damage = damage or error
+                else:
+                    if damage is not None:
+                        logging.getLogger(__name__).warning(
+                            "%s: damaged (%s); going on from %s, step %d",
+                            *(self.last, damage, path.name, found.content["global_step"]),
+                        )
+                    return found
+        if damage is not None:
+            raise InputError(
+                f"{self.last}: damaged or truncated ({damage}), and no whole one before it; begin again in another out"
+            ) from damage
+        return None
 
     def finish(self, best: dict[str, float], steps: int) -> TrainingResult:
         """Write result.json: the run has ended."""
@@ -169,15 +193,6 @@ class RunFolder:
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they will be read back: tuples become lists."""
     return dict(json.loads(json.dumps(settings)))
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

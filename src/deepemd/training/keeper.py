@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import signal
 import threading
 import time
@@ -17,8 +16,8 @@ import torch
 
 from deepemd.errors import InputError, Interrupted
 from deepemd.files import write
-from deepemd.processes import agree, lost, rank
-from deepemd.training.folder import RunFolder, fsync
+from deepemd.processes import agree, rank
+from deepemd.training.folder import RunFolder
 from deepemd.training.progress import ProgressDisplay
 
 __all__ = ["Keeper"]
@@ -149,20 +148,9 @@ class Keeper(pl.Callback):
             raise Interrupted(stop, self.folder.path, step, self.steps)
 
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Put last.ckpt in its place, whole or not at all."""
+        """Put last.ckpt in its place, whole or not at all; see :mod:`deepemd.training.checkpoint`."""
         self._check_finite(pl_module, trainer.global_step)
-        temporary = self.folder.last.with_name(f".{self.folder.last.name}.{os.getpid()}")
-        try:
-            trainer.save_checkpoint(temporary)  # which the first process writes
-            if rank() == 0:
-                fsync(temporary)
-                os.replace(temporary, self.folder.last)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            if lost(error):
-                raise
-            raise InputError(f"{self.folder.last}: cannot be written ({error}); free space and --resume") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        trainer.save_checkpoint(self.folder.last)  # the first process writes it
         self._saved = time.monotonic()
 
     def _check_finite(self, pl_module: Any, step: int) -> None:

@@ -12,6 +12,7 @@ from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
 from deepemd.processes import count, merge, share
+from deepemd.training.cache import rounded
 from deepemd.training.evaluate import Figure, score
 from deepemd.training.methods import choose
 from deepemd.training.recipes import Validation
@@ -80,7 +81,7 @@ class Validator:
             nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
             if not torch.isfinite(nodes).all():
                 raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
-            self._nodes.append(nodes)
+            self._nodes.append(rounded(nodes))
 
     def measure(self, model: DeepEMD) -> Figure:
         """Match the episodes over what was embedded since the last measurement."""

@@ -1,0 +1,110 @@
+"""Whatever is killed between any two steps of a write, what is under the final name is whole, the old or the new."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deepemd.files import beside, replacing, replacing_folder, sweep, write
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and locks are POSIX")
+
+STEPS = """
+import os, signal, sys
+from pathlib import Path
+from deepemd import files
+at, path = int(sys.argv[1]), Path(sys.argv[2])
+steps = 0
+def step(function):
+    def counted(*arguments, **settings):
+        global steps
+        steps += 1
+        if steps == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **settings)
+    return counted
+os.fsync, files._remove = step(os.fsync), step(files._remove)
+Path.replace, Path.rename = step(Path.replace), step(Path.rename)
+if len(sys.argv) > 4:
+    files._exchange = lambda *_: False
+else:
+    files._exchange = step(files._exchange)
+if sys.argv[3] == "folder":
+    with files.replacing_folder(path, 0) as folder:
+        for name in "ab":
+            (folder / name).write_text("new")
+else:
+    with files.replacing(path, 0, previous=path.with_name("previous")) as file:
+        file.write(b"new")
+print(steps)
+"""
+
+
+def run(at: int, path: Path, *what: str) -> int:
+    done = subprocess.run([sys.executable, "-c", STEPS, str(at), str(path), *what], check=False, capture_output=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    return int(done.stdout or 0)
+
+
+def content(folder: Path) -> list[str]:
+    return [f"{file.name} {file.read_text()}" for file in sorted(folder.iterdir())]
+
+
+def test_a_folder_killed_at_every_step_is_the_old_or_the_new(tmp_path):
+    old, new = ["a old"], ["a new", "b new"]
+    seen = set()
+    for at in range(1, 20):
+        place = tmp_path / str(at)
+        (place / "set").mkdir(parents=True)
+        (place / "set" / "a").write_text("old")
+        finished = run(at, place / "set", "folder")
+        found = content(place / "set")
+        assert found in (old, new)
+        seen.add(tuple(found))
+        with replacing_folder(place / "set", 0) as folder:
+            (folder / "a").write_text("old")
+        assert content(place / "set") == old
+        assert [path.name for path in place.iterdir()] == ["set"]  # leftovers are swept
+        if finished:
+            break
+    assert finished >= 5
+    assert len(seen) == 2
+
+
+def test_a_file_killed_at_every_step_is_there_or_the_one_before_it_is(tmp_path):
+    seen = set()
+    for at in range(1, 20):
+        place = tmp_path / str(at)
+        write(place / "last", b"old")
+        finished = run(at, place / "last", "file")
+        files = {path.name: path.read_text() for path in place.iterdir() if not path.name.startswith(".tmp-")}
+        assert files in ({"last": "old"}, {"previous": "old"}, {"last": "new", "previous": "old"})
+        seen.add(tuple(files.items()))
+        sweep(place)
+        assert {path.name for path in place.iterdir()} == set(files)
+        if finished:
+            break
+    assert len(seen) == 3
+
+
+def test_where_the_system_cannot_exchange_folders_two_renames_do(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a").write_text("old")
+    assert run(0, tmp_path / "set", "folder", "plain") > 5
+    assert content(tmp_path / "set") == ["a new", "b new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_others_are_writing_is_not_swept(tmp_path):
+    with replacing(tmp_path / "x", 0) as file, beside(tmp_path / "y", folder=True) as folder:
+        file.write(b"x")
+        dead = tmp_path / f".tmp-{'0' * 32}-z"
+        (dead / "deep").mkdir(parents=True)
+        (tmp_path / ".tmp-mine").touch()  # not one of ours
+        write(tmp_path / "other", b"1")
+        assert not dead.exists()
+        assert folder.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-mine", "other", "x"]

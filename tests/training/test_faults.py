@@ -1,0 +1,157 @@
+"""Runs killed within a write, and files damaged afterwards: a run goes on from its last good state, to the bit."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepemd import FCN, DeepEMD, conv4
+from deepemd.data import Store
+from deepemd.errors import InputError
+from deepemd.training.checkpoint import read
+from deepemd.training.folder import TrainingResult
+from deepemd.training.pretrain import pretrain
+from deepemd.training.recipes import ModelConfig, PretrainRecipe, Validation
+
+RECIPE = PretrainRecipe(
+    ModelConfig("conv4", channels=8, pools=3, image_size=16, resize=16),
+    epochs=3,
+    batch_size=48,
+    validation=Validation(n_episodes=10, n_way=3, n_query=5),
+)
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The run that nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out)
+
+
+def assert_same(one: TrainingResult, other: TrainingResult) -> None:
+    """But for what the clock says."""
+    tables = [[line.rpartition(",")[0] for line in result.metrics.read_text().splitlines()] for result in (one, other)]
+    assert tables[0] == tables[1]
+    assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
+    states = [read(result.metrics.parent / "last.ckpt").content["state_dict"] for result in (one, other)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert (one.accuracy, one.step, one.steps) == (other.accuracy, other.step, other.steps)
+
+
+def resumed(patterns: Store, out: Path) -> TrainingResult:
+    return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out, resume=True)
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_faults import RECIPE
+from deepemd.data import load
+from deepemd.training.pretrain import pretrain
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    replace, count = Path.replace, 0
+    def killed(path, target):  # the second checkpoint: written and not yet in its place
+        global count
+        count += Path(target).name == "last.ckpt"
+        if count == 2:
+            if sys.argv[4] == "half":
+                os.truncate(path, os.path.getsize(path) // 2)
+                Path(target).with_name("previous.ckpt").rename(target)  # as it is while the bytes are written
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(path, target)
+    Path.replace = killed
+    store = load(sys.argv[2])
+    pretrain(RECIPE, store.splits["base"], store.splits["val"], Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize(("when", "there"), [("half", "last.ckpt"), ("between", "previous.ckpt")])
+def test_killed_within_the_write_of_a_checkpoint(
+    when: str, there: str, whole: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(patterns.path), str(out), when]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [path.name for path in out.glob("*.ckpt") if not path.name.startswith(".")] == [there]
+    assert len(list(out.glob(".tmp-*-last.ckpt"))) == 1
+    assert read(out / there).content["global_step"] == 4
+    assert_same(resumed(patterns, out), whole)
+    assert not list(out.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    damage: str, whole: TrainingResult, patterns: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(whole.metrics.parent, tmp_path / "run"))
+    (out / "result.json").unlink()
+    content = bytearray((out / "last.ckpt").read_bytes())
+    if damage == "a bit":  # of the weights: torch.load reads it without a word
+        weights = read(out / "last.ckpt").content["state_dict"]["classifier.weight"]
+        place = content.index(weights.numpy().tobytes())
+        content[place] ^= 1
+        (out / "last.ckpt").write_bytes(content)
+        torch.load(out / "last.ckpt", weights_only=True)
+    else:
+        (out / "last.ckpt").write_bytes(content[: -100 if damage == "the end" else 0])
+    with caplog.at_level(logging.WARNING):
+        assert_same(resumed(patterns, out), whole)
+    assert f"{out / 'last.ckpt'}: damaged (" in caplog.text
+    assert "going on from previous.ckpt, step 8" in caplog.text
+    assert read(out / "last.ckpt").content["global_step"] == 12
+
+
+def test_without_a_whole_checkpoint_the_run_is_not_begun_again_unasked(
+    whole: TrainingResult, patterns: Store, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(whole.metrics.parent, tmp_path / "run"))
+    (out / "result.json").unlink()
+    for name in ("last.ckpt", "previous.ckpt"):
+        (out / name).write_bytes((out / name).read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"last\.ckpt: damaged or truncated .* no whole one before it; begin again"):
+        resumed(patterns, out)
+
+
+def test_a_model_saved_over_another_is_never_half_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two renames: with other settings there is no model, with the same the new weights."""
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if Path(target).name == "config.json":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    def model(floor: float) -> DeepEMD:
+        return DeepEMD(conv4(channels=4, pools=2), FCN(), image_size=16, resize=16, floor=floor)
+
+    for floor in (1e-3, 1e-2):
+        one, other = model(1e-3), model(floor)
+        folder = one.save(tmp_path / str(floor))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                other.save(folder)
+        if floor == 1e-3:
+            assert torch.equal(next(DeepEMD.load(folder).parameters()), next(other.parameters()))
+        else:
+            with pytest.raises(InputError, match=r"no model here, config\.json cannot be read"):
+                DeepEMD.load(folder)
