@@ -27,7 +27,7 @@ from deepemd.nodes import Memory, parse_regions
 from deepemd.training.batches import episode_batches
 from deepemd.training.device import choose_device, keep_freed_memory
 from deepemd.training.estimate import estimate
-from deepemd.training.fit import sgd
+from deepemd.training.steps import sgd
 from deepemd.training.views import View, view
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
@@ -72,7 +72,7 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
         return row
     base = load("miniimagenet").splits["base"]
     sampler = EpisodeSampler(base.labels, WAY, 1, QUERIES, n_episodes=1, seed=0)
-    batch = episode_batches(lambda i, seed: view(model, base, i, seed=seed, training=True), sampler, 1).make(0)
+    batch = episode_batches(lambda i, seed: view(model, base, i, seed=seed, training=True), sampler, 1).make(0, 0)
     seen = View(*(None if part is None else part[:images].to(device) for part in (batch.images, batch.boxes)))
     model.to(device)
     optimizer = sgd(model, 5e-4, 5e-4)

@@ -109,8 +109,8 @@ def test_a_run_is_the_same_by_blocks_and_another_with_frozen_batch_norm(
     for name, plain in ends["plain"].items():
         torch.testing.assert_close(ends["blocks"][name], plain, rtol=1e-5, atol=1e-6, msg=name)
         if "running" in name:
-            assert torch.equal(ends["chunks"][name], before[name.removeprefix("model.")])
-            assert not torch.equal(plain, before[name.removeprefix("model.")])
+            assert torch.equal(ends["chunks"][name], before[name.removeprefix("task.model.")])
+            assert not torch.equal(plain, before[name.removeprefix("task.model.")])
 
 
 @pytest.mark.parametrize("memory", [Memory(checkpoint=True), Memory(chunk=4, freeze_batch_norm=True, query_chunk=5)])
@@ -124,7 +124,7 @@ def test_a_run_that_was_interrupted_resumes_as_the_run(
     def signalled(*arguments):  # while the second step is prepared, the signal comes
         batches = plain(*arguments)
         make = batches.make
-        batches.make = lambda step: (os.kill(os.getpid(), signal.SIGTERM) if step == 1 else None, make(step))[1]
+        batches.make = lambda k, part: (os.kill(os.getpid(), signal.SIGTERM) if k == 1 else None, make(k, part))[1]
         return batches
 
     monkeypatch.setattr(meta, "episode_batches", signalled)
