@@ -92,10 +92,12 @@ def fit(
     done = 0 if checkpoint is None else int(checkpoint["global_step"])
     if accelerator == "cpu":
         keep_freed_memory()
+    environment = TorchElasticEnvironment() if count() > 1 else LightningEnvironment()  # Slurm is not asked
     with quiet(), keeper.signals():
         trainer = pl.Trainer(
             accelerator=accelerator,
             **_engine(),
+            plugins=[environment],
             precision=_lightning_precision(precision),
             benchmark=accelerator == "cuda",
             max_epochs=1,
@@ -127,15 +129,14 @@ def fit(
 
 
 def _engine() -> dict[str, Any]:
-    """Lightning's settings for the processes that are here. Which one this is, torchrun alone says."""
+    """Lightning's settings for the processes that are here."""
     if count() == 1:
-        return {"devices": 1, "plugins": [LightningEnvironment()]}
+        return {"devices": 1}
     here = place().local_count
     return {
         "devices": here,
         "num_nodes": count() // here,
         "strategy": DDPStrategy(),
-        "plugins": [TorchElasticEnvironment()],
     }
 
 
