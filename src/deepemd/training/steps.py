@@ -24,7 +24,7 @@ from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 from deepemd.training.validation import Validator
 
-__all__ = ["Meter", "Statistics", "Task", "Training"]
+__all__ = ["Meter", "Statistics", "Task", "Training", "sgd"]
 
 
 class Task(Protocol):
@@ -68,6 +68,11 @@ class Meter(nn.Module):
         """Stop a run that has diverged; on a GPU only now and then, for looking at a number holds it up."""
         if (loss.device.type == "cpu" or step % 20 == 0) and not torch.isfinite(loss + self.sums[0]):
             raise diverged("the loss is", step)
+
+
+def sgd(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov momentum 0.9, as in the paper."""
+    return torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
 
 
 class Statistics:
@@ -136,11 +141,8 @@ class Training(pl.LightningModule):
         return self.recipe.lr * self.recipe.schedule.factor(step / self.steps_per_epoch, self.recipe.epochs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with Nesterov momentum 0.9, as in the paper; :meth:`rate` sets its learning rate each step."""
-        recipe = self.recipe
-        return torch.optim.SGD(
-            self.parameters(), lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-        )
+        """SGD; :meth:`rate` sets its learning rate each step."""
+        return sgd(self, self.recipe.lr, self.recipe.weight_decay)
 
     def training_step(self, parts: list[Batch]) -> None:
         """Gradients of all parts, and one step of the optimizer."""
