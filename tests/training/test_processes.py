@@ -109,7 +109,7 @@ def started(what: str, patterns: Store, model: Path, out: Path) -> tuple[int, li
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     command += [f"--log-dir={logs}", "--redirects=3", str(script), str(Path(__file__).parent), what]
     command += [str(patterns.path), str(model), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DEEPEMD_CACHE": str(out / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     wrote = [
         "".join((path.parent / name).read_text() for name in ("stderr.log", "stdout.log"))
@@ -129,9 +129,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def alone(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What one process makes: a pre-training and a meta-training in two parts a step, a report and an index."""
     out = tmp_path_factory.mktemp("alone")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DEEPEMD_CACHE", str(out / "cache"))  # nothing that others embedded
     splits = patterns.splits["base"], patterns.splits["val"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -140,7 +142,8 @@ def alone(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     metatrain(META, model, *splits, out / "meta", precision="32")
     assert cli.main(["evaluate", model, str(patterns.path), *EVALUATE, "--out", str(out / "report.json")]) == 0
     assert cli.main(["retrieve", "index", model, str(patterns.path), str(out / "index"), *INDEX]) == 0
-    return out
+    yield out
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
