@@ -103,7 +103,6 @@ def fit(
         trainer = pl.Trainer(
             accelerator=accelerator,
             **_engine(),
-            plugins=[environment],
             precision=_lightning_precision(precision),
             benchmark=accelerator == "cuda",
             max_epochs=1,
