@@ -35,10 +35,15 @@ class Problem(NamedTuple):
 
 
 def transport_problem(
-    query: Tensor, support: Tensor, *, weights: Weights = "cross-reference", floor: float = 1e-3
+    query: Tensor,
+    support: Tensor,
+    *,
+    weights: Weights = "cross-reference",
+    floor: float = 1e-3,
+    context: float = 0.0,
 ) -> Problem:
     """Pose the transport problem of every query with every support; arguments as in :func:`emd_logits`."""
-    cost, a, b = compare(query, support)
+    cost, a, b = compare(query, support, context)
     if weights == "cross-reference":
         a, b = a.relu() + floor, b.relu() + floor
     elif weights == "uniform":
@@ -55,6 +60,7 @@ def emd_logits(
     temperature: float = 12.5,
     weights: Weights = "cross-reference",
     floor: float = 1e-3,
+    context: float = 0.0,
     detach_weights: bool = False,
     transport: Callable[[Tensor, Tensor, Tensor], Solution] = emd,
 ) -> Tensor:
@@ -70,6 +76,10 @@ def emd_logits(
         temperature: scales the logits before a softmax; 12.5 in the paper. Raise it for sharper probabilities.
         weights: "cross-reference" (the paper's) or "uniform" (every node counts the same).
         floor: added to every cross-reference weight.
+        context: how much of its whole image each node takes with it when costs are computed: u_i becomes u_i + context
+            mean_k u_k. 0 as in the paper, for encoders that are trained to be matched; 1 serves an encoder that was
+            only trained to classify whole images, see docs/photos.md. The larger, the nearer to pooled cosine. The
+            weights are those of the nodes themselves.
         detach_weights: True gives the weights no gradient, as the authors' OpenCV path does; about 1 % worse, say they.
         transport: a solver with the signature of :func:`deepemd.emd.emd`.
 
@@ -97,7 +107,9 @@ def emd_logits(
 
         rows = []
         for some, part in _pieces(episodes, queries, supports * n * m):
-            cost, a, b = transport_problem(query[some, part], support[some], weights=weights, floor=floor)
+            cost, a, b = transport_problem(
+                query[some, part], support[some], weights=weights, floor=floor, context=context
+            )
             if detach_weights:
                 a, b = a.detach(), b.detach()
             try:
