@@ -65,7 +65,7 @@ def compare(nodes: Tensor, labels: np.ndarray, n_way: int, n_shot: int, count: i
         logits = {"plain": protonet_logits(query, shots), "centred": protonet_logits(query, shots, centred=True)}
         logits |= {",".join(map(str, cells)): emd_logits(pooled(query, cells), pooled(shots, cells)) for cells in CELLS}
         q, s = pooled(query, (3,)), pooled(shots, (3,))
-        logits |= {f"3, context {c:g}": emd_logits(in_context(q, c), in_context(s, c)) for c in CONTEXTS}
+        logits |= {f"3, context {c:g}": emd_logits(q, s, context=c) for c in CONTEXTS}
         for name, its in logits.items():
             found.setdefault(name, []).append((its.argmax(-1) == truth).double().mean().item())
     values = {name: np.array(its) for name, its in found.items()}
@@ -80,11 +80,6 @@ def pooled(nodes: Tensor, cells: tuple[int, ...]) -> Tensor:
     maps = nodes.transpose(1, 2).unflatten(2, (7, 7))
     levels = torch.cat([F.adaptive_avg_pool2d(maps, side).flatten(2) for side in cells], dim=2)
     return levels.transpose(1, 2).contiguous()
-
-
-def in_context(nodes: Tensor, context: float) -> Tensor:
-    """Nodes (..., N, C) with a multiple of their mean, as :class:`deepemd.FCN` adds it."""
-    return nodes + context * nodes.mean(-2, keepdim=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """DeepEMD: an encoder, the regions it looks at, and the transport between their node sets. Saved as one folder."""
 
+import math
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -56,6 +57,7 @@ class DeepEMD(nn.Module):
         weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.
         floor: what is added to every cross-reference weight. It is in the units of the embeddings' squares: the paper's
             1e-3 for nodes about 10 long or longer.
+        context: how much of its whole image each node takes with it, see :func:`deepemd.matching.emd_logits`.
 
     >>> from deepemd.nodes import FCN, conv4
     >>> model = DeepEMD(conv4(), FCN())
@@ -82,6 +84,7 @@ class DeepEMD(nn.Module):
         temperature: float = 12.5,
         weights: Weights = "cross-reference",
         floor: float = 1e-3,
+        context: float = 0.0,
     ) -> None:
         super().__init__()
         if resize < image_size:
@@ -99,6 +102,9 @@ class DeepEMD(nn.Module):
         self.temperature = float(temperature)
         self.weights: Weights = weights
         self.floor = float(floor)
+        self.context = float(context)
+        if not 0 <= self.context < math.inf:
+            raise InputError(f"context is {context}: it must be a number of at least 0")
         # in the config, not among the weights
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
@@ -219,11 +225,15 @@ class DeepEMD(nn.Module):
                 query.float(),
                 classes.float(),
                 temperature=self.temperature,
-                weights=self.weights,
-                floor=self.floor,
+                **self.head,
                 query_chunk=query_chunk,
             )  # -> (..., Q, n_way)
         return logits
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """How node sets are compared: arguments of :func:`deepemd.matching.emd_logits`, beside the temperature."""
+        return {"weights": self.weights, "floor": self.floor, "context": self.context}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -237,8 +247,7 @@ class DeepEMD(nn.Module):
             "mean": list(self._mean),
             "std": list(self._std),
             "temperature": self.temperature,
-            "weights": self.weights,
-            "floor": self.floor,
+            **self.head,
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -317,8 +326,13 @@ class DeepEMD(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | nn.Module | None = None) -> Self:
         """Build the model that a config.json describes, its weights as they are drawn; `path` is for messages."""
-        config = {"max_side": 256, "floor": 1e-3, **config}  # models that were saved before there were these
-        settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor")
+        config = {
+            "max_side": 256,
+            "floor": 1e-3,
+            "context": 0.0,
+            **config,
+        }  # models that were saved before there were these
+        settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context")
         try:
             encoder = backbone(**config["backbone"]) if encoder is None else as_backbone(encoder, config["image_size"])
         except InputError as error:

@@ -83,8 +83,8 @@ def _photos(encoder: nn.Module, regions: Regions | None = None, **settings: Any)
 def _efficientnet() -> DeepEMD:
     """The settings that were chosen on miniImageNet's base classes, see docs/photos.md."""
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # to -1..1, as it was trained
-    regions = FCN((3,), dense=False, context=1.0)
-    return DeepEMD(efficientnet_lite0("head"), regions, image_size=224, resize=224, mean=mean, std=std)
+    regions = FCN((3,), dense=False)
+    return DeepEMD(efficientnet_lite0("head"), regions, image_size=224, resize=224, mean=mean, std=std, context=1.0)
 
 
 def _transformer(folder: Path, regions: Regions | None, side: int) -> DeepEMD:

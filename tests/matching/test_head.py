@@ -6,7 +6,14 @@ import scipy.optimize
 import torch
 
 from deepemd.emd import emd
-from deepemd.matching import centred_cosine_cost, cross_reference_weights, emd_logits, head, transport_problem
+from deepemd.matching import (
+    centred_cosine_cost,
+    cross_reference_weights,
+    emd_logits,
+    head,
+    protonet_logits,
+    transport_problem,
+)
 
 
 def _nodes(maps):
@@ -132,3 +139,33 @@ def test_bad_values():
 
 def test_no_queries():
     assert emd_logits(torch.rand(0, 3, 4), torch.rand(2, 3, 4)).shape == (0, 2)
+
+
+def context_twin(query: torch.Tensor, support: torch.Tensor, context: float) -> torch.Tensor:
+    """Each node with its set's mean added, for the cost alone; pair by pair."""
+    plain = transport_problem(query, support)
+    q, s = (x + context * x.mean(-2, keepdim=True) for x in (query, support))
+    return 12.5 * (1 - emd(centred_cosine_cost(q, s), plain.a, plain.b).value)
+
+
+@pytest.mark.parametrize("context", [0.5, 1.0, 3.0])
+def test_context_adds_the_whole_image_to_each_part(context: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, support = (torch.randn(2, count, 7, 16, generator=generator).double() + 0.3 for count in (6, 3))
+    found = emd_logits(query, support, context=context)
+    torch.testing.assert_close(found, context_twin(query, support, context), atol=1e-9, rtol=0)
+    assert (found - emd_logits(query, support)).abs().max() > 0.1
+
+
+def test_much_context_is_pooled_cosine() -> None:
+    """With ever more context the parts become alike, and the EMD becomes the centred cosine of their means."""
+    query, support = (torch.randn(n, 9, 16, generator=torch.Generator().manual_seed(n)).double() for n in (6, 3))
+    pooled = protonet_logits(query, support, centred=True)
+    torch.testing.assert_close(emd_logits(query, support, context=1e5), pooled, atol=1e-3, rtol=0)
+    assert (emd_logits(query, support) - pooled).abs().max() > 0.5
+
+
+def test_the_gradient_with_context_is_right() -> None:
+    generator = torch.Generator().manual_seed(1)
+    query, support = (torch.randn(n, 4, 5, generator=generator, dtype=torch.float64).requires_grad_() for n in (2, 2))
+    assert torch.autograd.gradcheck(lambda q, s: emd_logits(q, s, context=1.0), (query, support), eps=1e-7, atol=1e-5)

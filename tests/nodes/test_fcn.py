@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from deepemd.errors import InputError
-from deepemd.matching import emd_logits, protonet_logits
 from deepemd.nodes import FCN, conv4, to_original
 
 
@@ -35,29 +34,6 @@ def test_pooled_levels_alone() -> None:
     assert FCN((3,), dense=False)(Identity(), maps)[0, :, 0].tolist() == list(range(9))  # the map itself, by its size
     with pytest.raises(InputError, match="an image would have no nodes"):
         FCN(dense=False)
-
-
-def test_context_adds_the_mean_of_the_nodes_to_each() -> None:
-    maps = torch.arange(9.0).reshape(1, 1, 3, 3)
-    assert FCN((2,), dense=False, context=0.5)(Identity(), maps)[0, :, 0].tolist() == [
-        4.0,
-        5.0,
-        7.0,
-        8.0,
-    ]  # their mean: 4
-    assert FCN(context=0.5).config["context"] == 0.5
-    for context in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match="context is"):
-            FCN(context=context)
-
-
-def test_much_context_is_pooled_cosine() -> None:
-    """With ever more context the parts become alike, and the EMD becomes the centred cosine of their means."""
-    maps = torch.randn(8, 6, 4, 4, generator=torch.Generator().manual_seed(0))
-    nodes = FCN(context=1e4)(Identity(), maps)
-    pooled = protonet_logits(nodes[:5], nodes[5:], centred=True)
-    torch.testing.assert_close(emd_logits(nodes[:5], nodes[5:]), pooled, atol=1e-3, rtol=0)
-    assert not torch.allclose(emd_logits(*FCN()(Identity(), maps).split((5, 3))), pooled, atol=0.1)
 
 
 def test_boxes_are_where_the_nodes_come_from() -> None:

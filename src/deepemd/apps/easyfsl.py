@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepemd.errors import InputError
 from deepemd.matching import class_means, emd_logits, fit_prototypes
 from deepemd.model import DeepEMD
-from deepemd.training.methods import SFC
+from deepemd.training.methods import SFC, refuse_context
 
 __all__ = ["DeepEMDClassifier"]
 
@@ -77,6 +77,7 @@ class DeepEMDClassifier(nn.Module):
         if self.sfc is None:
             self.prototypes = class_means(nodes, support_labels, n_way)
             return
+        refuse_context(self.model)
         settings = {key: value for key, value in asdict(self.sfc).items() if key != "seed"}
         order = torch.Generator().manual_seed(self.sfc.seed)
         self.prototypes = fit_prototypes(
@@ -95,9 +96,7 @@ class DeepEMDClassifier(nn.Module):
         if self.prototypes is None:
             raise InputError("there is no support set yet: call process_support_set before the queries")
         model, nodes = self.model, self.compute_features(query_images)  # (n_query, N, C)
-        logits = emd_logits(
-            nodes, self.prototypes, temperature=model.temperature, weights=model.weights, floor=model.floor
-        )
+        logits = emd_logits(nodes, self.prototypes, temperature=model.temperature, **model.head)
         return logits.softmax(-1) if self.use_softmax else logits
 
     def compute_features(self, images: Tensor) -> Tensor:

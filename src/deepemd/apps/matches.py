@@ -143,7 +143,7 @@ def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", 
     """As `match`, of images whose nodes are known already."""
     with torch.inference_mode():
         one, other = (side.nodes[None].double() for side in (query, support))  # (1, N, C)
-        problem = transport_problem(one, other, weights=model.weights, floor=model.floor)
+        problem = transport_problem(one, other, **model.head)
         solution = emd(*problem)
     sizes, keys = [query.size, support.size], np.array([query.key, support.key])
     boxes = model.boxes(sizes, seed=seed, indices=keys)

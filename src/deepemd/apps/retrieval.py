@@ -88,8 +88,7 @@ class Index:
         with torch.inference_mode():
             for some, theirs in zip(nodes.split(together), candidates.split(together), strict=True):
                 support = torch.from_numpy(self.nodes[theirs.numpy()]).float()  # (q, K, n, C)
-                weights, floor = self.model.weights, self.model.floor
-                logits = emd_logits(some[:, None], support, temperature=1.0, weights=weights, floor=floor)  # (q, 1, K)
+                logits = emd_logits(some[:, None], support, temperature=1.0, **self.model.head)  # (q, 1, K)
                 rows.append(logits[:, 0])
         return torch.cat(rows)
 

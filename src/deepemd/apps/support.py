@@ -176,7 +176,7 @@ def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:
     """
     with torch.inference_mode():
         query, support = query.double(), support.double()
-        return emd_logits(query, support, temperature=1.0, weights=model.weights, floor=model.floor)
+        return emd_logits(query, support, temperature=1.0, **model.head)
 
 
 def thumbnail(picture: "Image", side: int = SIDE) -> bytes:

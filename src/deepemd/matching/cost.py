@@ -31,22 +31,28 @@ def pairwise(query: Tensor, support: Tensor) -> Tensor:
     return flat.view(*flat.shape[:-2], queries, n, supports, m).transpose(-3, -2)  # (..., Q, S, n, m)
 
 
-def compare(query: Tensor, support: Tensor) -> Comparison:
+def compare(query: Tensor, support: Tensor, context: float = 0.0) -> Comparison:
     """Costs and agreements of query (..., Q, n, C) with support (..., S, m, C) from one product of matrices.
 
     A node is its mean over the channels and the rest, u_i = y_i + mu_i 1 and v_j = w_j + nu_j 1 with y_i . 1 =
     w_j . 1 = 0. So u_i . v_j = y_i . w_j + C mu_i nu_j, and the cosine of the centred nodes is y_i . w_j / |y_i||w_j|.
-    Nothing but y and w is of the size of the embeddings, here or in the gradient.
+    With a context c the cost is that of y_i + c y^ and w_j + c w^, where y^ and w^ are the means of their sets, and
+    (y_i + c y^) . (w_j + c w^) follows from the same products. Nothing but y and w is of the size of the embeddings,
+    here or in the gradient.
     """
     (*_, n, channels), m = query.shape, support.shape[-2]
     mu, nu = query.mean(-1), support.mean(-1)  # (..., Q, n), (..., S, m)
     y, w = query - mu[..., None], support - nu[..., None]
-    products = y.flatten(-3, -2) @ w.flatten(-3, -2).transpose(-1, -2)  # (..., Q n, S m)
-    long, wide = (1 / x.norm(dim=-1).clamp_min(_EPS).flatten(-2) for x in (y, w))  # (..., Q n), (..., S m)
-    cost = 1 - products * long[..., None] * wide[..., None, :]
-    cost, products = (x.unflatten(-1, (-1, m)).unflatten(-3, (-1, n)) for x in (cost, products))  # (..., Q, n, S, m)
-    a = products.mean(-1).transpose(-1, -2) + channels * mu[..., :, None, :] * nu.mean(-1)[..., None, :, None]
-    b = products.mean(-3) + channels * mu.mean(-1)[..., :, None, None] * nu[..., None, :, :]
+    flat = y.flatten(-3, -2) @ w.flatten(-3, -2).transpose(-1, -2)  # (..., Q n, S m)
+    products = flat.unflatten(-1, (-1, m)).unflatten(-3, (-1, n))  # (..., Q, n, S, m)
+    of_rows, of_columns = products.mean(-1, keepdim=True), products.mean(-3, keepdim=True)
+    a = of_rows[..., 0].transpose(-1, -2) + channels * mu[..., :, None, :] * nu.mean(-1)[..., None, :, None]
+    b = of_columns[..., 0, :, :] + channels * mu.mean(-1)[..., :, None, None] * nu[..., None, :, :]
+    if context:
+        products = products + context * (of_rows + of_columns + context * of_rows.mean(-3, keepdim=True))
+        y, w = (x + context * x.mean(-2, keepdim=True) for x in (y, w))
+    long, wide = (1 / x.norm(dim=-1).clamp_min(_EPS) for x in (y, w))  # (..., Q, n), (..., S, m)
+    cost = 1 - products * long[..., None, None] * wide[..., None, None, :, :]  # (..., Q, n, S, m)
     return Comparison(cost.transpose(-3, -2), a, b)
 
 

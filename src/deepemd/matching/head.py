@@ -36,10 +36,15 @@ class Problem(NamedTuple):
 
 
 def transport_problem(
-    query: Tensor, support: Tensor, *, weights: Weights = "cross-reference", floor: float = 1e-3
+    query: Tensor,
+    support: Tensor,
+    *,
+    weights: Weights = "cross-reference",
+    floor: float = 1e-3,
+    context: float = 0.0,
 ) -> Problem:
     """Pose the transport problem of every query with every support; arguments as in :func:`emd_logits`."""
-    cost, a, b = compare(query, support)
+    cost, a, b = compare(query, support, context)
     if weights == "cross-reference":
         a, b = a.relu() + floor, b.relu() + floor
     elif weights == "uniform":
@@ -56,6 +61,7 @@ def emd_logits(
     temperature: float = 12.5,
     weights: Weights = "cross-reference",
     floor: float = 1e-3,
+    context: float = 0.0,
     detach_weights: bool = False,
     query_chunk: int | None = None,
     transport: Callable[[Tensor, Tensor, Tensor], Solution] = emd,
@@ -72,6 +78,10 @@ def emd_logits(
         temperature: scales the logits before a softmax; 12.5 in the paper. Raise it for sharper probabilities.
         weights: "cross-reference" (the paper's) or "uniform" (every node counts the same).
         floor: added to every cross-reference weight.
+        context: how much of its whole image each node takes with it when costs are computed: u_i becomes u_i + context
+            mean_k u_k. 0 as in the paper, for encoders that are trained to be matched; 1 serves an encoder that was
+            only trained to classify whole images, see docs/photos.md. The larger, the nearer to pooled cosine. The
+            weights are those of the nodes themselves.
         detach_weights: True gives the weights no gradient, as the authors' OpenCV path does; about 1 % worse, say they.
         query_chunk: queries of an episode that are matched together, and matched again in the backward pass: then what
             is kept for that pass does not grow with the queries. By default it is two to three times the nodes, which
@@ -97,7 +107,7 @@ def emd_logits(
 
     def match(query: Tensor, support: Tensor) -> Tensor:
         """(e, q, n, C) with (e, S, m, C) -> (e q, S)."""
-        cost, a, b = transport_problem(query, support, weights=weights, floor=floor)
+        cost, a, b = transport_problem(query, support, weights=weights, floor=floor, context=context)
         if detach_weights:
             a, b = a.detach(), b.detach()
         distance = transport(cost, a, b).value  # (e, q, S)

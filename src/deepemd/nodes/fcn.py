@@ -28,13 +28,10 @@ class FCN:
         pyramid: side lengths of the coarser maps; each smaller than the map and named once.
         dense: False leaves the map's own cells out: a few large, overlapping cells, such as ``FCN((3,), dense=False)``,
             are fast, and serve an encoder that was never trained to be matched, see docs/photos.md.
-        context: how much of the whole image goes into each of its parts: a node u becomes u + context * mean of the
-            image's nodes. 0, as in the paper, where the encoder is trained to be matched; 1 serves an encoder that was
-            only trained to classify whole images, see docs/photos.md. The larger it is, the nearer to pooled cosine.
 
     Raises:
         InputError: a level that is not positive, is named twice, or (when an image is encoded) is not coarser
-            than the map; no cells at all; a context that is negative or not finite.
+            than the map; no cells at all.
 
     >>> from deepemd.nodes import conv4
     >>> FCN((2, 1))(conv4(), torch.zeros(3, 3, 84, 84)).shape
@@ -45,7 +42,6 @@ class FCN:
 
     pyramid: tuple[int, ...] = ()
     dense: bool = True
-    context: float = 0.0
 
     def __post_init__(self) -> None:
         levels = tuple(int(level) for level in self.pyramid)
@@ -57,16 +53,13 @@ class FCN:
             raise InputError(
                 "pyramid is empty and dense is False: an image would have no nodes; name a level, such as 3"
             )
-        if not 0 <= self.context < math.inf:
-            raise InputError(f"context is {self.context}: it must be a number of at least 0")
         object.__setattr__(self, "pyramid", levels)
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings from which :func:`deepemd.model.DeepEMD.load` builds it again."""
         dense = {} if self.dense else {"dense": False}
-        context = {"context": self.context} if self.context else {}
-        return {"name": "fcn", "pyramid": list(self.pyramid), **dense, **context}
+        return {"name": "fcn", "pyramid": list(self.pyramid), **dense}
 
     def __call__(self, backbone: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Encode normalised images (B, 3, H, W) into nodes (B, N, C), float32 whatever the encoder computed in."""
@@ -74,8 +67,6 @@ class FCN:
         self._check(maps.shape[-2], maps.shape[-1])
         levels = [F.adaptive_avg_pool2d(maps, level) for level in self.pyramid] + [maps] * self.dense
         nodes = torch.cat([level.flatten(2) for level in levels], dim=2)  # -> (B, C, N)
-        if self.context:
-            nodes = nodes + self.context * nodes.mean(2, keepdim=True)
         return nodes.transpose(1, 2).contiguous()  # -> (B, N, C)
 
     def boxes(self, height: int, width: int, h: int, w: int) -> NDArray[np.float64]:

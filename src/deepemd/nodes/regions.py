@@ -44,7 +44,7 @@ def parse_regions(text: str) -> Regions:
         InputError: none of the forms below, or a number out of range.
 
     >>> parse_regions("fcn:2,1"), parse_regions("sampling:25").patches
-    (FCN(pyramid=(2, 1), dense=True, context=0.0), 25)
+    (FCN(pyramid=(2, 1), dense=True), 25)
     """
     name, _, rest = text.partition(":")
     try:

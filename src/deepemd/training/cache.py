@@ -33,7 +33,7 @@ def default_cache() -> Path:
 
 def fingerprint(model: DeepEMD) -> str:
     """sha256 of all that the nodes depend on: the settings and the weights."""
-    seen = {key: value for key, value in model.config.items() if key not in ("temperature", "weights", "floor")}
+    seen = {key: value for key, value in model.config.items() if key not in ("temperature", *model.head)}
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,10 +69,21 @@ def _deepemd(model: DeepEMD, _: SFC) -> Logits:
 
 def _emd(model: DeepEMD) -> Logits:
     """The head with the model's own settings: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
-    return partial(emd_logits, temperature=model.temperature, weights=model.weights, floor=model.floor)
+    return partial(emd_logits, temperature=model.temperature, **model.head)
+
+
+def _altered(**settings: Any) -> Callable[[DeepEMD, SFC], Logits]:
+    """The head over the mean of the shots' sets, with the model's settings but for these."""
+
+    def make(model: DeepEMD, _: SFC) -> Logits:
+        head = partial(emd_logits, **{**model.head, **settings})
+        return lambda query, shots: head(query, shots.mean(1))
+
+    return make
 
 
 def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
+    refuse_context(model)
     settings = {key: value for key, value in asdict(sfc).items() if key != "seed"}
 
     def logits(query: Tensor, shots: Tensor) -> Tensor:
@@ -138,16 +150,27 @@ def _flat(shots: Tensor) -> tuple[Tensor, Tensor]:
     return shots.flatten(1, 2), labels.expand(len(shots), -1)
 
 
+def refuse_context(model: DeepEMD) -> None:
+    """The SFC descends the plain head only.
+
+    Raises:
+        InputError: a model with context.
+    """
+    if model.context:
+        raise InputError(
+            f"deepemd-sfc fits node sets to the head without context, but this model's context is {model.context:g}:"
+            " leave it out, or set the model's context to 0"
+        )
+
+
 METHODS: Mapping[str, Method] = {
     "deepemd": Method("DeepEMD", _deepemd),
     "deepemd-sfc": Method("DeepEMD, SFC", _sfc),
     "deepemd-average": Method("DeepEMD, mean over shots", _by_shots(mean_over_shots), several_shots=True),
     "deepemd-nearest": Method("DeepEMD, nearest shot", _by_shots(nearest_shot), several_shots=True),
-    "uniform": Method("EMD, uniform weights", _of_means(partial(emd_logits, weights="uniform"))),
+    "uniform": Method("EMD, uniform weights", _altered(weights="uniform")),
     # an entropy as large as this takes 0.1 s an episode on two cores; at 0.01, near the exact value, it takes 3 to 30 s
-    "sinkhorn": Method(
-        "Sinkhorn EMD (0.1)", _of_means(partial(emd_logits, transport=partial(sinkhorn, epsilon=0.1, tolerance=1e-2)))
-    ),
+    "sinkhorn": Method("Sinkhorn EMD (0.1)", _altered(transport=partial(sinkhorn, epsilon=0.1, tolerance=1e-2))),
     "protonet-cosine": Method("ProtoNet (cosine)", _of_means(protonet_logits)),
     "protonet-centred": Method("ProtoNet (centred cosine)", _of_means(partial(protonet_logits, centred=True))),
     "protonet-euclidean": Method("ProtoNet (Euclidean)", _of_means(partial(protonet_logits, similarity="euclidean"))),
@@ -169,11 +192,11 @@ def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -
         names: names of ``METHODS`` with commas between them; what some begin with (``protonet``, ``local-knn``) stands
             for all of these, and ``all`` for everything.
         model: whose temperature and weights the methods take.
-        n_shot: with one shot, ``all`` leaves out what then is the same as another.
+        n_shot: with one shot, ``all`` leaves out what then is the same as another; for a model with context, the SFC.
         sfc: settings of ``deepemd-sfc``.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name; the SFC for a model with context.
 
     >>> from deepemd import conv4
     >>> list(choose("deepemd,local-knn", DeepEMD(conv4()), n_shot=1))
@@ -182,7 +205,10 @@ def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -
     chosen: dict[str, Logits] = {}
     for name in (part.strip() for part in names.split(",")):
         if name == "all":
-            found = [key for key, method in METHODS.items() if n_shot > 1 or not method.several_shots]
+            left_out = {"deepemd-sfc"} if model.context else set()
+            found = [
+                k for k, method in METHODS.items() if k not in left_out and (n_shot > 1 or not method.several_shots)
+            ]
         else:
             found = [name] if name in METHODS else [key for key in METHODS if key.startswith(f"{name}-")]
         if not found:
