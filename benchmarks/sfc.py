@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from reference import prototypes
 from torch import Tensor
 
 from deepemd.bench.measure import machine, ratios, summary, threads
-from deepemd.matching import class_means, fit_prototypes
+from deepemd.matching import fit_prototypes
 from deepemd.nodes import FCN, Conv4, ResNet12, conv4, resnet12
 
 RESULTS = Path(__file__).parent / "results" / "sfc.json"
@@ -49,35 +50,6 @@ def several(shots: Tensor, episodes: int) -> Tensor:
     return mixed + 0.05 * shots.std() * torch.randn(mixed.shape, generator=generator)
 
 
-def reference(support: Tensor, epochs: int, lr: float = 0.1) -> Tensor:
-    """The published way, in few lines: pairs expanded, cv2.EMD in a Python loop, weights without a gradient."""
-    import cv2
-
-    prototypes = class_means(support, LABELS, 5).requires_grad_()  # (5, m, C)
-    sgd = torch.optim.SGD([prototypes], lr=lr, momentum=0.9, dampening=0.9)
-    for _ in range(epochs):
-        for some in torch.randperm(25).split(4):
-            query = support[some]  # (q, n, C)
-            q, s = (t - t.mean(-1, keepdim=True) for t in (query, prototypes))
-            pairs = (len(q), len(s), q.shape[1], s.shape[1], q.shape[2])
-            left, right = q[:, None, :, None].expand(pairs), s[None, :, None].expand(pairs)  # (q, 5, n, m, C)
-            similarity = F.cosine_similarity(left, right, dim=-1)  # (q, 5, n, m)
-            with torch.no_grad():
-                a = torch.einsum("qnc,sc->qsn", query, prototypes.mean(1)).relu() + 1e-3
-                b = torch.einsum("qc,smc->qsm", query.mean(1), prototypes).relu() + 1e-3
-                a, b = (w * w.shape[-1] / w.sum(-1, keepdim=True) for w in (a, b))
-                cost, flows = (1 - similarity).numpy(), torch.zeros_like(similarity)
-                for i in range(len(q)):
-                    for j in range(len(s)):
-                        weights = (w[i, j].numpy()[:, None] for w in (a, b))
-                        flows[i, j] = torch.from_numpy(cv2.EMD(*weights, cv2.DIST_USER, cost[i, j])[2])
-            logits = (12.5 / q.shape[1]) * (similarity * flows).sum((-1, -2))
-            sgd.zero_grad()
-            F.cross_entropy(logits, LABELS[some]).backward()
-            sgd.step()
-    return prototypes.detach()
-
-
 def timed(work: Callable[[], object], scale: float) -> tuple[float, float]:
     """Seconds on the clock and seconds of processors, each times `scale`."""
     wall, busy = time.perf_counter(), time.process_time()
@@ -92,11 +64,11 @@ def bench(backbone: str, rounds: int) -> dict:
     theirs_epochs = 2 if backbone == "resnet12" else 5
     for support in calls.values():
         fit_prototypes(support, LABELS.expand(len(support), -1), n_way=5, epochs=1)  # compiled
-    reference(shots, 1)
+    prototypes(shots, LABELS, 1)
     theirs: list[tuple[float, float]] = []
     ours: dict[int, list[tuple[float, float]]] = {count: [] for count in EPISODES}
     for _ in range(rounds):
-        theirs.append(timed(lambda: reference(shots, theirs_epochs), 100 / theirs_epochs))
+        theirs.append(timed(lambda: prototypes(shots, LABELS, theirs_epochs), 100 / theirs_epochs))
         for count, support in calls.items():
 
             def fit(support: Tensor = support, count: int = count) -> Tensor:
