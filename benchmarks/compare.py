@@ -27,10 +27,11 @@ from deepemd import DeepEMD, emd_logits, resnet12
 from deepemd.bench.measure import machine, peak_rise, seconds
 from deepemd.data import EpisodeSampler
 from deepemd.matching import fit_prototypes
+from deepemd.nodes import Memory
 from deepemd.training.device import keep_freed_memory
 from deepemd.training.evaluate import score
-from deepemd.training.fit import sgd
 from deepemd.training.methods import choose
+from deepemd.training.steps import sgd
 
 RESULTS = Path(__file__).parent / "results" / "compare.json"
 WAYS, QUERIES, IMAGES = 5, 75, 80
@@ -113,7 +114,7 @@ def evaluation(side: str) -> Side:
 # --- meta-training ----------------------------------------------------------------------------------------------------
 
 
-def step(side: str) -> Side:
+def step(side: str, memory: Memory = Memory()) -> Side:  # noqa: B008  (frozen)
     """A meta-training step of one episode: forward, backward and update; memory beyond weights and optimizer."""
     batch = images()
     model = DeepEMD(resnet12()).train()
@@ -127,7 +128,7 @@ def step(side: str) -> Side:
     def logits() -> Tensor:
         if side == "reference":
             return reference.episode_logits(encoder, batch, WAYS)
-        found = model.embed(batch)
+        found = model.embed(batch, memory=memory)
         return model.match(found[:WAYS], found[WAYS:], WAYS)
 
     def work(_: int) -> None:
@@ -145,6 +146,7 @@ ROWS: dict[str, Callable[[str], Side]] = {
     "one 1-shot episode": episode,
     "5,000 1-shot episodes, end to end": evaluation,
     "meta-training step": step,
+    "meta-training step, checkpointed": lambda side: step(side, Memory(checkpoint=True)),
 }
 
 

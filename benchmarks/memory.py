@@ -41,7 +41,7 @@ ROWS: list[tuple[str, Memory, int]] = [
     ("fcn", Memory(chunk=16, freeze_batch_norm=True), ALL),
     *[
         row
-        for regions, images in (("grid:5,3,2", 6), ("sampling:9", 15), ("sampling:16", 8), ("sampling:25", 6))
+        for regions, images in (("grid:5,3,2", 2), ("sampling:9", 8), ("sampling:16", 5), ("sampling:25", 3))
         for row in (
             (regions, Memory(), 0),
             (regions, Memory(checkpoint=True), 0),
@@ -74,6 +74,7 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
     sampler = EpisodeSampler(base.labels, WAY, 1, QUERIES, n_episodes=1, seed=0)
     batch = episode_batches(lambda i, seed: view(model, base, i, seed=seed, training=True), sampler, 1).make(0, 0)
     seen = View(*(None if part is None else part[:images].to(device) for part in (batch.images, batch.boxes)))
+    way = min(WAY, images - 1)
     model.to(device)
     optimizer = sgd(model, 5e-4, 5e-4)
     for parameter in model.parameters():
@@ -83,8 +84,8 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
 
     def step() -> None:
         nodes = model.embed(*seen, memory=memory)
-        logits = model.match(nodes[:WAY], nodes[WAY:], WAY, query_chunk=memory.query_chunk)
-        F.cross_entropy(logits, batch.labels[: len(logits)].to(device)).backward()
+        logits = model.match(nodes[:way], nodes[way:], way, query_chunk=memory.query_chunk)
+        F.cross_entropy(logits, torch.arange(len(logits), device=device) % way).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
@@ -128,7 +129,6 @@ def main() -> None:
         print(json.dumps(measure(int(options.rows), options.limit, options.device)))
         return
     device = choose_device(options.device)
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
     for index in options.rows.split(","):
         command = [sys.executable, __file__, "--child", "--rows", index, "--limit", str(options.limit)]
         done = subprocess.run([*command, "--device", device], stdout=subprocess.PIPE, text=True)
@@ -137,6 +137,7 @@ def main() -> None:
             continue
         row = json.loads(done.stdout)
         key = f"{row['regions']} {', '.join(f'{k}={v}' for k, v in row['memory'].items() if v) or 'plain'} {device}"
+        rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
         rows[key] = row
         print(key, json.dumps(row))
         RESULTS.write_text(json.dumps({"machine": machine(), "limit_gb": options.limit, "rows": rows}, indent=1) + "\n")

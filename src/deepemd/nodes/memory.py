@@ -24,7 +24,7 @@ class Memory:
 
     Args:
         checkpoint: keep only the input of each of the encoder's blocks and compute the block again in the backward
-            pass: about half the memory for a third more time, and the same gradients. An encoder of your own is one
+            pass: about half the memory for a quarter more time, and the same gradients. An encoder of your own is one
             block, for which it saves nothing: use chunk.
         chunk: squares (whole images or patches) that are encoded together; each chunk is encoded again in the backward
             pass, so that memory no longer grows with their number. Needs freeze_batch_norm.

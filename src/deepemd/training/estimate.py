@@ -66,7 +66,7 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
     >>> print(estimate(model, Memory(checkpoint=True), 80, n_way=5))
     memory: about 0.71 GB beside weights and optimizer (80 squares of 84 x 84, checkpointed by block)
     """
-    model = deepcopy(model).train()
+    model = deepcopy(model).cpu().train()
     patches = n_way is not None and not isinstance(model.regions, FCN)
     squares = images * model.regions.patches if patches else images  # type: ignore[union-attr]
     square = 3 * model.image_size**2 * torch.float32.itemsize

@@ -76,7 +76,7 @@ def _altered(**settings: Any) -> Callable[[DeepEMD, SFC], Logits]:
     """The head over the mean of the shots' sets, with the model's settings but for these."""
 
     def make(model: DeepEMD, _: SFC) -> Logits:
-        head = partial(emd_logits, **{**model.head, **settings})
+        head: Logits = partial(emd_logits, **{**model.head, **settings})
         return lambda query, shots: head(query, shots.mean(1))
 
     return make
