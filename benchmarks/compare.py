@@ -62,14 +62,16 @@ def measured(work: Callable[[int], object], rounds: int, scale: float = 1.0) -> 
 
 def head(side: str, backward: bool) -> Side:
     logits = emd_logits if side == "ours" else reference.logits
+    rounds = 20 if side == "ours" else 2
+    episodes = [nodes(IMAGES, seed).split((QUERIES, WAYS)) for seed in range(rounds + 1)]  # fresh problems each round
 
     def work(seed: int) -> None:
-        query, support = (t.requires_grad_(backward) for t in nodes(IMAGES, seed + 1).split((QUERIES, WAYS)))
-        found = logits(query.detach().requires_grad_(backward), support.detach().requires_grad_(backward))
+        query, support = (t.detach().requires_grad_(backward) for t in episodes[seed + 1])
+        found = logits(query, support)
         if backward:
             F.cross_entropy(found, LABELS).backward()
 
-    return measured(work, 20 if side == "ours" else 2)
+    return measured(work, rounds)
 
 
 def sfc(side: str) -> Side:
