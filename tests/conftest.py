@@ -11,6 +11,7 @@ import pytest
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _workers > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
+    os.environ.pop("COLUMNS", None)  # of the terminal that shows the tests: not of what they print
 
 
 def _outside(variable: str, what: str) -> Path:

@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     (out / "result.json").unlink()
     content = bytearray((out / "last.ckpt").read_bytes())
     if damage == "a bit":  # of the weights: torch.load reads it without a word
-        weights = read(out / "last.ckpt").content["state_dict"]["classifier.weight"]
+        weights = read(out / "last.ckpt").content["state_dict"]["task.classifier.weight"]
         place = content.index(weights.numpy().tobytes())
         content[place] ^= 1
         (out / "last.ckpt").write_bytes(content)

@@ -442,7 +442,8 @@ def test_a_run_is_quiet_but_for_its_own_lines(
     pretrain(replace(RECIPE, epochs=1), patterns.splits["base"], patterns.splits["val"], tmp_path / "run")
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
-    first, line = stderr.splitlines()
+    memory, first, line = stderr.splitlines()
+    assert memory.startswith("memory: about 0.1")
     assert first == "pre-training: 1 epochs, 4 steps"
     assert line.startswith("epoch 1  loss ")
     assert line.endswith("(best so far)")
