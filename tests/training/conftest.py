@@ -1,10 +1,22 @@
 """A small data set of real images for short runs: squares of texture, drawn and stored like a user's own folder."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deepemd.data import Store, load
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Results are the same for the same number of threads, also in the processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig,
 from deepemd.training.steps import Statistics
 from deepemd.training.views import view
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the processes that are started
+
 VALIDATION = Validation(n_episodes=5, n_way=3, n_query=2)
 PRE = PretrainRecipe(  # 20 steps, a validation after each, so that metrics.csv has the loss of each
     ModelConfig("conv4", channels=8, pools=3, image_size=20, resize=24),
@@ -117,15 +119,6 @@ def started(what: str, patterns: Store, model: Path, out: Path) -> tuple[int, li
     ]
     assert len(wrote) == 2, done.stderr
     return done.returncode, wrote
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As in the processes that are started."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +27,8 @@ from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig,
 from deepemd.training.steps import Training
 from deepemd.training.validation import Validator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = PretrainRecipe(
     ModelConfig("conv4", channels=16, pools=3, image_size=20, resize=24),
     epochs=3,
@@ -46,15 +47,6 @@ META = MetatrainRecipe(
     augmentation=RECIPE.augmentation,
     validation=RECIPE.validation,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Results are the same for the same number of threads, also in the processes that tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
