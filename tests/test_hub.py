@@ -1,5 +1,6 @@
 """A model goes to the hub and comes back, against a server of the test's own; without one, what to do is said."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from hub_server import Hub, hub_server
 from huggingface_hub import ModelCard, constants
+from PIL import Image
 
 from deepemd.apps.classifier import FewShotClassifier
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, Grid, conv4
 from deepemd.pretrained import pretrained
+from deepemd.training.views import look
 
 
 def _point_to(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -106,6 +109,27 @@ def test_a_model_behind_a_licence_is_explained(hub: Hub, model: DeepEMD) -> None
 
 
 @pytest.mark.usefixtures("no_hub")
+def test_what_is_installed_needs_no_network(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it was trained: one photo of each of 16 classes that it never saw tells where others belong."""
+    monkeypatch.chdir(tmp_path)
+    model = DeepEMD.from_pretrained("resnet12-miniimagenet")
+    assert model.backbone.config == {"name": "resnet12"}
+    rows = [row.split(",") for row in (shared_data / "miniimagenet" / "val.csv").read_text().split()[1:]]
+    files = {label: [name for name, own in rows if own == label][:6] for label in sorted({label for _, label in rows})}
+    with zipfile.ZipFile(shared_data / "miniimagenet" / "val.zip") as archive, torch.inference_mode():
+        pictures = [Image.open(archive.open(files[label][k])).convert("RGB") for k in range(6) for label in files][:96]
+        nodes = model.embed(look(model, pictures).images)  # (96, 25, 640), the classes in turn
+    found = [  # each of the six photos of a class is its example once
+        model.match(nodes.roll(-16 * k, 0)[:16], nodes.roll(-16 * k, 0)[16:], 16).argmax(-1) for k in range(6)
+    ]
+    accuracy = (torch.stack(found) == torch.arange(80) % 16).double().mean()
+    assert accuracy > 0.25, "of 16 classes; untrained weights find one of ten"
+    (tmp_path / "resnet12-miniimagenet").mkdir()  # a folder of that name comes first
+    with pytest.raises(InputError, match="no model here"):
+        DeepEMD.from_pretrained("resnet12-miniimagenet")
+
+
+@pytest.mark.usefixtures("no_hub")
 def test_without_a_network_it_is_said_what_to_do(model: DeepEMD) -> None:
     with pytest.raises(InputError, match=r"no such folder here, and it cannot be fetched from the hub .* --local-dir"):
         DeepEMD.from_pretrained("me/birds")
@@ -117,7 +141,9 @@ def test_without_a_network_it_is_said_what_to_do(model: DeepEMD) -> None:
 
 def test_names_that_cannot_be_are_explained(model: DeepEMD, tmp_path: Path) -> None:
     for name in ("efficientnet-lite1", "a/b/c", "me/two words"):
-        with pytest.raises(InputError, match="neither a folder here nor a name on the hub"):
+        with pytest.raises(
+            InputError, match=r"no folder here, not installed \(resnet12-miniimagenet is\), no name of the hub"
+        ):
             pretrained(name)
     (tmp_path / "model.pth").touch()
     with pytest.raises(InputError, match=r"model\.pth: a file; pass the folder"):

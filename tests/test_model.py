@@ -68,6 +68,24 @@ def test_saving_and_loading_gives_the_same_model(model: DeepEMD, tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_half_the_size_for_passing_on(model: DeepEMD, tmp_path: Path) -> None:
+    model.embed(draw(4, 3, 32, 32))  # moves the running statistics
+    whole, half = model.save(tmp_path / "whole"), model.save(tmp_path / "half", half=True)
+    assert (half / "config.json").read_bytes() == (whole / "config.json").read_bytes()
+    again = DeepEMD.load(half)
+    for name, values in model.state_dict().items():
+        kept = values.half().to(values.dtype) if values.ndim > 1 else values  # statistics and scales stay as they are
+        assert torch.equal(again.state_dict()[name], kept), name
+    assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
+    rounded = sum(values.numel() for values in model.state_dict().values() if values.ndim > 1)
+    assert sizes[0] - sizes[1] == pytest.approx(2 * rounded, abs=100)  # but for the list of their places
+    next(model.parameters()).data[0] = 1e6
+    with pytest.raises(InputError, match=r"half: backbone\.\S+ holds values that float16 cannot"):
+        model.save(half, half=True)
+    assert DeepEMD.load(half).config == model.config
+
+
 def test_damaged_folders_are_explained(model: DeepEMD, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model here"):
         DeepEMD.load(tmp_path / "nothing")

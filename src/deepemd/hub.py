@@ -1,4 +1,7 @@
-"""The Hugging Face Hub: models come by name, and go there. The library is loaded when it is first asked."""
+"""Models by name: those that are installed with the package, and those of the Hugging Face Hub, which also go there.
+
+The hub's library is loaded when it is first asked.
+"""
 
 import os
 import re
@@ -9,7 +12,10 @@ from typing import Any
 
 from deepemd.errors import InputError
 
-__all__ = ["card", "find", "push"]
+__all__ = ["INSTALLED", "card", "find", "push"]
+
+INSTALLED = Path(__file__).parent / "weights"
+"""Holds the folders of the models that come with the package."""
 
 _FILES = (  # weights are safetensors only: a pickle is not even fetched
     *("config.json", "preprocessor_config.json"),
@@ -20,10 +26,10 @@ _OTHERS = ("transformers", "custom")  # encoders whose weights are another's
 
 
 def find(name: "str | os.PathLike[str]", **download: Any) -> Path:
-    """The folder of a model: a folder on the disk, or what the hub has under this name.
+    """The folder of a model: a folder on the disk, what is installed, or what the hub has under this name.
 
     Args:
-        name: a folder, or ``"owner/name"``. A folder comes first.
+        name: a folder, the name of one in :data:`INSTALLED`, or ``"owner/name"``. A folder comes first.
         **download: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` of
             ``huggingface_hub.snapshot_download``.
 
@@ -33,15 +39,24 @@ def find(name: "str | os.PathLike[str]", **download: Any) -> Path:
     >>> find("no-such-model")
     Traceback (most recent call last):
         ...
-    deepemd.errors.InputError: no-such-model: neither a folder here nor a name on the hub, such as facebook/dinov2-small
+    deepemd.errors.InputError: no-such-model: no folder here, not installed (resnet12-miniimagenet is), no name of \
+the hub, such as facebook/dinov2-small
     """
     path = Path(name).expanduser()
-    if not isinstance(name, str) or path.is_dir():
+    if path.is_dir():
+        return path
+    installed = sorted(folder.name for folder in INSTALLED.glob("*/"))
+    if str(name) in installed:
+        return INSTALLED / name
+    if not isinstance(name, str):
         return path
     if path.is_file():
         raise InputError(f"{name}: a file; pass the folder that holds the model")
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name}: neither a folder here nor a name on the hub, such as facebook/dinov2-small")
+        raise InputError(
+            f"{name}: no folder here, not installed ({', '.join(installed)} is), no name of the hub, such as"
+            " facebook/dinov2-small"
+        )
     from huggingface_hub import snapshot_download
 
     with _explained(name, "fetched", "there is no such folder here, and it cannot be fetched from the hub"):

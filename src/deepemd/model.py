@@ -250,13 +250,24 @@ class DeepEMD(nn.Module):
             **self.head,
         }
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """Write model.safetensors and config.json into a folder, which is made if need be.
 
+        Args:
+            folder: where to.
+            half: round matrices and filters to float16, for passing on: half the size, and the same to three digits.
+                They come back in float32.
+
         Raises:
-            InputError: the folder cannot be written (no space, no permission).
+            InputError: the folder cannot be written (no space, no permission), or weights that float16 cannot hold.
         """
-        return write_saved(Path(folder), self.config, self.state_dict())
+        state = self.state_dict()
+        if half:
+            state = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in state.items()}
+            for name, x in state.items():
+                if not x.isfinite().all():
+                    raise InputError(f"half: {name} holds values that float16 cannot; save it without half")
+        return write_saved(Path(folder), self.config, state)
 
     def push_to_hub(self, repo_id: str, *, license: str | None = None, **settings: Any) -> str:
         """Upload the folder that :meth:`save` writes, and a model card, to the Hugging Face Hub.
@@ -286,16 +297,20 @@ class DeepEMD(nn.Module):
         backbone: Backbone | nn.Module | None = None,
         **download: Any,
     ) -> Self:
-        """:meth:`load` of a folder, or of what :meth:`push_to_hub` uploaded as ``"owner/name"``.
+        """:meth:`load` of a folder, of what comes with the package, or of what :meth:`push_to_hub` uploaded.
 
         Args:
-            name: a folder, which comes first; or a name on the hub.
+            name: a folder, which comes first; ``"resnet12-miniimagenet"``, which is installed and needs no network (see
+                docs/results.md); or ``"owner/name"`` on the hub.
             device, backbone: as for :meth:`load`.
             **download: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` of
                 ``huggingface_hub.snapshot_download``.
 
         Raises:
             InputError: as for :meth:`load`; no such name, or the hub cannot be reached.
+
+        >>> DeepEMD.from_pretrained("resnet12-miniimagenet").backbone.channels
+        640
         """
         return cls.load(find(name, **download), device=device, backbone=backbone)
 

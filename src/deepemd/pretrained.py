@@ -34,7 +34,9 @@ def pretrained(
     Args:
         name: one of
 
-            - ``"efficientnet-lite0"``, which is installed with the package and needs no download;
+            - ``"efficientnet-lite0"``, which is installed with the package and needs no download: the one for photos;
+            - ``"resnet12-miniimagenet"``, which is installed too: the paper's encoder, trained on small images of 64
+              classes (see docs/results.md), for experiments with the method;
             - a folder, or ``"owner/name"`` on the Hugging Face Hub, that holds a saved model
               (:meth:`deepemd.DeepEMD.save`) or one of the library `transformers`, such as ``"facebook/dinov2-small"``
               (:data:`deepemd.nodes.transformer.FAMILIES`; weights as safetensors only). Mean, deviation and size come

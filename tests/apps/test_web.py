@@ -346,7 +346,7 @@ def test_a_port_in_use_is_told_and_the_next_one_is_taken_where_none_was_asked_fo
         (["--port", "70000"], "port is 70000: choose one from 1024 to 65535"),
         (["--host", "no.such.host.invalid"], "host is 'no.such.host.invalid'"),
         (["--max-megabytes", "0"], "max_megabytes is 0.0: it must be above 0"),
-        (["--backbone", "/no/such/model"], "/no/such/model: neither a folder here"),
+        (["--backbone", "/no/such/model"], "/no/such/model: no folder here"),
     ],
 )
 def test_what_cannot_be_served(capsys, words, says):

@@ -23,6 +23,7 @@ from deepemd.data.folders import all_images
 from deepemd.data.store import Draft, open_store, write_store
 from deepemd.errors import InputError
 from deepemd.files import replacing_folder
+from deepemd.hub import find
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
@@ -130,7 +131,7 @@ def build_index(
     Of several processes each embeds some of the images, and the first one writes, onto a disk that all of them see.
 
     Args:
-        model: folder of a saved model; a copy goes into the index.
+        model: folder of a saved model, or ``"resnet12-miniimagenet"``; a copy goes into the index.
         data: a folder of images, however deep they lie, where the folder of an image is its class; or, with `split`
             or by the name of a prepared data set, one of its splits.
         path: the folder to make.
@@ -144,7 +145,7 @@ def build_index(
         InputError: something else is at `path`, no images, bad images, a model that cannot be read, a full disk.
     """
     _refuse_other(path, force)
-    network = DeepEMD.load(model)
+    network = DeepEMD.load(find(model))
     wait()  # until all processes have looked what is there
     with replacing_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
         if made is not None:

@@ -52,7 +52,8 @@ def evaluate(
     What a data set has too few classes or images for is left out of it.
 
     Args:
-        model: folder of a saved model, or what `deepemd predict --backbone` takes, such as efficientnet-lite0.
+        model: folder of a saved model, or what `deepemd predict --backbone` takes: resnet12-miniimagenet and
+            efficientnet-lite0 are installed.
         data: names of `deepemd data list`, or folders; NAME:SPLIT takes another split than `split`.
         split: which classes; a folder without splits has "all".
         n_way: classes of an episode; 5,10 for both.

@@ -38,7 +38,7 @@ def retrieve_index(
     evaluate` looks at. The index holds a copy of the images and of the model.
 
     Args:
-        model: folder of a saved model.
+        model: folder of a saved model, or resnet12-miniimagenet, which is installed.
         data: a folder of images, or a name of `deepemd data list`.
         index: the folder to make.
         split: of a data set, which of its splits.

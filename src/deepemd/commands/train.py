@@ -80,7 +80,7 @@ def metatrain(
     what is kept is never worse.
 
     Args:
-        model: folder of the model to start from: best/ of a pre-training run.
+        model: what to start from: the folder best/ of a pre-training run, or resnet12-miniimagenet, which is installed.
         data: a data set with the splits base and val: a name of `deepemd data list`, or a folder.
         out: folder of the run.
         recipe: the settings; the paper's unless changed. recipes/ of the source holds complete ones for --config.

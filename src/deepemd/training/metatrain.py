@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
+from deepemd.hub import find
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
 from deepemd.processes import first, together
@@ -96,15 +97,16 @@ def metatrain(
 
     Args:
         recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_METATRAIN` for a complete one.
-        model: folder of the model to start from, usually ``best`` of a pre-training run.
+        model: the model to start from: a folder, usually ``best`` of a pre-training run, or a name that
+            :meth:`deepemd.DeepEMD.from_pretrained` takes.
         base, val, out, seed, resume, precision, device: as for :func:`deepemd.training.pretrain.pretrain`.
 
     Raises:
         InputError: as for pre-training; or `model` is no saved model.
         Interrupted: SIGTERM or Ctrl-C came; everything is on the disk.
     """
-    folder = RunFolder(Path(out))
-    start = DeepEMD.load(model).train()
+    folder, begin = RunFolder(Path(out)), find(model)
+    start = DeepEMD.load(begin).train()
     if recipe.regions:
         start.regions = parse_regions(recipe.regions)
     accelerator = choose_device(device)
@@ -115,7 +117,7 @@ def metatrain(
         "recipe": asdict(recipe),
         "model": {
             "config": start.config,
-            "sha256": hashlib.sha256((Path(model) / WEIGHTS_FILE).read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256((begin / WEIGHTS_FILE).read_bytes()).hexdigest(),
         },
         "seed": seed,
         "precision": number_format,
