@@ -1,4 +1,4 @@
-"""What a GPU does with it: the transport, training steps by way of nodes and number format, and torch.compile.
+"""What a GPU does with it: the transport, and training steps by way of nodes and number format.
 
     python benchmarks/gpu.py               # a minute on a large GPU; writes benchmarks/results/gpu.json
 
@@ -120,7 +120,7 @@ def episode(regions: str, bf16: bool, memory: Memory) -> dict[str, Any]:
     return row | {"share of the head": row["seconds of the head"] / row["seconds"]}
 
 
-def pretraining(compiled: bool) -> dict[str, Any]:
+def pretraining() -> dict[str, Any]:
     """A step of pre-training on 128 images in bfloat16, augmentation and optimizer counted."""
     recipe = PretrainRecipe(batch_size=BATCH)
     task = Pretraining(recipe.model.build(), 64, recipe, 1).cuda().train()
@@ -128,8 +128,6 @@ def pretraining(compiled: bool) -> dict[str, Any]:
     optimizer = sgd(task, 0.1, 5e-4)
     images = torch.randint(0, 256, (BATCH, 3, 92, 92), dtype=torch.uint8)
     labels = torch.arange(BATCH, device="cuda") % 64
-    if compiled:
-        task.model.backbone.compile()
 
     def step() -> None:
         optimizer.zero_grad()
@@ -142,13 +140,13 @@ def pretraining(compiled: bool) -> dict[str, Any]:
     began = time.perf_counter()
     step()
     torch.cuda.synchronize()
-    return {"compiled": compiled, "seconds of the first": time.perf_counter() - began, "seconds": median(step, 20)}
+    return {"seconds of the first": time.perf_counter() - began, "seconds": median(step, 20)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--parts", default="transport,pretraining,compile,episodes", help="which, with commas")
+    parser.add_argument("--parts", default="transport,pretraining,episodes", help="which, with commas")
     options = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
@@ -164,15 +162,13 @@ def main() -> None:
         if part == "transport":
             keep(part, transport())
         elif part == "pretraining":
-            keep(part, pretraining(False))
-        elif part == "compile":
-            keep("pretraining, compiled", pretraining(True))
+            keep(part, pretraining())
         elif part == "episodes":
             keep(part, [])
             for case in CASES:
                 keep(part, episode(*case), among=True)
         else:
-            parser.error(f"--parts: there is no {part!r}; choose from transport, pretraining, compile, episodes")
+            parser.error(f"--parts: there is no {part!r}; choose from transport, pretraining, episodes")
 
 
 if __name__ == "__main__":

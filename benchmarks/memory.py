@@ -3,9 +3,9 @@
     python benchmarks/memory.py            # hours on few cores: --rows picks; adds to benchmarks/results/memory.json
     python benchmarks/memory.py --rows 0,1
 
-Each case runs in a new process, which must not grow past a limit. On a CPU the peak is that of resident memory beyond
-what is there once weights and optimizer are; on a GPU it is the allocator's. Patches are measured on fewer
-images: with chunks, what more of them take is their pixels, which is added (`gb`) to what was measured (`measured_gb`).
+Each case runs in a new process on the CPU, which must not grow past a limit. The peak is that of resident memory beyond
+what is there once weights and optimizer are. Patches are measured on fewer images: with chunks, what more of them take
+is their pixels, which is added (`gb`) to what was measured (`measured_gb`). On a GPU see gpu.py.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from deepemd.bench.measure import machine, seconds
 from deepemd.data import EpisodeSampler, load
 from deepemd.nodes import Memory, parse_regions
 from deepemd.training.batches import episode_batches
-from deepemd.training.device import choose_device, keep_freed_memory
+from deepemd.training.device import keep_freed_memory
 from deepemd.training.estimate import estimate
 from deepemd.training.steps import sgd
 from deepemd.training.views import View, view
@@ -52,13 +52,12 @@ ROWS: list[tuple[str, Memory, int]] = [
 ]
 
 
-def measure(index: int, limit: float, device: str) -> dict[str, Any]:
+def measure(index: int, limit: float) -> dict[str, Any]:
     """One row, in this process."""
     regions, memory, images = ROWS[index]
-    if device == "cpu":
-        if memory == Memory():  # as in training
-            keep_freed_memory()
-        resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
+    if memory == Memory():  # as in training
+        keep_freed_memory()
+    resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e9), int(limit * 1e9)))
     model = DeepEMD(resnet12(), parse_regions(regions)).train()
     each = 1 if isinstance(model.regions, FCN) else model.regions.patches
     told = {n: estimate(model, memory, n, n_way=WAY) for n in (ALL, images) if n}
@@ -73,9 +72,8 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
     base = load("miniimagenet").splits["base"]
     sampler = EpisodeSampler(base.labels, WAY, 1, QUERIES, n_episodes=1, seed=0)
     batch = episode_batches(lambda i, seed: view(model, base, i, seed=seed, training=True), sampler, 1).make(0, 0)
-    seen = View(*(None if part is None else part[:images].to(device) for part in (batch.images, batch.boxes)))
+    seen = View(*(None if part is None else part[:images] for part in (batch.images, batch.boxes)))
     way = min(WAY, images - 1)
-    model.to(device)
     optimizer = sgd(model, 5e-4, 5e-4)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -85,14 +83,13 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
     def step() -> None:
         nodes = model.embed(*seen, memory=memory)
         logits = model.match(nodes[:way], nodes[way:], way, query_chunk=memory.query_chunk)
-        F.cross_entropy(logits, torch.arange(len(logits), device=device) % way).backward()
+        F.cross_entropy(logits, torch.arange(len(logits)) % way).backward()
         optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
 
-    before = _bytes(device, peak=False)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = pages * resource.getpagesize()
     took = seconds(step)
-    measured = _bytes(device, peak=True) - before
+    measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     more = (told[ALL].squares - told[images].squares) * 3 * model.image_size**2 * 4
     return row | {
         "measured_squares": images * each,
@@ -101,20 +98,7 @@ def measure(index: int, limit: float, device: str) -> dict[str, Any]:
         "gb": (measured + more) / 1e9,
         "seconds": took,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
     }
-
-
-def _bytes(device: str, *, peak: bool) -> int:
-    if device == "cuda":
-        if not peak:
-            torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.memory_allocated()
-        return torch.cuda.max_memory_allocated()
-    if peak:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def main() -> None:
@@ -122,21 +106,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join(map(str, range(len(ROWS)))), help="numbers of ROWS")
     parser.add_argument("--limit", type=float, default=8.0, help="GB that a process may take")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measure(int(options.rows), options.limit, options.device)))
+        print(json.dumps(measure(int(options.rows), options.limit)))
         return
-    device = choose_device(options.device)
     for index in options.rows.split(","):
         command = [sys.executable, __file__, "--child", "--rows", index, "--limit", str(options.limit)]
-        done = subprocess.run([*command, "--device", device], stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             print(f"row {index}: ended with {done.returncode}, its message is above; it may not fit", file=sys.stderr)
             continue
         row = json.loads(done.stdout)
-        key = f"{row['regions']} {', '.join(f'{k}={v}' for k, v in row['memory'].items() if v) or 'plain'} {device}"
+        key = f"{row['regions']} {', '.join(f'{k}={v}' for k, v in row['memory'].items() if v) or 'plain'} cpu"
         rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
         rows[key] = row
         print(key, json.dumps(row))
