@@ -23,7 +23,6 @@ from deepemd.data.folders import all_images
 from deepemd.data.store import Draft, open_store, write_store
 from deepemd.errors import InputError
 from deepemd.files import replacing_folder
-from deepemd.hub import find
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
@@ -145,7 +144,7 @@ def build_index(
         InputError: something else is at `path`, no images, bad images, a model that cannot be read, a full disk.
     """
     _refuse_other(path, force)
-    network = DeepEMD.load(find(model))
+    network = DeepEMD.from_pretrained(model)
     wait()  # until all processes have looked what is there
     with replacing_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
         if made is not None:

@@ -3,7 +3,6 @@
 Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
 """
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
-from deepemd.hub import find
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
 from deepemd.processes import first, together
-from deepemd.saved import WEIGHTS_FILE
 from deepemd.training.batches import Batch, check_seed, episode_batches
+from deepemd.training.cache import fingerprint
 from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
@@ -105,8 +103,8 @@ def metatrain(
         InputError: as for pre-training; or `model` is no saved model.
         Interrupted: SIGTERM or Ctrl-C came; everything is on the disk.
     """
-    folder, begin = RunFolder(Path(out)), find(model)
-    start = DeepEMD.load(begin).train()
+    folder = RunFolder(Path(out))
+    start = DeepEMD.from_pretrained(model).train()
     if recipe.regions:
         start.regions = parse_regions(recipe.regions)
     accelerator = choose_device(device)
@@ -115,10 +113,7 @@ def metatrain(
     settings = {
         "command": "metatrain",
         "recipe": asdict(recipe),
-        "model": {
-            "config": start.config,
-            "sha256": hashlib.sha256((begin / WEIGHTS_FILE).read_bytes()).hexdigest(),
-        },
+        "model": {"config": start.config, "sha256": fingerprint(start)},
         "seed": seed,
         "precision": number_format,
         "data": {"base": base.fingerprint.as_dict(), "val": val.fingerprint.as_dict()},
