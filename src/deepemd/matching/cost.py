@@ -62,7 +62,7 @@ def _apart(nodes: Tensor) -> NodeSets:
 def products(query: Tensor, support: Tensor) -> Tensor:
     """All dot products of query (..., Q, n, C) and support (..., S, m, C), one product of matrices: (..., Q, n, S, m).
 
-    The support is filled up with zeros to whole vectors: for 5 x 25 nodes that is a fifth faster than without.
+    The support is filled up with zeros to whole vectors: a product of 128 columns takes less time than one of 125.
     """
     (*_, n, _), (*_, supports, m, _) = query.shape, support.shape
     rows = F.pad(support.flatten(-3, -2), (0, 0, 0, -supports * m % 16))  # (..., S m and some, C)
