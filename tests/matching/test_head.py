@@ -147,7 +147,7 @@ def test_what_is_measured_once_gives_the_same_logits(settings, offset):
     images[3, 2] = 0.0  # a node without direction
     support = torch.randn(2, 3, 4, 32, generator=generator) + offset
     drawn = torch.tensor([[3, 0, 8, 8], [1, 3, 2, 7]])
-    sets = NodeSets(*(t[drawn] for t in measured(images, together=4)))
+    sets = NodeSets(*(t[drawn] for t in measured(images)))
     expected = emd_logits(images[drawn].double(), support.double(), **settings)
     torch.testing.assert_close(emd_logits(sets, support, **settings).double(), expected, rtol=0, atol=2e-5)
     doubled = NodeSets(*(t[drawn] for t in measured(images.double())))

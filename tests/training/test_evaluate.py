@@ -8,7 +8,7 @@ from deepemd import FCN, DeepEMD, conv4, emd_logits, fit_prototypes
 from deepemd.data import load
 from deepemd.errors import InputError
 from deepemd.matching import fusion_logits, local_knn_logits, protonet_logits
-from deepemd.matching.cost import NodeSets, measured
+from deepemd.matching.cost import measured
 from deepemd.training.embed import embed
 from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate
 from deepemd.training.methods import METHODS, SFC, choose
@@ -66,6 +66,7 @@ def test_the_logits_are_those_of_each_episode_alone_on_every_number_of_threads(g
     nodes = embed(model, greek)
     sampler = Episodes(n_way=5, n_shot=n_shot, n_query=2, n_episodes=7).sampler(greek)
     ((name, logits),) = choose("deepemd", model, n_shot=n_shot).items()
+    monkeypatch.setattr("deepemd.training.scoring._MEASURED", 100)  # several parts
     monkeypatch.setattr("deepemd.training.scoring._BATCH_BYTES", 2 * 5 * (n_shot + 2) * nodes[0].nbytes)
     before, found = torch.get_num_threads(), []
     for threads in (1, 3):
@@ -127,7 +128,7 @@ def test_several_shots_are_joined_as_told(greek, model):
     nodes = embed(model, greek)
     episode = Episodes(n_way=3, n_shot=2, n_query=4, n_episodes=1, seed=5).sampler(greek)[0]
     query, shots = nodes[episode.query][None], nodes[episode.support].unflatten(0, (2, 3))[None]
-    sets, methods = NodeSets(*(t[None] for t in measured(query[0]))), choose("all", model, n_shot=2, sfc=QUICK)
+    sets, methods = measured(query), choose("all", model, n_shot=2, sfc=QUICK)
     found = {name: logits(sets, shots)[0] for name, logits in methods.items()}
     single = torch.stack([emd_logits(query[0], shots[0, k]) for k in range(2)])  # (n_shot, Q, n_way)
     torch.testing.assert_close(found["DeepEMD"], emd_logits(query[0], shots[0].mean(0)))

@@ -36,20 +36,16 @@ def _centred(nodes: Tensor) -> Tensor:
     return nodes - nodes.mean(-1, keepdim=True)
 
 
-def measured(nodes: Tensor, together: int = 256) -> NodeSets:
-    """Measure node sets (N, n, C) once that are compared again and again, as those of a split in an evaluation.
+def measured(nodes: Tensor) -> NodeSets:
+    """Measure node sets (..., n, C) once that are compared again and again, as those of a split in an evaluation.
 
-    Args:
-        nodes: they are not copied; what is known of them is (N, n).
-        together: so many sets are measured at once.
+    The nodes are not copied, but for the time being as much memory is taken: measure many in parts.
 
-    >>> sets = measured(torch.tensor([[[1.0, 0.0, -1.0], [4.0, 4.0, 4.0]]]))
+    >>> sets = measured(torch.tensor([[1.0, 0.0, -1.0], [4.0, 4.0, 4.0]]))
     >>> sets.mean, sets.length
-    (tensor([[0., 4.]]), tensor([[1.4142, 0.0000]]))
+    (tensor([0., 4.]), tensor([1.4142, 0.0000]))
     """
-    wide = torch.promote_types(nodes.dtype, torch.float32)
-    _, *known = zip(*(_apart(some.to(wide)) for some in nodes.split(together)), strict=True)
-    return NodeSets(nodes, *map(torch.cat, known))
+    return _apart(nodes.to(torch.promote_types(nodes.dtype, torch.float32)))._replace(nodes=nodes)
 
 
 def _apart(nodes: Tensor) -> NodeSets:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ __all__ = ["score"]
 
 # Bytes of embeddings that a batch of episodes gathers: of 5 shots five episodes, which the SFC fits at once.
 _BATCH_BYTES = 32_000_000
+_MEASURED = 256  # images that are measured at once
 
 
 def score(
@@ -57,10 +59,9 @@ def score(
         keep_freed_memory()
     count = at_once(nodes.device)
     with torch.inference_mode():
-        split = measured(nodes)
         spaces = [nodes.new_empty(together * images, *nodes.shape[1:]) for _ in range(count)]  # used again and again
 
-    def match(start: int) -> dict[str, tuple[Tensor, float]]:
+    def match(start: int, split: NodeSets) -> dict[str, tuple[Tensor, float]]:
         """Of every method the accuracies (E,) of a batch of episodes, and the time it took."""
         some = [episodes[i] for i in range(start, min(start + together, len(episodes)))]
         index = torch.from_numpy(np.stack([np.concatenate((e.support, e.query)) for e in some])).to(nodes.device)
@@ -85,7 +86,9 @@ def score(
     batches: list[dict[str, tuple[Tensor, float]]] = []
     try:
         with threads_of_one(count) as run:
-            found = run(match, starts)
+            blocks = list(run(torch.inference_mode()(measured), nodes.split(_MEASURED)))
+            split = NodeSets(nodes, *(torch.cat(parts) for parts in list(zip(*blocks, strict=True))[1:]))
+            found = run(partial(match, split=split), starts)
             batches.extend(found if quiet else track(found, "matching episodes", len(starts)))
     except KeyboardInterrupt:
         if not batches or processes() > 1:
