@@ -29,8 +29,8 @@ from deepemd.data import EpisodeSampler
 from deepemd.matching import fit_prototypes
 from deepemd.nodes import Memory
 from deepemd.training.device import keep_freed_memory
-from deepemd.training.evaluate import score
 from deepemd.training.methods import choose
+from deepemd.training.scoring import score
 from deepemd.training.steps import sgd
 
 RESULTS = Path(__file__).parent / "results" / "compare.json"

@@ -13,9 +13,10 @@ SOURCE = Path(deepemd.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "pieces": set(),
     "processes": {"errors"},
     "emd": set(),
-    "matching": {"emd"},
+    "matching": {"emd", "pieces"},
     "nodes": {"errors"},
     "data": {"files", "processes", "errors"},
     "saved": {"files", "errors"},
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "model": {"matching", "nodes", "saved", "hub", "errors"},
     "pretrained": {"nodes", "model", "saved", "hub", "errors"},
     "checkpoints": {"nodes", "model", "errors"},
-    "training": {"emd", "matching", "nodes", "data", "model", "saved", "files", "processes", "errors"},
+    "training": {"emd", "matching", "nodes", "data", "model", "saved", "files", "pieces", "processes", "errors"},
     "bench": {"emd", "files", "errors"},
     "apps": {
         *("emd", "matching", "nodes", "data", "model", "pretrained", "saved", "training", "files", "processes"),

@@ -14,6 +14,7 @@ from deepemd.matching import (
     protonet_logits,
     transport_problem,
 )
+from deepemd.matching.cost import NodeSets, measured, products
 
 
 def _nodes(maps):
@@ -135,6 +136,33 @@ def test_bad_values():
         emd_logits(broken, nodes)
     with pytest.raises(ValueError, match=r"^support holds NaN.*\(0, 1, 2\)"):
         emd_logits(nodes, broken)
+
+
+@pytest.mark.parametrize("settings", [{}, {"context": 1.0}, {"weights": "uniform"}])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_what_is_measured_once_gives_the_same_logits(settings, offset):
+    """Also where nodes lie far from the origin: their lengths are those of what is left without their means."""
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randn(9, 5, 32, generator=generator) + offset
+    images[3, 2] = 0.0  # a node without direction
+    support = torch.randn(2, 3, 4, 32, generator=generator) + offset
+    drawn = torch.tensor([[3, 0, 8, 8], [1, 3, 2, 7]])
+    sets = NodeSets(*(t[drawn] for t in measured(images)))
+    expected = emd_logits(images[drawn].double(), support.double(), **settings)
+    torch.testing.assert_close(emd_logits(sets, support, **settings).double(), expected, rtol=0, atol=2e-5)
+    doubled = NodeSets(*(t[drawn] for t in measured(images.double())))
+    torch.testing.assert_close(emd_logits(doubled, support.double(), **settings), expected, rtol=0, atol=1e-9)
+    half = NodeSets(*(t[drawn] for t in measured(images.half())))
+    plain = emd_logits(images.half()[drawn], support, **settings)
+    torch.testing.assert_close(emd_logits(half, support, **settings), plain, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("supports", "m"), [(1, 1), (3, 5), (4, 4), (5, 25)])
+def test_products_are_those_of_every_pair(supports, m):
+    generator = torch.Generator().manual_seed(5)
+    query = torch.randn(2, 3, 4, 6, generator=generator, dtype=torch.float64)
+    support = torch.randn(2, supports, m, 6, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(products(query, support), torch.einsum("eqnc,esmc->eqnsm", query, support))
 
 
 def test_no_queries():

@@ -8,9 +8,11 @@ from deepemd import FCN, DeepEMD, conv4, emd_logits, fit_prototypes
 from deepemd.data import load
 from deepemd.errors import InputError
 from deepemd.matching import fusion_logits, local_knn_logits, protonet_logits
+from deepemd.matching.cost import measured
 from deepemd.training.embed import embed
-from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate, score
+from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate
 from deepemd.training.methods import METHODS, SFC, choose
+from deepemd.training.scoring import score
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,43 @@ def test_batching_of_episodes_changes_nothing(greek, model, monkeypatch):
     nodes, sampler = embed(model, greek), Episodes(n_way=5, n_shot=2, n_query=2, n_episodes=5).sampler(greek)
     methods = choose("all", model, n_shot=2, sfc=QUICK)
     whole = score(nodes, sampler, methods)
-    monkeypatch.setattr("deepemd.training.evaluate._BATCH_BYTES", 1)
+    monkeypatch.setattr("deepemd.training.scoring._BATCH_BYTES", 1)
     for name, values in score(nodes, sampler, methods).items():
         np.testing.assert_array_equal(values, whole[name])
+
+
+@pytest.mark.parametrize("n_shot", [1, 2])
+def test_the_logits_are_those_of_each_episode_alone_on_every_number_of_threads(greek, model, monkeypatch, n_shot):
+    nodes = embed(model, greek)
+    sampler = Episodes(n_way=5, n_shot=n_shot, n_query=2, n_episodes=7).sampler(greek)
+    ((name, logits),) = choose("deepemd", model, n_shot=n_shot).items()
+    monkeypatch.setattr("deepemd.training.scoring._MEASURED", 100)  # several parts
+    monkeypatch.setattr("deepemd.training.scoring._BATCH_BYTES", 2 * 5 * (n_shot + 2) * nodes[0].nbytes)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        seen: dict[float, torch.Tensor] = {}
+
+        def keep(query, shots, seen=seen):
+            answer = logits(query, shots)
+            for one, some in zip(answer, query.nodes, strict=True):
+                seen[some.double().sum().item()] = one
+            return answer
+
+        torch.set_num_threads(threads)
+        try:
+            accuracies = score(nodes, sampler, {name: keep})[name]
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        expected = []
+        for accuracy, episode in zip(accuracies, sampler, strict=True):
+            query, support = nodes[episode.query], nodes[episode.support].unflatten(0, (n_shot, 5)).mean(0)
+            expected.append(emd_logits(query, support))
+            torch.testing.assert_close(seen[query.double().sum().item()], expected[-1], rtol=0, atol=2e-5)
+            assert accuracy == (expected[-1].argmax(-1).numpy() == episode.query_labels).mean()
+        found.append(seen)
+    one, three = found
+    assert all(torch.equal(one[key], three[key]) for key in one)
 
 
 def test_embed_leaves_the_model_as_it_was(greek, model):
@@ -92,7 +128,8 @@ def test_several_shots_are_joined_as_told(greek, model):
     nodes = embed(model, greek)
     episode = Episodes(n_way=3, n_shot=2, n_query=4, n_episodes=1, seed=5).sampler(greek)[0]
     query, shots = nodes[episode.query][None], nodes[episode.support].unflatten(0, (2, 3))[None]
-    found = {name: logits(query, shots)[0] for name, logits in choose("all", model, n_shot=2, sfc=QUICK).items()}
+    sets, methods = measured(query), choose("all", model, n_shot=2, sfc=QUICK)
+    found = {name: logits(sets, shots)[0] for name, logits in methods.items()}
     single = torch.stack([emd_logits(query[0], shots[0, k]) for k in range(2)])  # (n_shot, Q, n_way)
     torch.testing.assert_close(found["DeepEMD"], emd_logits(query[0], shots[0].mean(0)))
     torch.testing.assert_close(found["DeepEMD, mean over shots"], single.mean(0))
@@ -120,23 +157,26 @@ def test_several_shots_are_joined_as_told(greek, model):
 
 def test_ctrl_c_keeps_what_was_matched(greek, model, monkeypatch):
     """Interrupted in its third batch, an evaluation reports the first two."""
-    monkeypatch.setattr("deepemd.training.evaluate._BATCH_BYTES", 1)
+    monkeypatch.setattr("deepemd.training.scoring._BATCH_BYTES", 1)
     sampler = Episodes(n_way=3, n_query=2, n_episodes=5).sampler(greek)
-    nodes, calls = embed(model, greek), []
+    nodes = embed(model, greek)
     ((name, logits),) = choose("deepemd", model, n_shot=1).items()
 
-    def stop(query, shots):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return logits(query, shots)
+    def stop_at(number):
+        fatal = nodes[sampler[number].query]
+
+        def stop(query, shots):
+            if torch.equal(query.nodes[0], fatal):
+                raise KeyboardInterrupt
+            return logits(query, shots)
+
+        return stop
 
     whole = score(nodes, sampler, {name: logits, "again": logits})
-    part = score(nodes, sampler, {name: logits, "again": stop})
+    part = score(nodes, sampler, {name: logits, "again": stop_at(2)})
     assert {key: values.tolist() for key, values in part.items()} == {k: v[:2].tolist() for k, v in whole.items()}
-    calls[:] = [1, 1]
     with pytest.raises(KeyboardInterrupt):
-        score(nodes, sampler, {"again": stop})
+        score(nodes, sampler, {"again": stop_at(0)})
 
 
 def test_figures():

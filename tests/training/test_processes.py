@@ -62,7 +62,7 @@ from test_processes import EVALUATE, INDEX, META, PRE
 from deepemd import cli
 from deepemd.data import load
 from deepemd.errors import Interrupted, ProcessLost
-from deepemd.training import evaluate, metatrain as meta
+from deepemd.training import metatrain as meta, scoring
 from deepemd.training.pretrain import pretrain
 
 _, _, what, store, model, out = sys.argv
@@ -70,7 +70,7 @@ data, store, out = store, load(store), Path(out)
 splits = store.splits["base"], store.splits["val"]
 
 def whole():
-    evaluate._BATCH_BYTES = 1  # an episode at a time: shares of twenty
+    scoring._BATCH_BYTES = 1  # an episode at a time: shares of twenty
     pretrain(PRE, *splits, out / "pre", precision="32")
     meta.metatrain(META, model, *splits, out / "meta", precision="32")
     assert cli.main(["evaluate", model, data, *EVALUATE, "--out", str(out / "report.json")]) == 0

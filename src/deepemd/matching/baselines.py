@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from deepemd.matching.cost import pairwise, unit_centred
+from deepemd.matching.cost import products, unit_centred
 from deepemd.matching.shots import members_of
 
 __all__ = ["fusion_logits", "local_knn_logits", "matching_net_logits", "protonet_logits"]
@@ -61,7 +61,7 @@ def local_knn_logits(
     if not 1 <= k <= support.shape[-2]:
         raise ValueError(f"k must be from 1 to the {support.shape[-2]} nodes of a class, got {k}")
     unit = unit_centred if centred else _unit
-    cosines = pairwise(unit(query), unit(support))  # (..., Q, S, n, m)
+    cosines = products(unit(query), unit(support)).transpose(-3, -2)  # (..., Q, S, n, m)
     nearest = cosines.amax(-1, keepdim=True) if k == 1 else cosines.topk(k, dim=-1).values  # (..., Q, S, n, k)
     return temperature * nearest.sum((-2, -1))
 

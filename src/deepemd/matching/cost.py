@@ -2,12 +2,21 @@
 
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.functional import normalize
 
-__all__ = ["centred_cosine_cost", "compare", "cross_reference_weights", "uniform_weights"]
+__all__ = ["NodeSets", "centred_cosine_cost", "compare", "cross_reference_weights", "measured", "uniform_weights"]
 
 _EPS = 1e-8  # no length counts as less
+
+
+class NodeSets(NamedTuple):
+    """Node sets and what is known of each node by itself: see :func:`measured`."""
+
+    nodes: Tensor  # (..., n, C), centred or not: their products with centred ones are the same
+    mean: Tensor  # (..., n) of a node over its channels
+    length: Tensor  # (..., n) of a node less that mean
 
 
 class Comparison(NamedTuple):
@@ -20,40 +29,78 @@ class Comparison(NamedTuple):
 
 def unit_centred(nodes: Tensor) -> Tensor:
     """Nodes (..., C) less the mean over their channels, scaled to length 1: their product is the correlation."""
-    return normalize(nodes - nodes.mean(-1, keepdim=True), dim=-1, eps=_EPS)
+    return F.normalize(_centred(nodes), dim=-1, eps=_EPS)
 
 
-def pairwise(query: Tensor, support: Tensor) -> Tensor:
-    """All dot products of query (..., Q, n, C) with support (..., S, m, C) as one matrix product: (..., Q, S, n, m)."""
-    *_, queries, n, _ = query.shape
-    *_, supports, m, _ = support.shape
-    flat = query.flatten(-3, -2) @ support.flatten(-3, -2).transpose(-1, -2)  # (..., Q n, S m)
-    return flat.view(*flat.shape[:-2], queries, n, supports, m).transpose(-3, -2)  # (..., Q, S, n, m)
+def _centred(nodes: Tensor) -> Tensor:
+    return nodes - nodes.mean(-1, keepdim=True)
 
 
-def compare(query: Tensor, support: Tensor, context: float = 0.0) -> Comparison:
+def measured(nodes: Tensor) -> NodeSets:
+    """Measure node sets (..., n, C) once that are compared again and again, as those of a split in an evaluation.
+
+    The nodes are not copied, but for the time being as much memory is taken: measure many in parts.
+
+    >>> sets = measured(torch.tensor([[1.0, 0.0, -1.0], [4.0, 4.0, 4.0]]))
+    >>> sets.mean, sets.length
+    (tensor([0., 4.]), tensor([1.4142, 0.0000]))
+    """
+    return _apart(nodes.to(torch.promote_types(nodes.dtype, torch.float32)))._replace(nodes=nodes)
+
+
+def _apart(nodes: Tensor) -> NodeSets:
+    """Nodes (..., n, C) less their means."""
+    mean = nodes.mean(-1)
+    centred = nodes - mean[..., None]
+    return NodeSets(centred, mean, centred.norm(dim=-1))
+
+
+def products(query: Tensor, support: Tensor) -> Tensor:
+    """All dot products of query (..., Q, n, C) and support (..., S, m, C), one product of matrices: (..., Q, n, S, m).
+
+    The support is filled up with zeros to whole vectors: a product of 128 columns takes less time than one of 125.
+    """
+    (*_, n, _), (*_, supports, m, _) = query.shape, support.shape
+    rows = F.pad(support.flatten(-3, -2), (0, 0, 0, -supports * m % 16))  # (..., S m and some, C)
+    flat = query.flatten(-3, -2) @ rows.transpose(-1, -2)  # (..., Q n, S m and some)
+    found: Tensor = flat[..., : supports * m].unflatten(-1, (supports, m)).unflatten(-3, (-1, n))
+    return found
+
+
+def compare(query: Tensor | NodeSets, support: Tensor, context: float = 0.0) -> Comparison:
     """Costs and agreements of query (..., Q, n, C) with support (..., S, m, C) from one product of matrices.
 
     A node is its mean over the channels and the rest, u_i = y_i + mu_i 1 and v_j = w_j + nu_j 1 with y_i . 1 =
     w_j . 1 = 0. So u_i . v_j = y_i . w_j + C mu_i nu_j, and the cosine of the centred nodes is y_i . w_j / |y_i||w_j|.
     With a context c the cost is that of y_i + c y^ and w_j + c w^, where y^ and w^ are the means of their sets, and
     (y_i + c y^) . (w_j + c w^) follows from the same products. Nothing but y and w is of the size of the embeddings,
-    here or in the gradient.
+    here or in the gradient; of a measured query not even y, as u_i . w_j = y_i . w_j.
     """
-    (*_, n, channels), m = query.shape, support.shape[-2]
-    mu, nu = query.mean(-1), support.mean(-1)  # (..., Q, n), (..., S, m)
-    y, w = query - mu[..., None], support - nu[..., None]
-    flat = y.flatten(-3, -2) @ w.flatten(-3, -2).transpose(-1, -2)  # (..., Q n, S m)
-    products = flat.unflatten(-1, (-1, m)).unflatten(-3, (-1, n))  # (..., Q, n, S, m)
-    of_rows, of_columns = products.mean(-1, keepdim=True), products.mean(-3, keepdim=True)
+    rows, columns = query if isinstance(query, NodeSets) else _apart(query), _apart(support)
+    w = columns.nodes
+    if rows is query:
+        w = _centred(w)  # again: what rounding left of w_j . 1 is multiplied by mu_i
+    mu, nu, channels = rows.mean, columns.mean, w.shape[-1]  # (..., Q, n), (..., S, m)
+    yw = products(rows.nodes, w)  # (..., Q, n, S, m)
+    of_rows, of_columns = yw.mean(-1, keepdim=True), yw.mean(-3, keepdim=True)
     a = of_rows[..., 0].transpose(-1, -2) + channels * mu[..., :, None, :] * nu.mean(-1)[..., None, :, None]
     b = of_columns[..., 0, :, :] + channels * mu.mean(-1)[..., :, None, None] * nu[..., None, :, :]
     if context:
-        products = products + context * (of_rows + of_columns + context * of_rows.mean(-3, keepdim=True))
-        y, w = (x + context * x.mean(-2, keepdim=True) for x in (y, w))
-    long, wide = (1 / x.norm(dim=-1).clamp_min(_EPS) for x in (y, w))  # (..., Q, n), (..., S, m)
-    cost = 1 - products * long[..., None, None] * wide[..., None, None, :, :]  # (..., Q, n, S, m)
+        yw = yw + context * (of_rows + of_columns + context * of_rows.mean(-3, keepdim=True))
+    long, wide = (1 / _length(sets, context) for sets in (rows, columns))  # (..., Q, n), (..., S, m)
+    scaled = yw * wide[..., None, None, :, :]
+    cost = torch.addcmul(scaled.new_ones(()), scaled, long[..., None, None], value=-1)  # (..., Q, n, S, m)
     return Comparison(cost.transpose(-3, -2), a, b)
+
+
+def _length(sets: NodeSets, context: float) -> Tensor:
+    """|y_i + c y^| of every node (..., n), at least _EPS: |y_i|^2 + 2 c y_i . y^ + c^2 |y^|^2 is its square."""
+    if not context:
+        return sets.length.clamp_min(_EPS)
+    centre = _centred(_centred(sets.nodes.mean(-2)))  # (..., C): y^, twice as in `compare`
+    along = (sets.nodes @ centre[..., None])[..., 0]  # (..., n): y_i . y^, whose mean is |y^|^2
+    square = sets.length.square() + 2 * context * along + context**2 * along.mean(-1, keepdim=True)
+    return square.clamp_min(_EPS**2).sqrt()
 
 
 def centred_cosine_cost(query: Tensor, support: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from deepemd.emd import emd
-from deepemd.matching.cost import compare, uniform_weights
+from deepemd.matching.cost import NodeSets, compare, uniform_weights
 
 __all__ = ["Problem", "Weights", "emd_logits", "transport_problem"]
 
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 
 def transport_problem(
-    query: Tensor,
+    query: Tensor | NodeSets,
     support: Tensor,
     *,
     weights: Weights = "cross-reference",
@@ -48,14 +48,14 @@ def transport_problem(
     if weights == "cross-reference":
         a, b = a.relu() + floor, b.relu() + floor
     elif weights == "uniform":
-        a, b = uniform_weights(query, support)
+        a, b = uniform_weights(query.nodes if isinstance(query, NodeSets) else query, support)
     else:
         raise ValueError(f"weights must be 'cross-reference' or 'uniform', got {weights!r}")
     return Problem(cost, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True))
 
 
 def emd_logits(
-    query: Tensor,
+    query: Tensor | NodeSets,
     support: Tensor,
     *,
     temperature: float = 12.5,
@@ -73,7 +73,8 @@ def emd_logits(
     bounded; gradients are exact.
 
     Args:
-        query: (..., Q, n, C) float, raw embeddings, one row per node set; leading dimensions are episodes.
+        query: (..., Q, n, C) float, raw embeddings, one row per node set; leading dimensions are episodes. Images that
+            are queries time and again are measured once: see :func:`deepemd.matching.cost.measured`.
         support: (..., S, m, C) float, the same leading dimensions; S is n_way where every class is one node set.
         temperature: scales the logits before a softmax; 12.5 in the paper. Raise it for sharper probabilities.
         weights: "cross-reference" (the paper's) or "uniform" (every node counts the same).
@@ -101,36 +102,38 @@ def emd_logits(
     >>> emd_logits(nodes, nodes).argmax(-1)
     tensor([0, 1, 2])
     """
-    _check(query, support)
+    known: tuple[Tensor, ...] = query if isinstance(query, NodeSets) else (query,)  # the nodes come first
+    _check(known[0], support)
     if query_chunk is not None and query_chunk < 1:
         raise ValueError(f"query_chunk must be at least 1, got {query_chunk}; leave it out for all queries at once")
 
-    def match(query: Tensor, support: Tensor) -> Tensor:
-        """(e, q, n, C) with (e, S, m, C) -> (e q, S)."""
-        cost, a, b = transport_problem(query, support, weights=weights, floor=floor, context=context)
+    def match(query: tuple[Tensor, ...], support: Tensor) -> Tensor:
+        """Of the query the nodes (e, q, n, C) and what is known of them, the support (e, S, m, C) -> (e q, S)."""
+        sets = NodeSets(*query) if len(query) > 1 else query[0]
+        cost, a, b = transport_problem(sets, support, weights=weights, floor=floor, context=context)
         if detach_weights:
             a, b = a.detach(), b.detach()
         distance = transport(cost, a, b).value  # (e, q, S)
         return (temperature * (1 - distance)).flatten(0, 1)
 
-    with torch.autocast(query.device.type, enabled=False):
-        if torch.float64 not in (query.dtype, support.dtype):
-            query, support = query.float(), support.float()
-        *lead, queries, n, channels = query.shape
+    with torch.autocast(support.device.type, enabled=False):
+        if torch.float64 not in (known[0].dtype, support.dtype):
+            known, support = tuple(t.float() for t in known), support.float()
+        *lead, queries, n, channels = known[0].shape
         *_, supports, m, _ = support.shape
         episodes = math.prod(lead)
-        query = query.reshape(episodes, queries, n, channels)  # (E, Q, n, C)
+        known = tuple(t.reshape(episodes, *t.shape[len(lead) :]) for t in known)  # (E, Q, n, C), and perhaps (E, Q, n)
         support = support.reshape(episodes, supports, m, channels)  # (E, S, m, C)
 
         rows = []
         for some, part in _pieces(episodes, queries, supports * n * m, query_chunk):
-            piece = query[some, part], support[some]
+            piece = tuple(t[some, part] for t in known), support[some]
             try:
                 rows.append(checkpoint(match, *piece, use_reentrant=False) if query_chunk else match(*piece))
             except ValueError as error:
-                _check_finite(query=query, support=support)  # says it in the words of the caller's arguments
+                _check_finite(query=known[0], support=support)  # says it in the words of the caller's arguments
                 raise error
-        logits = torch.cat(rows) if rows else query.new_empty(0)
+        logits = torch.cat(rows) if rows else support.new_empty(0)
         return logits.reshape(*lead, queries, supports)
 
 

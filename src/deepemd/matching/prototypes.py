@@ -1,10 +1,7 @@
 """The structured fully connected layer (SFC): one learnable node set for each class, fitted to its shots."""
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
@@ -13,6 +10,7 @@ from torch import Generator, Tensor
 from deepemd.matching._descent import Descent
 from deepemd.matching.head import Weights
 from deepemd.matching.shots import members_of
+from deepemd.pieces import at_once, stopped, threads_of_one
 
 __all__ = ["class_means", "fit_prototypes"]
 
@@ -136,42 +134,22 @@ def _descend(
     device: torch.device,
     track: Callable[[Iterable[Any], str, int], Iterable[Any]],
 ) -> list[Tensor]:
-    """Take the steps of all episodes, piece by piece, as many pieces at once as PyTorch has threads.
-
-    Each piece stays on one thread. To share out every operation of a step, as PyTorch does, gains less and takes many
-    times as long where another process holds one of the cores.
-    """
-    count = torch.get_num_threads() if device.type == "cpu" else 1
+    """Take the steps of all episodes, piece by piece."""
+    count = at_once(device)
     size = max(1, min(_TOGETHER, math.ceil(episodes / count)))
     pieces = [slice(k, k + size) for k in range(0, episodes, size)]
-    stop = threading.Event()
 
     def fit(piece: slice) -> Tensor:
         with torch.no_grad():  # a setting of the thread
             descent = begin(piece)
             for some in order:
-                if stop.is_set():
+                if stopped():
                     break
                 descent.step(some)
             return descent.prototypes()
 
-    with _threads_of_one(), ThreadPoolExecutor(count) as pool:
-        try:
-            return list(track(pool.map(fit, pieces), "fitting prototypes", len(pieces)))
-        except BaseException:  # an interrupt among them: what has begun ends after its step
-            stop.set()
-            raise
-
-
-@contextmanager
-def _threads_of_one() -> Iterator[None]:
-    """Threads that start within the block run PyTorch's operations alone."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with threads_of_one(count) as run:
+        return list(track(run(fit, pieces), "fitting prototypes", len(pieces)))
 
 
 def _untracked(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:  # noqa: ARG001

@@ -3,7 +3,6 @@
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepemd.data import Episode, EpisodeSampler, Images
-from deepemd.data.images import track
+from deepemd.data import EpisodeSampler, Images
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
-from deepemd.processes import count, merge, share
 from deepemd.training.embed import embed
-from deepemd.training.methods import SFC, Logits, choose
+from deepemd.training.methods import SFC, choose
+from deepemd.training.scoring import score
 
-__all__ = ["METHOD", "Episodes", "Evaluation", "Figure", "evaluate", "score"]
+__all__ = ["METHOD", "Episodes", "Evaluation", "Figure", "evaluate"]
 
 METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares unless told otherwise
-
-# Bytes of embeddings that a batch of episodes gathers; larger batches gain nothing.
-_BATCH_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -152,57 +147,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }
-
-
-def score(
-    nodes: Tensor,
-    episodes: Sequence[Episode] | EpisodeSampler,
-    methods: Mapping[str, Logits],
-    *,
-    quiet: bool = False,
-    seconds: dict[str, float] | None = None,
-) -> dict[str, NDArray[np.float64]]:
-    """Accuracy of every method on every episode over cached embeddings (N, nodes, C).
-
-    Of several processes each matches some of the episodes, and all get all accuracies: see :mod:`deepemd.processes`.
-    After Ctrl-C the episodes that all methods have finished are returned; if there are none, or other processes had a
-    share, it is passed on.
-
-    Args:
-        nodes: the node sets of all images, on any device.
-        episodes: all of one shape; their indices count the first dimension of `nodes`.
-        methods: name -> how to classify; see :func:`deepemd.training.methods.choose`.
-        quiet: no progress bar.
-        seconds: if given, the time of each method is added to it.
-
-    Returns:
-        name -> (n_episodes,) accuracy of each episode, in 0..1.
-    """
-    n_way, n_shot, n_query = episodes[0].n_way, episodes[0].n_shot, episodes[0].n_query
-    size = nodes[0].numel() * nodes.element_size() * n_way * (n_shot + n_query)
-    together = max(1, _BATCH_BYTES // size)
-    labels = torch.arange(n_way * n_query, device=nodes.device) % n_way  # (Q,)
-    hits: dict[str, list[Tensor]] = {name: [] for name in methods}
-    starts = share(range(0, len(episodes), together))
-    try:
-        with torch.inference_mode():
-            for start in starts if quiet else track(starts, "matching episodes", len(starts)):
-                some = [episodes[i] for i in range(start, min(start + together, len(episodes)))]
-                query = nodes[torch.from_numpy(np.stack([e.query for e in some]))]  # (E, Q, N, C)
-                shots = nodes[torch.from_numpy(np.stack([e.support for e in some]))]  # (E, n_shot * n_way, N, C)
-                shots = shots.unflatten(1, (n_shot, n_way))  # (E, n_shot, n_way, N, C)
-                for name, logits in methods.items():
-                    began = time.perf_counter()
-                    predicted = logits(query, shots).argmax(-1)  # (E, Q)
-                    hits[name].append((predicted == labels).double().mean(-1))  # (E,)
-                    if seconds is not None:
-                        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
-    except KeyboardInterrupt:
-        finished = min(map(len, hits.values()))
-        if not finished or count() > 1:
-            raise
-        hits = {name: parts[:finished] for name, parts in hits.items()}
-    return {name: merge(torch.cat(parts) if parts else None).cpu().numpy() for name, parts in hits.items()}
 
 
 def evaluate(

@@ -23,12 +23,13 @@ from deepemd.matching import (
     nearest_shot,
     protonet_logits,
 )
+from deepemd.matching.cost import NodeSets
 from deepemd.model import DeepEMD
 
 __all__ = ["METHODS", "SFC", "Logits", "choose"]
 
-Logits = Callable[[Tensor, Tensor], Tensor]
-"""query (E, Q, n, C), shots (E, n_shot, n_way, m, C) -> (E, Q, n_way): of E episodes at once."""
+Logits = Callable[[NodeSets, Tensor], Tensor]
+"""Measured query (E, Q, n, C) and shots (E, n_shot, n_way, m, C) -> (E, Q, n_way): of E episodes, in any thread."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,16 @@ def _deepemd(model: DeepEMD, _: SFC) -> Logits:
     return lambda query, shots: _emd(model)(query, shots.mean(1))
 
 
-def _emd(model: DeepEMD) -> Logits:
-    """The head with the model's own settings: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
-    return partial(emd_logits, temperature=model.temperature, **model.head)
+def _emd(model: DeepEMD, **settings: Any) -> Logits:
+    """The head with the model's settings but for these: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
+    return partial(emd_logits, **{"temperature": model.temperature, **model.head, **settings})
 
 
 def _altered(**settings: Any) -> Callable[[DeepEMD, SFC], Logits]:
     """The head over the mean of the shots' sets, with the model's settings but for these."""
 
     def make(model: DeepEMD, _: SFC) -> Logits:
-        head: Logits = partial(emd_logits, **{**model.head, **settings})
+        head = _emd(model, **settings)
         return lambda query, shots: head(query, shots.mean(1))
 
     return make
@@ -86,7 +87,7 @@ def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
     refuse_context(model)
     settings = {key: value for key, value in asdict(sfc).items() if key != "seed"}
 
-    def logits(query: Tensor, shots: Tensor) -> Tensor:
+    def logits(query: NodeSets, shots: Tensor) -> Tensor:
         # the same order of shots in every episode: what an episode gets does not depend on how they are batched
         generator = torch.Generator().manual_seed(sfc.seed)
         support, labels = _flat(shots)
@@ -110,7 +111,7 @@ def _by_shots(fold: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     """DeepEMD against every shot alone, folded into a logit for each class."""
 
     def make(model: DeepEMD, _: SFC) -> Logits:
-        def logits(query: Tensor, shots: Tensor) -> Tensor:
+        def logits(query: NodeSets, shots: Tensor) -> Tensor:
             support, labels = _flat(shots)
             return fold(_emd(model)(query, support), labels, n_way=shots.shape[2])
 
@@ -119,14 +120,14 @@ def _by_shots(fold: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     return make
 
 
-def _of_means(head: Logits) -> Callable[[DeepEMD, SFC], Logits]:
+def _of_means(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     """A head that takes one node set a class: the mean of the shots' sets."""
-    return lambda _model, _sfc: lambda query, shots: head(query, shots.mean(1))
+    return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.mean(1))
 
 
-def _of_all_nodes(head: Logits) -> Callable[[DeepEMD, SFC], Logits]:
+def _of_all_nodes(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     """A head that takes one node set a class: the nodes of all shots together."""
-    return lambda _model, _sfc: lambda query, shots: head(query, shots.transpose(1, 2).flatten(2, 3))
+    return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.transpose(1, 2).flatten(2, 3))
 
 
 def _local_knn(query: Tensor, support: Tensor, *, centred: bool) -> Tensor:
@@ -137,9 +138,9 @@ def _local_knn(query: Tensor, support: Tensor, *, centred: bool) -> Tensor:
 def _fitted(head: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     """A classifier that is fitted to the single shots."""
 
-    def logits(query: Tensor, shots: Tensor) -> Tensor:
+    def logits(query: NodeSets, shots: Tensor) -> Tensor:
         support, labels = _flat(shots)
-        return head(query, support, labels, n_way=shots.shape[2])
+        return head(query.nodes, support, labels, n_way=shots.shape[2])
 
     return lambda _model, _sfc: logits
 

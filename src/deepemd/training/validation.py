@@ -13,9 +13,10 @@ from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
 from deepemd.processes import count, merge, share
 from deepemd.training.cache import rounded
-from deepemd.training.evaluate import Figure, score
+from deepemd.training.evaluate import Figure
 from deepemd.training.methods import choose
 from deepemd.training.recipes import Validation
+from deepemd.training.scoring import score
 from deepemd.training.views import view
 
 __all__ = ["Validator"]
