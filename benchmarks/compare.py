@@ -119,6 +119,8 @@ def evaluation(side: str) -> Side:
 def step(side: str, memory: Memory = Memory()) -> Side:  # noqa: B008  (frozen)
     """A meta-training step of one episode: forward, backward and update; memory beyond weights and optimizer."""
     batch = images()
+    if side == "ours" and memory == Memory():  # as in training
+        keep_freed_memory()
     model = DeepEMD(resnet12()).train()
     encoder = reference.Encoder(resnet12()).train()
     optimizer = sgd(model if side != "reference" else encoder, 5e-4, 5e-4)

@@ -1,6 +1,7 @@
 """Put what was measured into the docs: the tables of speed.md and results.md, and docs/pictures/emd-speed.png.
 
 deepemd bench emd --out benchmarks/results/emd.json
+python benchmarks/compare.py
 python benchmarks/miniimagenet.py MODEL          # and as docs/results.md says for the ResNet-12
 python benchmarks/docs.py
 """
@@ -62,10 +63,32 @@ def _cell(row: dict[str, Any], method: str) -> str:
     return f"{100 * accuracy['mean']:.2f} ({f'**{difference}**' if abs(mean) > ci95 else difference})"
 
 
+def compare_table(report: dict[str, Any]) -> str:
+    """A row for each thing that a user waits for: ours, the reference's way, and how many times faster and smaller."""
+    lines = ["| | ours | the reference's way | times faster | times less memory |", "|---|---|---|---|---|"]
+    for row in report["rows"]:
+        sides = " | ".join(f"{_time(row[side]['seconds'])}, {_size(row[side]['mb'])}" for side in ("ours", "reference"))
+        less = row.get("times_less_memory")
+        lines.append(f"| {row['what']} | {sides} | {row['times_faster']:.3g} | {f'{less:.2g}' if less else ''} |")
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{1000 * seconds:.3g} ms"
+
+
+def _size(mb: float | None) -> str:
+    return "" if mb is None else f"{mb / 1000:.2g} GB" if mb >= 1000 else f"{mb:.0f} MB"
+
+
 def main() -> None:
     report = json.loads((RESULTS / "emd.json").read_text())
     place("speed.md", "emd.json", markdown(report))
     speed_picture(report, ROOT / "docs" / "pictures" / "emd-speed.png")
+    place("speed.md", "compare.json", compare_table(json.loads((RESULTS / "compare.json").read_text())))
     for name in ("miniimagenet-regions.json", "resnet12-regions.json"):
         place("results.md", name, regions_tables(json.loads((RESULTS / name).read_text())))
 
