@@ -69,13 +69,17 @@ def compare_table(report: dict[str, Any]) -> str:
     for row in report["rows"]:
         sides = " | ".join(f"{_time(row[side]['seconds'])}, {_size(row[side]['mb'])}" for side in ("ours", "reference"))
         less = row.get("times_less_memory")
-        lines.append(f"| {row['what']} | {sides} | {row['times_faster']:.3g} | {f'{less:.2g}' if less else ''} |")
+        lines.append(f"| {row['what']} | {sides} | {_times(row['times_faster'])} | {_times(less) if less else ''} |")
     return "\n".join(lines)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
 def _time(seconds: float) -> str:
     for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 2 * length:
+        if seconds >= length:
             return f"{seconds / length:.3g} {unit}"
     return f"{1000 * seconds:.3g} ms"
 
