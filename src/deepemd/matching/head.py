@@ -107,8 +107,8 @@ def emd_logits(
     if query_chunk is not None and query_chunk < 1:
         raise ValueError(f"query_chunk must be at least 1, got {query_chunk}; leave it out for all queries at once")
 
-    def match(query: tuple[Tensor, ...], support: Tensor) -> Tensor:
-        """Of the query the nodes (e, q, n, C) and what is known of them, the support (e, S, m, C) -> (e q, S)."""
+    def match(support: Tensor, *query: Tensor) -> Tensor:
+        """The support (e, S, m, C), of the query the nodes (e, q, n, C) and what is known of them -> (e q, S)."""
         sets = NodeSets(*query) if len(query) > 1 else query[0]
         cost, a, b = transport_problem(sets, support, weights=weights, floor=floor, context=context)
         if detach_weights:
@@ -127,7 +127,7 @@ def emd_logits(
 
         rows = []
         for some, part in _pieces(episodes, queries, supports * n * m, query_chunk):
-            piece = tuple(t[some, part] for t in known), support[some]
+            piece = support[some], *(t[some, part] for t in known)
             try:
                 rows.append(checkpoint(match, *piece, use_reentrant=False) if query_chunk else match(*piece))
             except ValueError as error:
