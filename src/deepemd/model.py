@@ -341,12 +341,7 @@ class DeepEMD(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | nn.Module | None = None) -> Self:
         """Build the model that a config.json describes, its weights as they are drawn; `path` is for messages."""
-        config = {
-            "max_side": 256,
-            "floor": 1e-3,
-            "context": 0.0,
-            **config,
-        }  # models that were saved before there were these
+        config = {"max_side": 256, "floor": 1e-3, "context": 0.0, **config}  # older models have not all of these
         settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context")
         try:
             encoder = backbone(**config["backbone"]) if encoder is None else as_backbone(encoder, config["image_size"])
