@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepemd import FCN, DeepEMD
-from deepemd.apps.embeddings import Embedder
 from deepemd.data import EpisodeSampler, load
+from deepemd.embedding.stream import Embedder
+from deepemd.evaluation.evaluate import Figure, versions
 from deepemd.matching import emd_logits, protonet_logits
 from deepemd.nodes import efficientnet_lite0
-from deepemd.training.evaluate import Figure, versions
 
 ROOT = Path(__file__).parents[1]
 CELLS: tuple[tuple[int, ...], ...] = ((7,), (5,), (4,), (3,), (2,), (3, 1))

@@ -26,11 +26,11 @@ from torch import Tensor
 from deepemd import DeepEMD, emd_logits, resnet12
 from deepemd.bench.measure import machine, peak_rise, seconds
 from deepemd.data import EpisodeSampler
+from deepemd.device import keep_freed_memory
+from deepemd.evaluation.methods import choose
+from deepemd.evaluation.scoring import score
 from deepemd.matching import fit_prototypes
 from deepemd.nodes import Memory
-from deepemd.training.device import keep_freed_memory
-from deepemd.training.methods import choose
-from deepemd.training.scoring import score
 from deepemd.training.steps import sgd
 
 RESULTS = Path(__file__).parent / "results" / "compare.json"

@@ -13,7 +13,7 @@ from torch import nn
 
 from deepemd import conv4, resnet12
 from deepemd.bench.measure import machine, ratios, seconds
-from deepemd.training.device import choose_device, keep_freed_memory
+from deepemd.device import choose_device, keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "compile.json"
 ROUNDS = 7

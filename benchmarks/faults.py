@@ -32,14 +32,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deepemd.apps.report import write_json
-from deepemd.apps.retrieval import build_index, open_index
+from deepemd.apps.reports.tables import write_json
+from deepemd.apps.retrieval.index import build_index, open_index
 from deepemd.data import load
 from deepemd.data.store import open_store, verify
 from deepemd.errors import InputError
+from deepemd.evaluation.evaluate import Episodes, evaluate, versions
 from deepemd.model import DeepEMD
 from deepemd.training.checkpoint import read
-from deepemd.training.evaluate import Episodes, evaluate, versions
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig, PretrainRecipe, Schedule, Validation

@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from deepemd import FCN, DeepEMD, resnet12
 from deepemd.bench.measure import machine, seconds
 from deepemd.data import EpisodeSampler, load
+from deepemd.device import keep_freed_memory
+from deepemd.embedding.views import View, view
 from deepemd.nodes import Memory, parse_regions
 from deepemd.training.batches import episode_batches
-from deepemd.training.device import keep_freed_memory
 from deepemd.training.estimate import estimate
 from deepemd.training.steps import sgd
-from deepemd.training.views import View, view
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 WAY, QUERIES = 5, 15

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw
 
 from deepemd import DeepEMD, plot_matching
-from deepemd.apps.matches import Match, match
+from deepemd.explain.matches import Match, match
 from deepemd.nodes import efficientnet_lite0, parse_regions
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"

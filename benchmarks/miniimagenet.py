@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from deepemd import DeepEMD
-from deepemd.apps.report import write_json
+from deepemd.apps.reports.tables import write_json
 from deepemd.bench.measure import processor
 from deepemd.data import Images, load
+from deepemd.device import choose_precision
+from deepemd.embedding.cache import default_cache
+from deepemd.embedding.splits import embed
+from deepemd.evaluation.evaluate import Episodes, evaluate
+from deepemd.evaluation.methods import SFC
 from deepemd.nodes import parse_regions
-from deepemd.training.cache import default_cache
-from deepemd.training.device import choose_precision
-from deepemd.training.embed import embed
-from deepemd.training.evaluate import Episodes, evaluate
-from deepemd.training.methods import SFC
 
 RESULTS = Path(__file__).parent / "results" / "miniimagenet-regions.json"
 REGIONS = ("fcn", "fcn:2,1", "grid:3,2", "sampling:9", "sampling:25")

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepemd.apps.calibration import TEMPERATURE, fit_temperature, unknown_threshold
-from deepemd.apps.plots import new_figure, save_figure
-from deepemd.apps.support import Support
+from deepemd.classifier.calibration import TEMPERATURE, fit_temperature, unknown_threshold
+from deepemd.classifier.support import Support
 from deepemd.data import EpisodeSampler, load
-from deepemd.pretrained import pretrained
-from deepemd.training.embed import embed
-from deepemd.training.evaluate import versions
+from deepemd.embedding.splits import embed
+from deepemd.evaluation.evaluate import versions
+from deepemd.explain.plots import new_figure, save_figure
+from deepemd.model.pretrained import pretrained
 
 ROOT = Path(__file__).parents[1]
 WAYS, SHOTS, QUERIES, SHARE = 5, 5, 15, 0.05
@@ -122,7 +122,7 @@ def main() -> None:
 
 def of(nodes: Tensor) -> Support:
     """A support set of an episode's photos, (K, N, C), shot by shot."""
-    from deepemd.apps.support import Example
+    from deepemd.classifier.support import Example
 
     labels = [k % WAYS for k in range(len(nodes))]
     examples = [Example(str(k), k, b"", (1, 1)) for k in range(len(nodes))]

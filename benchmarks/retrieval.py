@@ -17,8 +17,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from deepemd.apps.ranking import evaluate_index
-from deepemd.apps.retrieval import Index, build_index, embed_files
+from deepemd.apps.retrieval.index import Index, build_index, embed_files
+from deepemd.apps.retrieval.ranking import evaluate_index
 from deepemd.bench.measure import machine, seconds, summary, threads
 from deepemd.data import Store, load
 

@@ -22,10 +22,10 @@ from torch import Generator, Tensor
 
 from deepemd.bench.measure import machine
 from deepemd.data import EpisodeSampler, load
-from deepemd.data.images import track
+from deepemd.evaluation.evaluate import Figure, embed
 from deepemd.matching import class_means, emd_logits, fit_prototypes
 from deepemd.model import DeepEMD
-from deepemd.training.evaluate import Figure, embed
+from deepemd.progress import track
 
 RESULTS = Path(__file__).parent / "results"
 

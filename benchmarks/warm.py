@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from deepemd.bench.measure import machine, ratios, seconds, summary, threads
-from deepemd.emd import WarmStart, emd
 from deepemd.matching.head import transport_problem
+from deepemd.transport import WarmStart, emd
 
 RESULTS = Path(__file__).parent / "results" / "warm.json"
 PROBLEMS = {25: 375, 49: 100, 100: 25}  # n: problems of a batch

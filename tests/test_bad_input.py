@@ -1,4 +1,7 @@
-"""Every kind of bad input, given to the command line as a user would: one clear message, exit code 2, no traceback."""
+"""Every kind of bad input, given to the command line as a user would: one clear message, exit code 2, no traceback.
+
+Tests deepemd.errors, deepemd.data.photos.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The command line as a user meets it: what it teaches, what it refuses, and with which exit code."""
+"""The command line as a user meets it: what it teaches, what it refuses, and with which exit code.
+
+Tests deepemd.__main__, deepemd.commands.app, deepemd.commands.console, deepemd.commands.data, deepemd.progress.
+"""
 
 import json
 import subprocess

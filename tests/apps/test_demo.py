@@ -1,4 +1,7 @@
-"""The demo end to end on its real data, with recipes cut to seconds; and the report that it writes."""
+"""The demo end to end on its real data, with recipes cut to seconds; and the report that it writes.
+
+Tests deepemd.apps.reports.tables, deepemd.commands.train.
+"""
 
 import json
 from dataclasses import replace
@@ -9,14 +12,14 @@ import pytest
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, conv4
-from deepemd.apps.curves import learning_curve
 from deepemd.apps.demo import run_demo
-from deepemd.apps.matches import match
-from deepemd.apps.plots import matches_picture
-from deepemd.apps.report import Grid, Page, accuracy_grid, write_json, write_page
+from deepemd.apps.reports.curves import learning_curve
+from deepemd.apps.reports.tables import Grid, Page, accuracy_grid, write_json, write_page
 from deepemd.data import load
 from deepemd.errors import InputError
-from deepemd.training.evaluate import Episodes, Evaluation
+from deepemd.evaluation.evaluate import Episodes, Evaluation
+from deepemd.explain.matches import match
+from deepemd.explain.plots import matches_picture
 from deepemd.training.recipes import GLYPHS_METATRAIN, GLYPHS_PRETRAIN, Validation
 
 FEW = Validation(n_episodes=5)

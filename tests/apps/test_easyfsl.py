@@ -7,7 +7,7 @@ import torch
 
 from deepemd import DeepEMD, InputError, conv4, emd_logits
 from deepemd.apps.easyfsl import DeepEMDClassifier
-from deepemd.training.methods import SFC
+from deepemd.evaluation.methods import SFC
 
 
 @pytest.fixture

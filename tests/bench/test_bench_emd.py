@@ -1,4 +1,9 @@
-"""The benchmark on tiny problems: what it reports, refuses and draws. How fast anything is, no test asks."""
+"""The benchmark on tiny problems: what it reports, refuses and draws. How fast anything is, no test asks.
+
+Tests deepemd.bench.alone, deepemd.bench.calls, deepemd.bench.measure, deepemd.bench.peers, deepemd.bench.picture,
+deepemd.bench.problems, deepemd.bench.race, deepemd.bench.run, deepemd.bench.tables, deepemd.commands.bench,
+deepemd.versions.
+"""
 
 import json
 import subprocess

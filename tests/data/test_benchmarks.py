@@ -1,4 +1,7 @@
-"""What holds for every benchmark: class lists in order, and words that tell what to get."""
+"""What holds for every benchmark: class lists in order, and words that tell what to get.
+
+Tests deepemd.data.benchmarks.published.
+"""
 
 import pytest
 

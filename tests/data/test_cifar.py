@@ -1,4 +1,7 @@
-"""FC100 and CIFAR-FS from CIFAR-100 in its true layout, with made-up pixels, and from pickles passed on."""
+"""FC100 and CIFAR-FS from CIFAR-100 in its true layout, with made-up pixels, and from pickles passed on.
+
+Tests deepemd.data.benchmarks.cifar.
+"""
 
 import pickle
 import tarfile

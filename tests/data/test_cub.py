@@ -1,4 +1,7 @@
-"""CUB-200-2011 in its true layout, with made-up images."""
+"""CUB-200-2011 in its true layout, with made-up images.
+
+Tests deepemd.data.benchmarks.cub.
+"""
 
 import io
 import shutil

@@ -1,4 +1,7 @@
-"""The built-in set: its letters obey the rule, its pixels are frozen, it is neither trivial nor noise."""
+"""The built-in set: its letters obey the rule, its pixels are frozen, it is neither trivial nor noise.
+
+Tests deepemd.data.letters.
+"""
 
 import io
 import os

@@ -1,4 +1,7 @@
-"""Decoding and pixels: equal to Pillow's own, and every damaged file named."""
+"""Decoding and pixels: equal to Pillow's own, and every damaged file named.
+
+Tests deepemd.data.decoding.
+"""
 
 import io
 import pickle

@@ -1,4 +1,7 @@
-"""miniImageNet: the real validation split, every form of source, and what must be refused."""
+"""miniImageNet: the real validation split, every form of source, and what must be refused.
+
+Tests deepemd.data.benchmarks.miniimagenet.
+"""
 
 import csv
 import io

@@ -1,4 +1,7 @@
-"""Omniglot: all of the real set, the forms it comes in, and what must be refused."""
+"""Omniglot: all of the real set, the forms it comes in, and what must be refused.
+
+Tests deepemd.data.benchmarks.omniglot.
+"""
 
 import io
 import shutil

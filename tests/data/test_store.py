@@ -1,4 +1,7 @@
-"""Class folders and the store: what is accepted, what is refused, and that nothing half-written is taken for whole."""
+"""Class folders and the store: what is accepted, what is refused, and that nothing half-written is taken for whole.
+
+Tests deepemd.data.catalog, deepemd.data.drafts, deepemd.data.folders.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""tieredImageNet in its three layouts, with made-up images."""
+"""tieredImageNet in its three layouts, with made-up images.
+
+Tests deepemd.data.benchmarks.tieredimagenet.
+"""
 
 import io
 import pickle

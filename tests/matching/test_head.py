@@ -1,11 +1,13 @@
-"""The head against the authors' values, a slow twin, and what it promises of memory and gradients."""
+"""The head against the authors' values, a slow twin, and what it promises of memory and gradients.
+
+Tests deepemd.matching.cost.
+"""
 
 import numpy as np
 import pytest
 import scipy.optimize
 import torch
 
-from deepemd.emd import emd
 from deepemd.matching import (
     centred_cosine_cost,
     cross_reference_weights,
@@ -15,6 +17,7 @@ from deepemd.matching import (
     transport_problem,
 )
 from deepemd.matching.cost import NodeSets, measured, products
+from deepemd.transport import emd
 
 
 def _nodes(maps):

@@ -1,4 +1,7 @@
-"""The SFC against the authors' values and a plain twin, and what it promises of episodes and settings."""
+"""The SFC against the authors' values and a plain twin, and what it promises of episodes and settings.
+
+Tests deepemd.matching._descent.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,7 @@
-"""Grid against the authors' boxes, Sampling by what it promises, and cutting against Pillow."""
+"""Grid against the authors' boxes, Sampling by what it promises, and cutting against Pillow.
+
+Tests deepemd.nodes.cutting, deepemd.nodes.regions.
+"""
 
 import json
 

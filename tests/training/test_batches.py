@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from deepemd.data import EpisodeSampler
+from deepemd.embedding.views import View, squares
 from deepemd.training.batches import Batch, classification_batches, draw_seed, episode_batches
-from deepemd.training.views import View, squares
 
 LABELS = np.arange(10, dtype=np.int64)
 PIXELS = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), dtype=np.uint8)

@@ -1,4 +1,7 @@
-"""Runs killed within a write, and files damaged afterwards: a run goes on from its last good state, to the bit."""
+"""Runs killed within a write, and files damaged afterwards: a run goes on from its last good state, to the bit.
+
+Tests deepemd.training.checkpoint, deepemd.training.folder.
+"""
 
 import logging
 import os

@@ -8,8 +8,8 @@ import yaml
 
 from deepemd import DeepEMD, cli, conv4
 from deepemd.errors import InputError
+from deepemd.evaluation.methods import choose
 from deepemd.nodes import parse_regions
-from deepemd.training.methods import choose
 from deepemd.training.recipes import (
     GLYPHS_METATRAIN,
     GLYPHS_PRETRAIN,

@@ -4,14 +4,14 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from deepemd.apps.curves import learning_curve
-from deepemd.apps.matches import example_matches
-from deepemd.apps.plots import matches_picture
-from deepemd.apps.report import Grid, Page, accuracy_grid, signed, write_json, write_page
+from deepemd.apps.reports.curves import learning_curve
+from deepemd.apps.reports.tables import Grid, Page, accuracy_grid, signed, write_json, write_page
 from deepemd.data import Store, load
 from deepemd.errors import InputError
+from deepemd.evaluation.evaluate import Episodes, Evaluation, Figure, evaluate
+from deepemd.explain.matches import example_matches
+from deepemd.explain.plots import matches_picture
 from deepemd.model import DeepEMD
-from deepemd.training.evaluate import Episodes, Evaluation, Figure, evaluate
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import GLYPHS_METATRAIN, GLYPHS_PRETRAIN, MetatrainRecipe, PretrainRecipe

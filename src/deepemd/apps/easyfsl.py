@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
+from deepemd.evaluation.methods import SFC, refuse_context
 from deepemd.matching import class_means, emd_logits, fit_prototypes
 from deepemd.model import DeepEMD
-from deepemd.training.methods import SFC, refuse_context
 
 __all__ = ["DeepEMDClassifier"]
 

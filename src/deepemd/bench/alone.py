@@ -99,7 +99,7 @@ def _start() -> dict[str, float]:
     import torch
 
     began = time.perf_counter()
-    from deepemd import emd
+    from deepemd.transport import emd
 
     imported = time.perf_counter()
     emd(torch.rand(25, 25), torch.ones(25), torch.ones(25))
@@ -113,7 +113,7 @@ def _gradient(solver: str, problems: int, seed: int, threads: int) -> dict[str, 
 
     from deepemd.bench.measure import peak_rise, seconds
     from deepemd.bench.problems import embedding_problems
-    from deepemd.emd import emd
+    from deepemd.transport import emd
 
     value = _values(solver)
     generator = torch.Generator().manual_seed(seed)
@@ -151,10 +151,10 @@ def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Ten
             [ot.emd2(*problem, numItermax=1_000_000) for problem in zip(a, b, cost, strict=True)]
         )
     if solver == "qpth":
-        from deepemd.emd.solvers import qpth
+        from deepemd.transport.solvers import qpth
 
         return lambda cost, a, b: qpth(cost, a, b, form="QP").value
-    from deepemd.emd import emd
+    from deepemd.transport import emd
 
     return lambda cost, a, b: emd(cost, a, b).value
 

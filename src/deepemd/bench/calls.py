@@ -8,7 +8,7 @@ import torch
 from deepemd.bench.measure import ratios, seconds, summary, threads
 from deepemd.bench.problems import Problems, embedding_problems
 from deepemd.bench.race import Settings, ours
-from deepemd.emd import emd
+from deepemd.transport import emd
 
 __all__ = ["calls"]
 

@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-import deepemd
+from deepemd.versions import versions
 
 __all__ = ["machine", "peak_rise", "processor", "ratios", "seconds", "summary", "threads"]
 
-_PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "opencv-python", "POT", "scipy", "qpth")
+_PACKAGES = ("opencv-python-headless", "opencv-python", "POT", "scipy", "qpth")  # beside what every report names
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -86,12 +85,6 @@ def processor() -> str:
 
 def machine() -> dict[str, object]:
     """What ran, and where: for every report."""
-    versions = {"deepemd": deepemd.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -99,13 +92,13 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": versions,
+        "versions": versions(*_PACKAGES),
     }
 
 
 def _commit() -> str | None:
     """The commit of the source, where this is a checkout of it; with a + where files were changed since."""
-    package = Path(deepemd.__file__).parent
+    package = Path(__file__).parents[1]
     git = ["git", "-C", str(package)]
     try:
         root, commit, changed = (

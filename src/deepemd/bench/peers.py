@@ -102,13 +102,13 @@ def _highs() -> Solve:
 def _qpth() -> Solve:
     import qpth.qp  # noqa: F401
 
-    from deepemd.emd.solvers import qpth as solve
+    from deepemd.transport.solvers import qpth as solve
 
     return lambda p: solve(*p, form="QP").value.tolist()
 
 
 def _sinkhorn() -> Solve:
-    from deepemd.emd.solvers import sinkhorn
+    from deepemd.transport.solvers import sinkhorn
 
     return lambda p: sinkhorn(*p).value.tolist()
 
@@ -147,7 +147,7 @@ PEERS = {
     "qpth": Peer(
         "QPTH",
         "pip install cvxpy && pip install --no-deps qpth",
-        "deepemd.emd.solvers.qpth in its form QP, the quadratic programme of the published code, on a batch; inexact",
+        "deepemd.transport.solvers.qpth, form QP: the quadratic programme of the published code, on a batch; inexact",
         _qpth,
         as_it_is,
         agree=None,
@@ -156,7 +156,7 @@ PEERS = {
     "sinkhorn": Peer(
         "Sinkhorn",
         "",
-        "deepemd.emd.solvers.sinkhorn on a batch of float32 tensors; inexact",
+        "deepemd.transport.solvers.sinkhorn on a batch of float32 tensors; inexact",
         _sinkhorn,
         as_it_is,
         agree=None,

@@ -13,8 +13,8 @@ import torch
 from deepemd.bench.measure import ratios, seconds, summary, threads
 from deepemd.bench.peers import PEERS, Peer, Solve
 from deepemd.bench.problems import KINDS, Problems
-from deepemd.emd import Transport, emd
 from deepemd.errors import InputError
+from deepemd.transport import Transport, emd
 
 __all__ = ["PARTS", "Settings", "batch_of", "ours", "race"]
 

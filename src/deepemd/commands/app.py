@@ -19,8 +19,8 @@ def app(
             or a name on the Hugging Face Hub.
         max_megabytes: of one uploaded photo.
     """
-    from deepemd.apps.web import serving, wait
-    from deepemd.pretrained import pretrained
+    from deepemd.apps.web.app import serving, wait
+    from deepemd.model.pretrained import pretrained
 
     with serving(pretrained(backbone), host=host, port=port, max_megabytes=max_megabytes) as address:
         print(f"page: {address}\nCtrl-C ends it.", flush=True)

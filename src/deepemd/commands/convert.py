@@ -21,9 +21,9 @@ def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = Fal
             paper's pyramid), grid:3,2 or sampling:9.
         force: overwrite the model that is there.
     """
-    from deepemd import checkpoints
+    from deepemd.model import checkpoints
+    from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
     from deepemd.nodes import parse_regions
-    from deepemd.saved import CONFIG_FILE, WEIGHTS_FILE
 
     there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (out / name).exists()]
     if there and not force:

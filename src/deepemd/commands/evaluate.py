@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepemd.commands.console import console
+from deepemd.device import Device, Precision
 from deepemd.errors import InputError
+from deepemd.evaluation.evaluate import METHOD, Episodes
+from deepemd.evaluation.methods import SFC
 from deepemd.files import writable
 from deepemd.processes import first, rank
-from deepemd.training.device import Device, Precision
-from deepemd.training.evaluate import METHOD, Episodes
-from deepemd.training.methods import SFC
 
 if TYPE_CHECKING:
     from deepemd.data import Images
-    from deepemd.training.evaluate import Evaluation
+    from deepemd.evaluation.evaluate import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -76,17 +76,17 @@ def evaluate(
             with the episodes; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
-    from deepemd.apps.curves import accuracy_curves
-    from deepemd.apps.matches import example_matches
-    from deepemd.apps.plots import matches_picture
-    from deepemd.apps.report import accuracy_grid, settings_grid, write_json
+    from deepemd.apps.reports.curves import accuracy_curves
+    from deepemd.apps.reports.tables import accuracy_grid, settings_grid, write_json
+    from deepemd.device import choose_device, choose_precision
+    from deepemd.embedding.cache import default_cache
+    from deepemd.embedding.splits import embed
+    from deepemd.evaluation.evaluate import evaluate as run
+    from deepemd.evaluation.methods import choose
+    from deepemd.explain.matches import example_matches
+    from deepemd.explain.plots import matches_picture
+    from deepemd.model.pretrained import pretrained
     from deepemd.nodes import parse_regions
-    from deepemd.pretrained import pretrained
-    from deepemd.training.cache import default_cache
-    from deepemd.training.device import choose_device, choose_precision
-    from deepemd.training.embed import embed
-    from deepemd.training.evaluate import evaluate as run
-    from deepemd.training.methods import choose
 
     for option, file, example in (
         ("out", out, "report.json"),

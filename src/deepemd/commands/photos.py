@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from deepemd.commands.console import console
 from deepemd.errors import InputError, printable
 from deepemd.files import writable
-from deepemd.pretrained import DEFAULT
+from deepemd.model.pretrained import DEFAULT
 
 if TYPE_CHECKING:
-    from deepemd.apps.classifier import FewShotClassifier
-    from deepemd.apps.fitting import Fitted, Note
+    from deepemd.apps.photos.fitting import Fitted, Note
+    from deepemd.classifier.classifier import FewShotClassifier
 
 __all__ = ["check", "predict"]
 
@@ -64,11 +64,11 @@ def predict(
         cache: folder where what was computed of each photo is kept; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings
             unless given.
     """
-    from deepemd.apps.fitting import not_photos, unreadable
-    from deepemd.apps.photos import query_photos
-    from deepemd.apps.predict import predict_photos, settings
-    from deepemd.apps.predict_page import write_predictions_page
-    from deepemd.apps.predictions import PredictionFiles
+    from deepemd.apps.photos.fitting import not_photos, unreadable
+    from deepemd.apps.photos.predict import predict_photos, settings
+    from deepemd.apps.photos.predict_page import write_predictions_page
+    from deepemd.apps.photos.predictions import PredictionFiles
+    from deepemd.data.photos import query_photos
 
     _check_options(support, model, [backbone != DEFAULT, regions, unknown is not None, save])
     _at_least_one(report_limit=report_limit, top=top)
@@ -139,11 +139,11 @@ def check(
         cache: folder where what was computed of each photo is kept; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings
             unless given.
     """
-    from deepemd.apps.check import SAYS, check_classifier
-    from deepemd.apps.check_page import write_check_page
-    from deepemd.apps.fitting import Note
-    from deepemd.apps.predict import settings
-    from deepemd.apps.report import Grid, write_json
+    from deepemd.apps.photos.check import SAYS, check_classifier
+    from deepemd.apps.photos.check_page import write_check_page
+    from deepemd.apps.photos.fitting import Note
+    from deepemd.apps.photos.predict import settings
+    from deepemd.apps.reports.tables import Grid, write_json
 
     _at_least_one(report_limit=report_limit)
     page = _page(report, "check.html", force)
@@ -193,7 +193,7 @@ def _classifier(
     cache: Path | None,
 ) -> "tuple[FewShotClassifier, list[Note], list[InputError]]":
     """Fitted to photos, or as it was saved."""
-    from deepemd.apps.classifier import FewShotClassifier
+    from deepemd.classifier.classifier import FewShotClassifier
 
     if model is not None:
         return FewShotClassifier.load(model, cache=cache or True), [], []
@@ -203,7 +203,7 @@ def _classifier(
 
 
 def _fit(support: Path, backbone: str, regions: str | None, unknown: float | None, cache: Path | None) -> "Fitted":
-    from deepemd.apps.fitting import fit_photos
+    from deepemd.apps.photos.fitting import fit_photos
 
     fitted = fit_photos(support, backbone=backbone, regions=regions, unknown=unknown, cache=cache)
     for note in fitted.notes:
@@ -212,7 +212,7 @@ def _fit(support: Path, backbone: str, regions: str | None, unknown: float | Non
 
 
 def _strange(images: list[Path], unknown: float | None) -> "Note":
-    from deepemd.apps.fitting import Note
+    from deepemd.apps.photos.fitting import Note
 
     told = "labelled so" if unknown is not None else "labelled with the most similar one all the same"
     count = "1 photo resembles" if len(images) == 1 else f"{len(images):,} photos resemble"

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepemd.commands.console import console
+from deepemd.device import Precision
 from deepemd.errors import InputError
 from deepemd.files import writable
 from deepemd.processes import rank
-from deepemd.training.device import Precision
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from deepemd.apps.report import Grid
-    from deepemd.apps.retrieval import Hits, Index
+    from deepemd.apps.reports.tables import Grid
+    from deepemd.apps.retrieval.index import Hits, Index
 
 __all__ = ["retrieve_evaluate", "retrieve_index", "retrieve_query"]
 
@@ -49,10 +49,10 @@ def retrieve_index(
             $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
-    from deepemd.apps.retrieval import build_index
+    from deepemd.apps.retrieval.index import build_index
     from deepemd.data.store import open_store
-    from deepemd.training.cache import default_cache
-    from deepemd.training.device import choose_precision
+    from deepemd.device import choose_precision
+    from deepemd.embedding.cache import default_cache
 
     bf16 = choose_precision(precision) == "bf16-mixed"
     made = build_index(
@@ -89,8 +89,8 @@ def retrieve_query(
         shortlist: how many images the distance is computed for; at least `top`.
         out: HTML file to write, with pictures of the parts that were matched beside it.
     """
-    from deepemd.apps.report import Page, write_page
-    from deepemd.apps.retrieval import embed_files, open_index
+    from deepemd.apps.reports.tables import Page, write_page
+    from deepemd.apps.retrieval.index import embed_files, open_index
 
     if out is not None:  # before the work
         _refuse_folder("out", out, "result.html")
@@ -113,7 +113,7 @@ def retrieve_query(
 
 def _grid(index: "Index", title: str, hits: "Hits", q: int) -> "Grid":
     """What was found for one query."""
-    from deepemd.apps.report import Grid
+    from deepemd.apps.reports.tables import Grid
 
     rows = [
         [str(place), index.images.names[i], index.images.classes[index.images.labels[i]], f"{s:.3f}", f"{c:.3f}"]
@@ -126,8 +126,8 @@ def _picture(index: "Index", name: str, query: "Image", hits: "Hits", q: int, ou
     """Draw, beside the page, how a query was matched with its best hits: the caption and the picture."""
     import numpy as np
 
-    from deepemd.apps.matches import match
-    from deepemd.apps.plots import matches_picture
+    from deepemd.explain.matches import match
+    from deepemd.explain.plots import matches_picture
 
     best = hits.images[q, :_SHOWN].tolist()
     matches = [
@@ -161,9 +161,9 @@ def retrieve_evaluate(
         seed: of the sample.
         out: JSON file to write the report to.
     """
-    from deepemd.apps.ranking import evaluate_index
-    from deepemd.apps.report import write_json
-    from deepemd.apps.retrieval import open_index
+    from deepemd.apps.reports.tables import write_json
+    from deepemd.apps.retrieval.index import open_index
+    from deepemd.apps.retrieval.ranking import evaluate_index
 
     if out is not None:
         _refuse_folder("out", out, "report.json")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepemd.device import Device, Precision
 from deepemd.errors import InputError
 from deepemd.processes import first, rank
-from deepemd.training.device import Device, Precision
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 
 if TYPE_CHECKING:

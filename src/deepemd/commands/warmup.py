@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from deepemd.emd import WarmStart, emd
-from deepemd.emd._compile import Shelf
-from deepemd.emd._solve import solve_batch
-from deepemd.emd._warm import resume_batch
-from deepemd.emd._workspace import kind
 from deepemd.errors import InputError
+from deepemd.transport import WarmStart, emd
+from deepemd.transport._compile import Shelf
+from deepemd.transport._solve import solve_batch
+from deepemd.transport._warm import resume_batch
+from deepemd.transport._workspace import kind
 
 __all__ = ["warmup"]
 

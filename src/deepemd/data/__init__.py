@@ -1,8 +1,9 @@
 """Files become episodes: prepared stores of labelled images, and the seeded sampler."""
 
 from deepemd.data.catalog import DATASETS, default_root, load, prepare, prepared
+from deepemd.data.decoding import decode
 from deepemd.data.episodes import Episode, EpisodeSampler
-from deepemd.data.images import Fingerprint, Images, decode
+from deepemd.data.images import Fingerprint, Images
 from deepemd.data.store import Store, verify
 
 __all__ = [

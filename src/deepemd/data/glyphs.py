@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepemd.data.images import track
 from deepemd.data.letters import FACES, LETTERS, NOVEL_FACES, SCRIPTS, face_files
 from deepemd.data.store import Draft
+from deepemd.progress import track
 
 if TYPE_CHECKING:
     from PIL import Image

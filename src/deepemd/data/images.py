@@ -1,182 +1,29 @@
 """One split of a prepared store: encoded images, their classes, and decoded pixels on demand."""
 
-import io
 import logging
 import os
-import re
-import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deepemd.data.decoding import decode, read_image, to_square
 from deepemd.errors import InputError
 from deepemd.files import replacing
-from deepemd.processes import rank
+from deepemd.progress import track
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Fingerprint", "Images", "Originals", "decode", "fit", "pad", "shrink"]
+__all__ = ["Fingerprint", "Images", "Originals", "pad"]
 
 T = TypeVar("T")
 WORKERS = min(8, os.cpu_count() or 1)
 BLOCK = 512  # images in flight between reading, decoding and writing
-_OPENING = threading.Lock()
-_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_PROGRAMS = ("EPS", "WMF")  # drawing instructions, which Pillow hands to other programs
-
-
-def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Iterate with a progress bar on a terminal's standard error, silently elsewhere."""
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
-    console = Console(stderr=True)
-    hidden = not console.is_terminal or rank() > 0
-    return iter(rich_track(items, description, total, console=console, transient=True, disable=hidden))
-
-
-def decode(source: bytes | Path, name: str) -> "Image":
-    """Decode one image to RGB, turned upright by its EXIF orientation.
-
-    Of an animation the first frame is taken; transparency is dropped; 16 bits become 8.
-
-    Args:
-        source: the encoded bytes, or the file that holds them.
-        name: what to call the image in a message, usually its file name.
-
-    Raises:
-        InputError: the file is missing, is no image, is truncated or damaged, has more than 89,478,485 pixels (a
-            "decompression bomb" of some bytes could fill the memory), or holds pixels without a known range (float).
-
-    >>> decode(b"GIF?", "cat.gif")
-    Traceback (most recent call last):
-    deepemd.errors.InputError: cat.gif: not an image that Pillow can read: replace or remove the file
-    """
-    return _decode(source, name, None)[0]
-
-
-def _decode(source: bytes | Path, name: str, max_side: int | None) -> "tuple[Image, tuple[int, int]]":
-    """One image as :func:`decode` gives it, but no larger than max_side, and its own (height, width)."""
-    from PIL import ImageOps
-
-    try:
-        with _opened(source, name) as image:
-            deep = image.mode.startswith("I")
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-            large = max_side is not None and max(width, height) > max_side
-            # a JPEG is decoded at a half, a quarter or an eighth where that is still larger than asked
-            drafted = large and image.draft("RGB", _within(width, height, max_side or 1)) is not None
-            upright = _rgb(ImageOps.exif_transpose(image), deep)
-            own = (width, height) if turned else (height, width)
-            if not drafted:
-                own = (upright.height, upright.width)  # a TIFF turns itself upright while it is read
-            return upright if max_side is None else shrink(upright, max_side), own
-    except Exception as error:  # Pillow's readers raise every kind of exception for damaged files
-        raise _unreadable(error, name) from error
-
-
-def shrink(image: "Image", max_side: int) -> "Image":
-    """An image no wider or higher than max_side, its aspect kept (bilinear, antialiased)."""
-    from PIL import Image
-
-    if max(image.size) <= max_side:
-        return image
-    return image.resize(_within(*image.size, max_side), Image.Resampling.BILINEAR)
-
-
-def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
-    scale = max_side / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def measure(encoded: bytes, name: str) -> tuple[int, int]:
-    """Width and height of an image, upright, after decoding all of it, so that what is wrong is found here."""
-    try:
-        with _opened(encoded, name) as image:
-            width, height = image.size
-            # JPEG: reads every byte, makes fewer pixels
-            drafted = image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-            image.load()
-            if drafted is None:
-                width, height = image.size  # TIFF turns itself upright
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-    except Exception as error:
-        raise _unreadable(error, name) from error
-    return (height, width) if turned else (width, height)
-
-
-def _opened(source: bytes | Path, name: str) -> "Image":
-    """The image with only its header read, after a look at its size and at what its pixels are."""
-    from PIL import Image
-
-    _read_heif()
-    # Pillow warns of images above Image.MAX_IMAGE_PIXELS and raises above twice that. Both are errors here; the
-    # filters of warnings belong to the whole process, hence the lock.
-    with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    deep_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits, as older versions of Pillow read them
-    if not (image.mode in _MODES or image.mode.startswith("I;16") or deep_grey) or image.format in _PROGRAMS:
-        image.close()
-        raise InputError(
-            f"{name}: a {image.format} image of mode {image.mode}, which has no certain reading as RGB: save it as PNG "
-            "or JPEG, or remove it"
-        )
-    return image
-
-
-@cache
-def _read_heif() -> bool:
-    """Let Pillow read telephones' HEIC photos too, where pillow-heif is installed; whether it is."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        return False
-    register_heif_opener()
-    return True
-
-
-def _rgb(image: "Image", deep: bool) -> "Image":
-    """RGB from any of the modes; of `deep` grey, 0 to 65,535, the upper 8 bits."""
-    from PIL import Image
-
-    if deep:
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info:  # converting a palette with transparency straight to RGB makes Pillow warn
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _unreadable(error: Exception, name: str) -> InputError:
-    """The one clear message for an image that could not be decoded."""
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(error, InputError):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{name}: there is no such file: check the path")
-    if isinstance(error, OSError) and error.strerror:  # the disk's, not Pillow's
-        return InputError(f"{name}: cannot be read ({error.strerror}): check the file")
-    if isinstance(error, UnidentifiedImageError) and name.lower().endswith((".heic", ".heif")) and not _read_heif():
-        return InputError(
-            f"{name}: a HEIC photo, which needs pillow-heif: pip install 'deepemd[heif]', or save it as JPEG"
-        )
-    if isinstance(error, UnidentifiedImageError):
-        return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        size = re.search(r"\d+ pixels", str(error))  # the limit that Pillow names beside it is at times twice ours
-        most = f"{size[0] if size else error}, at most {Image.MAX_IMAGE_PIXELS} are read"
-        return InputError(f"{name}: too many pixels to be decoded ({most}): scale it down or remove the file")
-    return InputError(f"{name}: truncated or damaged image ({error}): replace or remove the file")
 
 
 @dataclass(frozen=True)
@@ -269,7 +116,7 @@ class Images:
         """
 
         def read(i: int) -> "tuple[Image, tuple[int, int]]":
-            return _decode(self.encoded(i), f"{self.name}: {self.names[i]}", max_side)
+            return read_image(self.encoded(i), f"{self.name}: {self.names[i]}", max_side)
 
         with ThreadPoolExecutor(WORKERS) as pool:
             images, own = zip(*pool.map(read, [int(i) for i in indices]), strict=True)
@@ -303,7 +150,7 @@ class Images:
             starts = range(0, len(self), BLOCK)
             for start in track(starts, f"decoding {self.name} to {size} x {size}", len(starts)):
                 block = range(start, min(start + BLOCK, len(self)))
-                for array in pool.map(lambda i: fit(self.image(i), size), block):
+                for array in pool.map(lambda i: to_square(self.image(i), size), block):
                     file.write(array.tobytes())
 
 
@@ -318,12 +165,3 @@ def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     if found != shape:
         logging.getLogger(__name__).warning("%s: damaged (%s); decoding the images again", path, found)
     return bool(found == shape)
-
-
-def fit(image: "Image", size: int) -> np.ndarray:
-    """The whole image as size x size, whatever its aspect, as the paper's evaluation does: uint8 (3, size, size)."""
-    from PIL import Image
-
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)  # (size, size, 3) -> (3, size, size)

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from deepemd.data.images import BLOCK, WORKERS, Fingerprint, Images, measure, track
+from deepemd.data.decoding import measure
+from deepemd.data.images import BLOCK, WORKERS, Fingerprint, Images
 from deepemd.errors import InputError
 from deepemd.files import replacing_folder
+from deepemd.progress import track
 
 __all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
 

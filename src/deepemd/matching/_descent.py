@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepemd.emd import WarmStart
+from deepemd.transport import WarmStart
 
 _EPS = 1e-8  # no length counts as less, as in unit_centred
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from deepemd.emd import emd
 from deepemd.matching.cost import NodeSets, compare, uniform_weights
+from deepemd.transport import emd
 
 __all__ = ["Problem", "Weights", "emd_logits", "transport_problem"]
 
@@ -87,7 +87,7 @@ def emd_logits(
         query_chunk: queries of an episode that are matched together, and matched again in the backward pass: then what
             is kept for that pass does not grow with the queries. By default it is two to three times the nodes, which
             matters for hundreds of queries.
-        transport: a solver with the signature of :func:`deepemd.emd.emd`.
+        transport: a solver with the signature of :func:`deepemd.emd`.
 
     Returns:
         (..., Q, S) logits in float32 (float64 where an input is).

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from deepemd.matching._descent import Descent
 from deepemd.matching.head import Weights
 from deepemd.matching.shots import members_of
-from deepemd.pieces import at_once, stopped, threads_of_one
+from deepemd.threads import at_once, stopped, threads_of_one
 
 __all__ = ["class_means", "fit_prototypes"]
 

@@ -57,7 +57,7 @@ class FCN:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings from which :func:`deepemd.model.DeepEMD.load` builds it again."""
+        """The settings from which :func:`deepemd.model.deepemd.DeepEMD.load` builds it again."""
         dense = {} if self.dense else {"dense": False}
         return {"name": "fcn", "pyramid": list(self.pyramid), **dense}
 

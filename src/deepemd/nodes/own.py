@@ -52,7 +52,7 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
         found = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
         raise InputError(
             f"backbone {type(module).__name__} returns {found} for one image: maps (1, C, h, w) are needed. Cut off its"
-            " pooling and classifier; a model of transformers goes in by its folder: deepemd.pretrained"
+            " pooling and classifier; a model of transformers goes in by its folder: deepemd.model.pretrained"
         )
     return OwnEncoder(module, maps.shape[1])
 

@@ -1,0 +1,1 @@
+"""Training: pre-training as a classifier, meta-training on episodes, both resumable."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import EpisodeSampler
+from deepemd.embedding.views import View, squares
 from deepemd.errors import InputError
 from deepemd.processes import count, share
-from deepemd.training.views import View, squares
 
 __all__ = ["Batch", "Batches", "check_seed", "classification_batches", "draw_seed", "episode_batches"]
 
@@ -139,7 +139,7 @@ def episode_batches(
     queries'.
 
     Args:
-        see: what the model is shown of images, from their indices and a seed; see :func:`deepemd.training.views.view`.
+        see: what the model is shown of images, from their indices and a seed; see :func:`deepemd.embedding.views.view`.
         sampler: the episodes.
         per_step: how many make a step.
         parts: divides it.

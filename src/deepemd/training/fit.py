@@ -13,15 +13,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
+from deepemd.device import keep_freed_memory
 from deepemd.errors import InputError
 from deepemd.nodes import Memory
 from deepemd.processes import count, place
 from deepemd.training.batches import Batches
 from deepemd.training.checkpoint import CheckpointFiles
-from deepemd.training.device import keep_freed_memory
+from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.keeper import STATE, Keeper
-from deepemd.training.progress import ProgressDisplay
 from deepemd.training.steps import Training
 
 __all__ = ["fit"]

@@ -17,8 +17,8 @@ import torch
 from deepemd.errors import InputError, Interrupted
 from deepemd.files import write
 from deepemd.processes import agree, rank
+from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
-from deepemd.training.progress import ProgressDisplay
 
 __all__ = ["Keeper"]
 

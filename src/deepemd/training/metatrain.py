@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from deepemd.data import EpisodeSampler, Images
 from deepemd.data.augment import Augment
+from deepemd.device import Device, Precision, choose_device, choose_precision
+from deepemd.embedding.cache import fingerprint
+from deepemd.embedding.views import View, prepare, view
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
 from deepemd.processes import first, together
 from deepemd.training.batches import Batch, check_seed, episode_batches
-from deepemd.training.cache import fingerprint
-from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
 from deepemd.training.folder import RunFolder, TrainingResult
@@ -27,7 +28,6 @@ from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe
 from deepemd.training.steps import Training
 from deepemd.training.validation import Validator
-from deepemd.training.views import View, prepare, view
 
 __all__ = ["Metatraining", "metatrain"]
 

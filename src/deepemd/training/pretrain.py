@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from deepemd.data import Images
 from deepemd.data.augment import Augment
+from deepemd.device import Device, Precision, choose_device, choose_precision
+from deepemd.embedding.views import prepare
 from deepemd.model import DeepEMD
 from deepemd.nodes import encode
 from deepemd.processes import first, together
 from deepemd.training.batches import Batch, check_seed, classification_batches
-from deepemd.training.device import Device, Precision, choose_device, choose_precision
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
 from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.recipes import PretrainRecipe
 from deepemd.training.steps import Training
 from deepemd.training.validation import Validator
-from deepemd.training.views import prepare
 
 __all__ = ["Pretraining", "pretrain"]
 

@@ -16,10 +16,10 @@ from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from deepemd.evaluation.evaluate import Figure
 from deepemd.model import DeepEMD
 from deepemd.processes import total
 from deepemd.training.batches import Batch
-from deepemd.training.evaluate import Figure
 from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 from deepemd.training.validation import Validator

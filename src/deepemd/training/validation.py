@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from deepemd.data import EpisodeSampler, Images
+from deepemd.embedding.cache import rounded
+from deepemd.embedding.views import view
 from deepemd.errors import InputError
+from deepemd.evaluation.evaluate import Figure
+from deepemd.evaluation.methods import choose
+from deepemd.evaluation.scoring import score
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
 from deepemd.processes import count, merge, share
-from deepemd.training.cache import rounded
-from deepemd.training.evaluate import Figure
-from deepemd.training.methods import choose
 from deepemd.training.recipes import Validation
-from deepemd.training.scoring import score
-from deepemd.training.views import view
 
 __all__ = ["Validator"]
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks.published import FILES, Counts, class_list, refuse_other_split
+from deepemd.data.decoding import decode
 from deepemd.data.drafts import from_files, png
-from deepemd.data.images import decode
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepemd.data.images import measure
+from deepemd.data.decoding import measure
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
 

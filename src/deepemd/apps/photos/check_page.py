@@ -1,0 +1,125 @@
+"""The page of ``deepemd check --report``: how good, which classes are confused, and which photos look mislabelled."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepemd.apps.photos.check import SAYS, Check, Doubt, wilson
+from deepemd.apps.photos.fitting import Note
+from deepemd.apps.photos.predict_page import article, bars, small_print
+from deepemd.apps.reports.drawing import Drawings
+from deepemd.apps.reports.page import TOOLS, meter, shade, text, warning, write_standalone
+from deepemd.classifier.classifier import FewShotClassifier
+from deepemd.errors import InputError
+
+__all__ = ["write_check_page"]
+
+
+def write_check_page(
+    classifier: FewShotClassifier,
+    check: Check,
+    path: Path,
+    *,
+    notes: Sequence[Note],
+    used: Mapping[str, Any],
+    limit: int,
+) -> Path:
+    """Write the page.
+
+    Args:
+        classifier: what was checked.
+        check: what was found.
+        path: HTML file to write.
+        notes: warnings to show.
+        used: settings and versions, see :func:`deepemd.apps.photos.predict.settings`.
+        limit: how many photos that were given another label are shown, the most striking first.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    return write_standalone("Check of labelled photos", _body(classifier, check, notes, used, limit), path)
+
+
+def _body(
+    classifier: FewShotClassifier, check: Check, notes: Sequence[Note], used: Mapping[str, Any], limit: int
+) -> Iterator[str]:
+    low, high = check.interval
+    yield f"<header><h1>{check.accuracy:.1%} of {check.photos:,} photos find their class</h1>"
+    yield (
+        f"<p>95 % interval {low:.1%} to {high:.1%}; guessing would find {1 / len(check.classes):.1%}. {text(SAYS)}</p>"
+    )
+    yield from (warning(note.title, note.lines) for note in notes)
+    yield f"<h2>Each class</h2>{_recalls(check)}<h2>What is taken for what</h2>{_matrix(check)}</header>"
+    suspects = [doubt for doubt in check.doubts if doubt.mislabelled][:limit]
+    others = [doubt for doubt in check.doubts if not doubt.mislabelled][: limit - len(suspects)]
+    left_out = len(check.doubts) - len(suspects) - len(others)
+    yield '<main id="main" tabindex="-1">'
+    if not check.doubts:
+        yield "<h2>The photos</h2><p>Every photo was given its own label.</p>"
+    else:
+        yield TOOLS
+    drawings = Drawings()
+    for title, doubts, first in (
+        ("Photos that look mislabelled", suspects, 0),
+        ("Other photos that were taken for another class", others, len(suspects)),
+    ):
+        if doubts:
+            yield f"<h2>{title}</h2>"
+        for k, doubt in enumerate(doubts, first):
+            yield _doubt(classifier, drawings, doubt, k)
+    if left_out:
+        yield f'<p class="note">{left_out:,} more photos were given another label; the JSON of --out lists all.</p>'
+    yield f"</main><footer><h2>How this was made</h2>{small_print(used)}</footer>"
+
+
+def _doubt(classifier: FewShotClassifier, drawings: Drawings, doubt: Doubt, k: int) -> str:
+    try:
+        explanation = classifier.explain(doubt.name, label=doubt.other)
+        svg = drawings.draw(explanation.match, query=doubt.name, example=explanation.example)
+        told = (
+            f"right: <bdi>{text(explanation.example)}</bdi>; similarity of the two {explanation.match.similarity:.2f}"
+        )
+        figure = f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
+    except InputError as error:
+        figure = warning(str(error))
+    rows = [
+        (f"{doubt.other}", doubt.probability, f"{doubt.probability:.1%}"),
+        (f"{doubt.label} (its folder)", doubt.own, f"{doubt.own:.1%}"),
+    ]
+    return article(k, f"{doubt.label}: looks like {doubt.other}", doubt.name, bars(rows), figure)
+
+
+def _recalls(check: Check) -> str:
+    rows = []
+    for k, name in enumerate(check.classes):
+        count, right = int(check.confusion[k].sum()), int(check.confusion[k, k])
+        told, interval, bar = "one photo: not tested", "", ""
+        if count:
+            share = right / count
+            told, interval, bar = f"{share:.0%}", "{:.0%} to {:.0%}".format(*wilson(right, count)), meter(share)
+        rows.append(
+            f'<tr><th scope="row"><bdi>{text(name)}</bdi></th><td>{count:,}</td><td>{right:,}</td>'
+            f'<td>{told}</td><td>{interval}</td><td class="wide">{bar}</td></tr>'
+        )
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("class", "photos", "right", "recall", "95 % interval", "")
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _matrix(check: Check) -> str:
+    """The confusion matrix; the stronger the ground of a cell, the larger its share of the row."""
+    head = "".join(f'<th scope="col"><bdi>{text(name)}</bdi></th>' for name in check.classes)
+    rows = []
+    for k, (name, counts) in enumerate(zip(check.classes, check.confusion.tolist(), strict=True)):
+        total = max(1, sum(counts))
+        cells = "".join(
+            f'<td class="{shade(count / total)}{" right" if k == c else ""}">{count if count else "&middot;"}</td>'
+            for c, count in enumerate(counts)
+        )
+        rows.append(f'<tr><th scope="row"><bdi>{text(name)}</bdi></th>{cells}</tr>')
+    return (
+        '<p class="note">A row for each class, a column for each label that its photos were given; the diagonal is '
+        'right.</p><div class="scroll"><table class="matrix"><thead><tr><td></td>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )

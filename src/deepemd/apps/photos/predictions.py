@@ -1,0 +1,141 @@
+"""What was predicted, as files: predictions.csv for people and sheets, predictions.json for programs.
+
+Rows are written as they come, into predictions.partial.csv, so that nothing is lost where the work is stopped. The two
+files themselves appear when all is done, whole or not at all.
+"""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from deepemd.classifier.classifier import FewShotClassifier
+from deepemd.classifier.prediction import Prediction
+from deepemd.errors import InputError, printable
+from deepemd.files import replacing, writable
+
+__all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
+
+COLUMNS = ("image", "label", "probability", "runner_up")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # what makes a sheet take a cell for a formula
+_REMEDY = "free some space or choose another folder by --out"
+
+
+def sheet_path(path: Path) -> str:
+    """A path as a cell that no spreadsheet takes for a formula: one that looks so gets ./ before it, the same path.
+
+    >>> sheet_path(Path("=cmd|'x'!A1.jpg")), sheet_path(Path("photos/1.jpg"))
+    ("./=cmd|'x'!A1.jpg", 'photos/1.jpg')
+    """
+    text = str(path)
+    return printable(f"./{text}" if text.startswith(_FORMULA) else text)
+
+
+def sheet_label(label: object) -> str:
+    """A label as such a cell: one that looks like a formula and is no number gets ' before it, the sign for text.
+
+    >>> sheet_label("=1+1"), sheet_label("-1"), sheet_label("daisy")
+    ("'=1+1", '-1', 'daisy')
+    """
+    text = str(label)
+    return printable(f"'{text}" if text.startswith(_FORMULA) and not _number(text) else text)
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class PredictionFiles:
+    """Writes predictions.csv and predictions.json into a folder, row by row, in bounded memory.
+
+    Args:
+        folder: where; it is made if need be.
+        force: replace files of an earlier run.
+
+    Raises:
+        InputError: an earlier run's files are there, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, force: bool = False) -> None:
+        self.csv, self.json = folder / "predictions.csv", folder / "predictions.json"
+        self.partial = folder / "predictions.partial.csv"
+        there = [str(path) for path in (self.csv, self.json) if path.exists()]
+        if there and not force:
+            raise InputError(
+                f"{' and '.join(there)}: there already: choose another folder by --out, or pass --force to replace"
+            )
+        self.rows = 0
+        with writable(folder, 0, _REMEDY):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._sheet = self.partial.open("w", newline="", encoding="utf-8")
+            self._details = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115  (closed in __exit__)
+        self._writer = csv.writer(self._sheet, quoting=csv.QUOTE_NONNUMERIC)  # a ; in a name splits no cell either
+        self._writer.writerow(COLUMNS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sheet.close()
+        self._details.close()
+        if not self.rows:
+            self.partial.unlink(missing_ok=True)
+
+    def add(self, image: Path, found: Prediction, classifier: FewShotClassifier) -> None:
+        """Write one row."""
+        cells = (sheet_path(image), sheet_label(found.label), _rounded(found.probability), sheet_label(found.runner_up))
+        classes = classifier.classes_.tolist()
+        detail = {
+            "image": str(image),
+            "label": found.label,
+            "probability": _rounded(found.probability),
+            "runner_up": found.runner_up,
+            "resembles_a_class": bool(found.familiar),
+            "similarity": _rounded(found.similarity),
+            "probabilities": dict(zip(map(str, classes), map(_rounded, found.probabilities.tolist()), strict=True)),
+        }
+        with writable(self.csv.parent, 0, _REMEDY):
+            self._writer.writerow(cells)
+            self._sheet.flush()
+            self._details.write((b",\n    " if self.rows else b"\n    ") + json.dumps(detail).encode())
+        self.rows += 1
+
+    def kept(self) -> int:
+        """How many rows the partial sheet holds, wherever the work was stopped; no name has a line break there."""
+        self._sheet.flush()
+        return self.partial.read_bytes().count(b"\n") - 1
+
+    def finish(self, head: Mapping[str, Any]) -> tuple[Path, Path]:
+        """Put both files in their places.
+
+        Args:
+            head: what else predictions.json says: settings, versions, what could not be read.
+        """
+        text = json.dumps(dict(head), indent=2)
+        with replacing(self.json, self._details.tell() + len(text), _REMEDY) as file:
+            file.write(text.removesuffix("\n}").encode() + b',\n  "predictions": [')
+            self._details.seek(0)
+            shutil.copyfileobj(self._details, file)
+            file.write(b"\n  ]\n}\n")
+        with writable(self.csv.parent, 0, _REMEDY):
+            self._sheet.flush()
+            os.fsync(self._sheet.fileno())
+            self._sheet.close()
+            self.partial.replace(self.csv)
+        return self.csv, self.json
+
+
+def _rounded(value: float) -> float:
+    """Six digits; small probabilities stay apart."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,1 @@
+"""Image retrieval: an index of embedded images, and how good its order is."""

@@ -1,0 +1,249 @@
+"""Image retrieval: every image is embedded once; a query takes a shortlist by pooled cosine and orders it by EMD.
+
+An index is a folder that stands alone: ``images/`` (a prepared store: the images as they came, their names and
+classes), ``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C) and ``index.json``.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepemd.data import Images, decode, load
+from deepemd.data.archives import open_archive
+from deepemd.data.folders import all_images
+from deepemd.data.store import Draft, open_store, write_store
+from deepemd.embedding.cache import rounded
+from deepemd.embedding.splits import embed
+from deepemd.embedding.views import look
+from deepemd.errors import InputError
+from deepemd.files import replacing_folder
+from deepemd.matching import emd_logits
+from deepemd.matching.cost import unit_centred
+from deepemd.model import DeepEMD
+from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
+from deepemd.processes import rank, tell, wait
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Hits", "Index", "build_index", "embed_files", "open_index"]
+
+FORMAT = 1  # of index.json
+_INDEX_FILE = "index.json"
+_CANDIDATE_BYTES = 32_000_000  # of node sets that are matched together
+_REMEDY = "make the index again with --force (force=True)"
+
+
+class Hits(NamedTuple):
+    """What was found, best first, for each of Q queries."""
+
+    images: Tensor  # int64 (Q, K), which images of the index
+    similarity: Tensor  # float32 (Q, K), 1 - EMD, at most 1
+    cosine: Tensor  # float32 (Q, K), of the pooled embeddings
+
+
+@dataclass(frozen=True)
+class Index:
+    """Embedded images, ready to be searched.
+
+    Attributes:
+        path: the folder.
+        model: the model that embedded them, on the CPU.
+        images: the images themselves, with names and classes.
+        nodes: (N, n, C) float16, or float32 where float16 would overflow; a read-only memory map.
+        pooled: (N, C) float32, the mean of each image's nodes.
+    """
+
+    path: Path
+    model: DeepEMD = field(repr=False)
+    images: Images
+    nodes: np.ndarray = field(repr=False)
+    pooled: Tensor = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def _units(self) -> Tensor:
+        """The pooled embeddings, centred over their channels and scaled to length 1: (N, C)."""
+        return unit_centred(self.pooled)
+
+    def cosines(self, nodes: Tensor) -> Tensor:
+        """Cosine of pooled embeddings, centred over their channels: nodes (Q, n, C) -> (Q, N)."""
+        return unit_centred(nodes.mean(1)) @ self._units.T
+
+    def similarities(self, nodes: Tensor, candidates: Tensor) -> Tensor:
+        """1 - EMD of each query with candidates of its own: nodes (Q, n, C), candidates int64 (Q, K) -> (Q, K)."""
+        together = max(1, _CANDIDATE_BYTES // (4 * nodes[0].numel() * candidates.shape[1]))
+        rows = []
+        with torch.inference_mode():
+            for some, theirs in zip(nodes.split(together), candidates.split(together), strict=True):
+                support = torch.from_numpy(self.nodes[theirs.numpy()]).float()  # (q, K, n, C)
+                logits = emd_logits(some[:, None], support, temperature=1.0, **self.model.head)  # (q, 1, K)
+                rows.append(logits[:, 0])
+        return torch.cat(rows)
+
+    def search(self, nodes: Tensor, *, top: int = 10, shortlist: int = 100) -> Hits:
+        """Find the images that are most like each query.
+
+        Args:
+            nodes: (Q, n, C) float32, the queries as the index's model embeds them.
+            top: how many images to find; all of them if there are fewer.
+            shortlist: images with the largest pooled cosine, which the EMD puts in order; at least `top` are taken.
+                The cost of a query grows with it; the gain flattens out at some tens.
+
+        Raises:
+            InputError: `top` or `shortlist` below 1.
+        """
+        for name, value in (("top", top), ("shortlist", shortlist)):
+            if value < 1:
+                raise InputError(f"{name} is {value}: at least 1 image must be asked for")
+        cosine, candidates = self.cosines(nodes).topk(min(max(top, shortlist), len(self)), dim=1)  # (Q, K)
+        similarity, order = self.similarities(nodes, candidates).sort(dim=1, descending=True, stable=True)
+        found = candidates.gather(1, order), similarity, cosine.gather(1, order)
+        return Hits(*(part[:, :top] for part in found))
+
+
+def build_index(
+    model: Path,
+    data: str | Path,
+    path: Path,
+    *,
+    split: str | None = None,
+    root: Path | None = None,
+    force: bool = False,
+    skip_bad: bool = False,
+    bf16: bool = False,
+    cache: Path | None = None,
+) -> Index:
+    """Embed images and write the index, which appears as a whole or not at all.
+
+    Of several processes each embeds some of the images, and the first one writes, onto a disk that all of them see.
+
+    Args:
+        model: folder of a saved model, or ``"resnet12-miniimagenet"``; a copy goes into the index.
+        data: a folder of images, however deep they lie, where the folder of an image is its class; or, with `split`
+            or by the name of a prepared data set, one of its splits.
+        path: the folder to make.
+        split: which split of the data set.
+        root: folder of the prepared stores, for names.
+        force: replace an index that is there.
+        skip_bad: leave out images that cannot be decoded; ``images/skipped.txt`` lists them.
+        bf16, cache: see :func:`deepemd.embedding.splits.embed`; with a cache, one that was killed need not begin again.
+
+    Raises:
+        InputError: something else is at `path`, no images, bad images, a model that cannot be read, a full disk.
+    """
+    _refuse_other(path, force)
+    network = DeepEMD.from_pretrained(model)
+    wait()  # until all processes have looked what is there
+    with replacing_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
+        if made is not None:
+            _copy_images(data, split, root, made / "images", skip_bad)
+        folder = tell(made)
+        assert folder is not None
+        (images,) = open_store(folder / "images").splits.values()
+        nodes = embed(network, images, bf16=bf16, cache=cache)  # (N, n, C)
+        if made is not None:
+            _fill(made, network, images, nodes)
+    wait()
+    return open_index(path)
+
+
+def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor) -> None:
+    """All files of an index, beside the images that are there."""
+    half = nodes.half()
+    np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
+    np.save(folder / "pooled.npy", nodes.mean(1).numpy())
+    for pixels in images.path.parent.glob("*.npy"):  # made to embed them
+        pixels.unlink()
+    network.save(folder / "model")
+    description = {"format": FORMAT, "model": _fingerprint(folder / "model"), "data": images.fingerprint.sha256}
+    (folder / _INDEX_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
+def _refuse_other(path: Path, force: bool) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / _INDEX_FILE).is_file():
+        raise InputError(f"{path}: holds something else than an index: choose another folder")
+    if not force:
+        raise InputError(f"{path}: holds an index already: pass --force (force=True) to make it again")
+
+
+def _copy_images(data: str | Path, split: str | None, root: Path | None, path: Path, skip_bad: bool) -> None:
+    """Check the images and keep them as a store of one split."""
+    folder = Path(data)
+    if split is None and folder.is_dir() and not (folder / "store.json").is_file():
+        with closing(open_archive(folder, path.parent)) as archive:
+            drafts = {"all": all_images(archive)}
+            write_store(path, folder.resolve().name, drafts, {"source": str(folder)}, skip_bad=skip_bad)
+            return
+    splits = load(data, root).splits
+    if split is None and len(splits) > 1:
+        raise InputError(f"split: {data} has the splits {', '.join(splits)}: choose one by --split")
+    split = split or next(iter(splits))
+    if split not in splits:
+        raise InputError(f"split: {data} has no split {split!r}; choose one of {', '.join(splits)}")
+    images = splits[split]
+    size = int(images.offsets[-1])
+    draft = Draft(images.classes, images.labels, images.names, images.encoded, images.groups, size)
+    write_store(path, images.name.rpartition("/")[0], {split: draft}, {"source": str(data)})
+
+
+def _fingerprint(model: Path) -> str:
+    """sha256 of a saved model's two files."""
+    return hashlib.sha256(b"".join((model / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE))).hexdigest()
+
+
+def open_index(path: Path) -> Index:
+    """Open an index; nodes stay on the disk until they are needed.
+
+    Raises:
+        InputError: there is no index, a file is missing or damaged, or the model or the images are not those that the
+            index was made with.
+    """
+    try:
+        description = json.loads((path / _INDEX_FILE).read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise InputError(f"{path}: an index of format {description['format']}, this is {FORMAT}: {_REMEDY}")
+        found = _fingerprint(path / "model")
+        if found != description["model"]:
+            raise InputError(
+                f"{path / 'model'}: not the model that the index was made with (sha256 {found[:12]}, the index says "
+                f"{description['model'][:12]}); its distances would mean nothing: {_REMEDY}"
+            )
+        (images,) = open_store(path / "images").splits.values()
+        if images.fingerprint.sha256 != description["data"]:
+            raise InputError(f"{path / 'images'}: not the images that the index was made with: {_REMEDY}")
+        nodes, pooled = np.load(path / "nodes.npy", mmap_mode="r"), np.load(path / "pooled.npy")
+        if not (nodes.ndim == 3 and pooled.shape == (len(images), nodes.shape[2]) and len(nodes) == len(images)):
+            raise InputError(f"{path}: {len(images):,} images, but nodes of shape {nodes.shape}: {_REMEDY}")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no index, {error.filename} is missing: pass a folder of `retrieve index`") from error
+    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the index is damaged ({error}): {_REMEDY}") from error
+    return Index(path, DeepEMD.load(path / "model"), images, nodes, torch.from_numpy(pooled))
+
+
+def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], Tensor]:
+    """Decode image files, and embed them as an index does: the pictures and their nodes (Q, n, C).
+
+    Raises:
+        InputError: a file is missing or no image.
+    """
+    pictures = [decode(file, str(file)) for file in files]
+    with torch.inference_mode():
+        views = (look(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
+        return pictures, torch.cat([rounded(model.eval().embed(*view)) for view in views])  # (Q, n, C)

@@ -1,0 +1,159 @@
+"""How good is an index: every image looks for the others of its class, by pooled cosine and with the EMD."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepemd.apps.reports.tables import Grid, signed
+from deepemd.apps.retrieval.index import Index
+from deepemd.errors import InputError
+from deepemd.evaluation.evaluate import Figure
+from deepemd.matching import protonet_logits
+from deepemd.progress import track
+from deepemd.versions import versions
+
+__all__ = ["MEASURES", "Ranking", "evaluate_index", "measures"]
+
+_RANKS = (1, 2, 4, 8)
+MEASURES = (*(f"Recall@{k}" for k in _RANKS), "mAP")
+EMD = "EMD re-ranking"
+_CENTRED, _COSINE = "pooled centred cosine", "pooled cosine"
+_TOGETHER = 64  # queries ranked at a time
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Figures of three ways to order the images of an index, over the same queries.
+
+    Attributes:
+        values: way -> measure -> (Q,) the value of each query, in 0..1.
+        shortlist: how many images the EMD put in order.
+        classes, images: of the index.
+        fingerprint: of its images.
+    """
+
+    values: dict[str, dict[str, NDArray[np.float64]]] = field(repr=False)
+    shortlist: int
+    classes: int
+    images: int
+    fingerprint: str
+
+    def figure(self, way: str, measure: str) -> Figure:
+        """Mean over the queries, with its 95 % interval."""
+        return Figure.of(self.values[way][measure])
+
+    def difference(self, measure: str) -> Figure:
+        """EMD re-ranking minus the better of the two cosines in this measure, query by query."""
+        return Figure.of(self.values[EMD][measure] - self.values[self.best_cosine(measure)][measure])
+
+    def best_cosine(self, measure: str) -> str:
+        """The cosine with the larger mean: a baseline is reported in its best form."""
+        return max((_CENTRED, _COSINE), key=lambda way: self.values[way][measure].mean())
+
+    def grid(self) -> Grid:
+        """A row for every way and one for the paired difference."""
+        queries = len(self.values[EMD]["mAP"])
+        title = (
+            f"Retrieval in %, {queries:,} queries among {self.images:,} images of {self.classes:,} classes, shortlist "
+            f"of {self.shortlist}, 95 % intervals"
+        )
+        rows = [[way, *(str(self.figure(way, measure)) for measure in MEASURES)] for way in self.values]
+        rows.append(["EMD minus the better cosine", *(signed(self.difference(measure)) for measure in MEASURES)])
+        return Grid(title, ["order", *MEASURES], rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the single queries, ready for JSON."""
+
+        def plain(figure: Figure) -> dict[str, float]:
+            return {"mean": figure.mean, "ci95": figure.ci95}
+
+        return {
+            "queries": len(self.values[EMD]["mAP"]),
+            "images": self.images,
+            "classes": self.classes,
+            "shortlist": self.shortlist,
+            "fingerprint": self.fingerprint,
+            "figures": {way: {m: plain(self.figure(way, m)) for m in MEASURES} for way in self.values},
+            "EMD_minus_the_better_cosine": {
+                m: {"than": self.best_cosine(m), **plain(self.difference(m))} for m in MEASURES
+            },
+            "versions": versions(),
+        }
+
+
+def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int = 100, seed: int = 0) -> Ranking:
+    """Let images of an index look for the other images of their class.
+
+    Three orders of all other images are compared on the same queries: by the cosine of the pooled embeddings, by that
+    of the embeddings centred over their channels, and the second with its first `shortlist` images put in order by
+    the EMD, the others following as they are. An image whose class has no other image is not a query.
+
+    Recall@k is 1 where an image of the class is among the first k, else 0. The average precision of a query is the
+    mean, over all images of its class, of the share of images of the class among those up to it in the whole order;
+    mAP is its mean over the queries. Intervals are over the queries, the images and classes being given.
+
+    Args:
+        index: an open index; its classes are the folders of its images.
+        queries: a sample of so many images, drawn by `seed`; all of them unless given.
+        shortlist: as in :meth:`deepemd.apps.retrieval.index.Index.search`.
+        seed: of the sample.
+
+    Raises:
+        InputError: `queries` or `shortlist` below 1, or an index without two classes, or without two images of one.
+    """
+    for name, value in (("queries", queries), ("shortlist", shortlist)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: at least 1 is needed")
+    labels = torch.from_numpy(index.images.labels)
+    asked = torch.from_numpy(np.flatnonzero(np.bincount(index.images.labels)[index.images.labels] > 1))
+    if len(index.images.classes) < 2 or not len(asked):
+        raise InputError(
+            f"{index.path}: {len(index)} images in {len(index.images.classes)} classes: an evaluation needs two "
+            "folders of images, and one with two images in it"
+        )
+    if queries is not None and queries < len(asked):
+        asked = asked[np.sort(np.random.default_rng(seed).permutation(len(asked))[:queries])]
+    shortlist = min(shortlist, len(index) - 1)
+    found: dict[str, list[dict[str, Tensor]]] = {_COSINE: [], _CENTRED: [], EMD: []}
+    for some in track(asked.split(_TOGETHER), "ranking", -(-len(asked) // _TOGETHER)):
+        nodes = torch.from_numpy(index.nodes[some.numpy()]).float()  # (q, n, C)
+        cosine = protonet_logits(nodes, index.pooled[:, None])  # (q, N); the mean of one pooled node is itself
+        orders = {_COSINE: _order(cosine, some), _CENTRED: _order(index.cosines(nodes), some)}
+        first, rest = orders[_CENTRED].split([shortlist, len(index) - 1 - shortlist], dim=1)
+        by_emd = index.similarities(nodes, first).argsort(dim=1, descending=True, stable=True)
+        orders[EMD] = torch.cat((first.gather(1, by_emd), rest), dim=1)
+        for way, order in orders.items():
+            found[way].append(measures(labels[order] == labels[some, None]))
+    values = {
+        way: {measure: torch.cat([part[measure] for part in parts]).numpy() for measure in MEASURES}
+        for way, parts in found.items()
+    }
+    return Ranking(values, shortlist, len(index.images.classes), len(index), index.images.fingerprint.sha256)
+
+
+def _order(scores: Tensor, own: Tensor) -> Tensor:
+    """All images but the query itself, the largest score first: scores (q, N) -> int64 (q, N - 1)."""
+    scores = scores.scatter(1, own[:, None], -torch.inf)
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+def measures(relevant: Tensor) -> dict[str, Tensor]:
+    """The measures of ordered lists.
+
+    Args:
+        relevant: bool (Q, K), whether the image at each place is of the query's class; at least one is.
+
+    Returns:
+        measure -> float64 (Q,).
+
+    >>> {name: value.item() for name, value in measures(torch.tensor([[False, True, False, True]])).items()}
+    {'Recall@1': 0.0, 'Recall@2': 1.0, 'Recall@4': 1.0, 'Recall@8': 1.0, 'mAP': 0.5}
+    """
+    hits = relevant.double()
+    precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)  # (Q, K)
+    result = {f"Recall@{k}": relevant[:, :k].any(1).double() for k in _RANKS}
+    return {**result, "mAP": (precision * hits).sum(1) / hits.sum(1)}

@@ -1,0 +1,177 @@
+"""What one visitor of the page has shown it: classes so far, and what is said of a photo. Knows nothing of the page."""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from deepemd.classifier.classifier import FewShotClassifier
+from deepemd.classifier.prediction import Explanation
+from deepemd.classifier.support import Example
+from deepemd.data import decode
+from deepemd.data.decoding import as_picture, shrink
+from deepemd.data.folders import IMAGES
+from deepemd.errors import InputError
+from deepemd.model import DeepEMD
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Answer", "KnownClass", "Visitor"]
+
+MOST_PHOTOS = 500  # of one visitor: their nodes are some 130 KB each
+MOST_AT_ONCE = 100  # photos in one upload
+MOST_CLASSES = 50
+LONGEST_NAME = 60
+_SIDE = 1024  # a photo that is larger is made smaller; the encoder looks at far less
+
+
+class KnownClass(NamedTuple):
+    """A class so far."""
+
+    name: str
+    photos: int
+    examples: list[Example]
+
+
+class Answer(NamedTuple):
+    """What is said of one photo: an explanation, or why there is none."""
+
+    name: str
+    explanation: Explanation | None = None
+    classes: tuple[str, ...] = ()
+    certain: bool = True  # whether there were photos enough to tell what resembles none of the classes
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Visitor:
+    """One visitor's classes. Never changed: what is added or removed makes another, so a failure leaves the old one.
+
+    Photos are decoded here and given to the classifier as images in memory, which never reach the cache on the disk.
+
+    Attributes:
+        model: encodes the photos; shared by all visitors.
+        classifier: None before the first photo.
+    """
+
+    model: DeepEMD = field(repr=False)
+    classifier: FewShotClassifier | None = None
+
+    @property
+    def classes(self) -> list[KnownClass]:
+        """The classes so far, in the order in which they came."""
+        if self.classifier is None:
+            return []
+        support = self.classifier.support_
+        examples: list[list[Example]] = [[] for _ in support.count]
+        for label, example in zip(support.labels.tolist(), support.examples, strict=True):
+            examples[label].append(example)
+        names = map(str, self.classifier.classes_.tolist())
+        return [KnownClass(*one) for one in zip(names, support.count.tolist(), examples, strict=True)]
+
+    def added(self, name: str, files: "Sequence[Path | Image]") -> tuple[Self, list[str], list[str]]:
+        """Add photos to a class, which may be new.
+
+        Returns:
+            The visitor with them, what was done, and what was wrong; a file that cannot be used is told, and the others
+            are added all the same.
+
+        Raises:
+            InputError: nothing could be added.
+        """
+        name = _cleaned(name)
+        known = self.classes
+        if not files:
+            raise InputError(f"No photos for '{name}': drop at least one photo into the box, or choose files")
+        if len(known) >= MOST_CLASSES and name not in {one.name for one in known}:
+            raise InputError(f"There are {len(known)} classes, as many as this page takes: remove one first")
+        room = min(MOST_AT_ONCE, MOST_PHOTOS - sum(one.photos for one in known))
+        if len(files) > room:
+            raise InputError(
+                f"{len(files)} photos are too many: at most {MOST_AT_ONCE} at once and {MOST_PHOTOS} in all, and "
+                f"there is room for {room}. 'deepemd predict' has no such limit"
+            )
+        pictures, wrong = list["Image"](), list[str]()
+        for number, file in enumerate(files, 1):
+            try:
+                pictures.append(_opened(file, f"photo {number}"))
+            except InputError as error:
+                wrong.append(str(error))
+        if not pictures:
+            raise InputError("\n".join([*wrong, f"Nothing was added to '{name}'"]))
+        made = FewShotClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
+        made.partial_fit(pictures, [name] * len(pictures))
+        grown = replace(self, classifier=made)
+        wrong += _twice(grown.classes, name)
+        return grown, [f"{_count(len(pictures))} added to '{name}'."], wrong
+
+    def without(self, name: str) -> Self:
+        """Remove a class; one that is not there, as in a page that is out of date, is no error."""
+        names = [one.name for one in self.classes]
+        if self.classifier is None or name not in names:
+            return self
+        if len(names) == 1:
+            return replace(self, classifier=None)
+        return replace(self, classifier=copy(self.classifier).forget(name))
+
+    def ask(self, files: "Sequence[Path | Image]") -> Iterator[Answer]:
+        """Say which class each photo is of, and why.
+
+        Raises:
+            InputError: there are no photos, too many, or fewer than two classes.
+        """
+        if not files:
+            raise InputError("No photo to classify: drop at least one into the box, or choose files")
+        if len(files) > MOST_AT_ONCE:
+            raise InputError(f"{len(files)} photos are too many: at most {MOST_AT_ONCE} at once")
+        names = tuple(one.name for one in self.classes)
+        if self.classifier is None or len(names) < 2:
+            there = f"only '{names[0]}'" if names else "none yet"
+            raise InputError(f"At least two classes are needed to tell one from the other; there is {there}")
+        certain = self.classifier.threshold_ > float("-inf")
+        for number, file in enumerate(files, 1):
+            name = file.name if isinstance(file, Path) else f"photo {number}"
+            try:
+                yield Answer(name, self.classifier.explain(_opened(file, name)), names, certain)
+            except InputError as error:
+                yield Answer(name, error=str(error))
+
+
+def _cleaned(name: str) -> str:
+    """A class's name as it was meant."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    if not name:
+        raise InputError("The class has no name: write one, such as 'goose', above the photos")
+    if len(name) > LONGEST_NAME:
+        raise InputError(f"The name has {len(name)} characters: at most {LONGEST_NAME}")
+    return name
+
+
+def _opened(file: "Path | Image", name: str) -> "Image":
+    """A photo, upright and no larger than needed."""
+    if not isinstance(file, Path):
+        return shrink(as_picture(file, name), _SIDE)
+    if file.suffix.lower() not in IMAGES:
+        raise InputError(f"{file.name}: not a photo by its name; photos are {', '.join(IMAGES)}")
+    return shrink(decode(file, file.name), _SIDE)
+
+
+def _twice(classes: Sequence[KnownClass], name: str) -> list[str]:
+    """Classes that hold the same photo as this one: one of both must be wrong."""
+    here = {example.key for one in classes if one.name == name for example in one.examples}
+    return [
+        f"'{name}' and '{one.name}' hold the same photo {_times(len(here & {e.key for e in one.examples}))}: "
+        "remove one of the classes and add it again without"
+        for one in classes
+        if one.name != name and here & {e.key for e in one.examples}
+    ]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _count(photos: int) -> str:
+    return "1 photo" if photos == 1 else f"{photos} photos"

@@ -1,0 +1,389 @@
+"""Photos in, labels out: DeepEMD as an estimator of scikit-learn."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from deepemd.classifier.calibration import fit_temperature, unknown_threshold
+from deepemd.classifier.prediction import Explanation, Prediction
+from deepemd.classifier.saving import SavedClassifier, read_classifier, write_classifier
+from deepemd.classifier.support import KEPT, Example, Support
+from deepemd.data.decoding import as_picture
+from deepemd.data.photos import class_photos
+from deepemd.embedding.cache import default_cache
+from deepemd.embedding.stream import Embedded, Embedder
+from deepemd.errors import InputError
+from deepemd.explain.matches import Side, match_nodes
+from deepemd.model import DeepEMD
+from deepemd.model.pretrained import DEFAULT, pretrained
+from deepemd.nodes import Regions, parse_regions
+from deepemd.progress import track
+
+if TYPE_CHECKING:
+    from deepemd.data.decoding import Picture
+
+__all__ = ["FewShotClassifier"]
+
+_TOGETHER = 64  # photos added, or matched, at a time
+_SHARE = 0.05  # of the known photos that may seem unfamiliar, where nothing is asked for
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Classify photos by a few examples of each class, part by part, with DeepEMD.
+
+    An estimator of scikit-learn, over images instead of rows of numbers: a path, a PIL image or an array each.
+
+    Args:
+        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; a folder or a
+            name on the hub such as "facebook/dinov2-small"; a :class:`deepemd.DeepEMD`; or a module that returns maps.
+            See :func:`deepemd.model.pretrained.pretrained`.
+        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default as the model says.
+        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set, each
+            photo classified by the others.
+        unknown: the share of photos of the known classes that may be called unknown, such as 0.05, where images that
+            resemble none of the classes are to be labelled so. By default every image gets a class.
+        unknown_label: what they are called. Where labels are numbers, pass a number.
+        cache: keep the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings ($DEEPEMD_CACHE), a
+            folder, or False. Arrays and images in memory are never kept.
+        batch_size: images encoded together; lower it where memory is short.
+
+    Attributes:
+        classes_: (M,) the labels, sorted; those that `partial_fit` adds later come behind.
+        temperature_: T in use.
+        threshold_: similarity below which an image is not familiar; minus infinity where the photos are too few to say.
+        model_: the DeepEMD.
+        support_: what is known of the classes.
+
+    >>> from deepemd.classifier.classifier import FewShotClassifier
+    >>> red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
+    >>> classifier = FewShotClassifier().fit([red, blue], ["red", "blue"])
+    >>> classifier.predict([red]).tolist()
+    ['red']
+
+    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
+    """
+
+    classes_: NDArray[Any]
+    support_: Any  # a Support, once there are photos
+    model_: DeepEMD
+    temperature_: float
+    threshold_: float
+
+    def __init__(
+        self,
+        backbone: "str | os.PathLike[str] | DeepEMD | nn.Module" = DEFAULT,
+        *,
+        regions: str | Regions | None = None,
+        temperature: float | None = None,
+        unknown: float | None = None,
+        unknown_label: Any = "unknown",
+        cache: bool | str | os.PathLike[str] = True,
+        batch_size: int = 8,
+    ) -> None:
+        self.backbone = backbone
+        self.regions = regions
+        self.temperature = temperature
+        self.unknown = unknown
+        self.unknown_label = unknown_label
+        self.cache = cache
+        self.batch_size = batch_size
+
+    def fit(self, X: "Sequence[Picture]", y: Sequence[Any]) -> Self:
+        """Learn the classes from their photos.
+
+        Args:
+            X: (K,) images: paths, PIL images or arrays, of any sizes.
+            y: (K,) their labels, at least two different ones; photos of a class may be few or many.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: a photo that cannot be read, labels that do not fit, one class only, or a setting out of range.
+        """
+        labels = _labels(X, y)
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise InputError(
+                f"y holds {len(classes)} class ({classes.tolist()}): at least two are needed to tell one from the other"
+            )
+        self._start()
+        return self._add(X, labels, classes)
+
+    def partial_fit(
+        self,
+        X: "Sequence[Picture]",
+        y: Sequence[Any],
+        classes: Sequence[Any] | None = None,
+    ) -> Self:
+        """Add photos, also of new classes; what is known of the other classes stays as it is.
+
+        The temperature and the threshold are fitted anew, which takes no time.
+
+        Args:
+            X, y: as for :meth:`fit`.
+            classes: labels that are to come, in scikit-learn's manner; not needed.
+
+        Raises:
+            InputError: as for :meth:`fit`.
+        """
+        labels = _labels(X, y)
+        if classes is not None and not set(labels.tolist()) <= set(np.asarray(classes).tolist()):
+            raise InputError("y holds labels that are not in classes: list all of them, or leave classes out")
+        if not hasattr(self, "support_"):
+            self._start()
+        known = self.classes_ if self.support_ else labels[:0]
+        new = [label for label in np.unique(labels).tolist() if label not in set(known.tolist())]
+        return self._add(X, labels, np.concatenate((known, np.asarray(new, dtype=labels.dtype))) if new else known)
+
+    def forget(self, label: Any) -> Self:
+        """Remove a class and its photos; what is known of the other classes stays as it is.
+
+        Raises:
+            InputError: a label that is no class, or the only class left.
+        """
+        check_is_fitted(self, "support_")
+        classes = self.classes_.tolist()
+        if label not in classes or len(classes) == 1:
+            raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, classes))}, and keep at least one")
+        place = classes.index(label)
+        self.support_ = self.support_.without(place)
+        self.classes_ = np.delete(self.classes_, place)
+        self.calibrate()
+        return self
+
+    def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
+        """Learn the classes from a folder that holds a folder of photos for each class.
+
+        What is not named like a photo is left alone.
+
+        Raises:
+            InputError: as for :meth:`fit`, or a folder without class folders.
+        """
+        photos = class_photos(Path(path))
+        return self.fit(photos.files, photos.labels)
+
+    def predict(self, X: "Sequence[Picture]") -> NDArray[Any]:
+        """The label of each image, (Q,).
+
+        Raises:
+            InputError: an image that cannot be read. :meth:`stream` goes on without it.
+        """
+        rows = list(self._strict(X))
+        return np.asarray([row.label for row in rows], dtype=self._label_type())
+
+    def predict_proba(self, X: "Sequence[Picture]") -> NDArray[np.float64]:
+        """The probability of each class, (Q, M), in the order of ``classes_``."""
+        return np.array([row.probabilities for row in self._strict(X)]).reshape(-1, len(self.classes_))
+
+    def stream(self, images: "Sequence[Picture]", *, progress: str = "") -> Iterator[Prediction]:
+        """Classify images one after the other, any number of them in bounded memory.
+
+        Args:
+            images: paths, PIL images or arrays.
+            progress: what to write beside a progress bar on a terminal; none by default.
+
+        Yields:
+            A prediction for each image, in order. One that cannot be read has an ``error``, and the rest goes on.
+        """
+        self._refuse_one_class()
+        rows = self._embedder().stream(images)
+        waiting: list[Embedded] = []
+        for row in track(rows, progress, len(images)) if progress else rows:
+            waiting.append(row)
+            if len(waiting) == _TOGETHER:
+                yield from self._judge(waiting)
+                waiting = []
+        yield from self._judge(waiting)
+
+    def explain(self, image: "Picture", *, label: Any = None) -> Explanation:
+        """Show why: match the image with the photo of a class that is most like it.
+
+        Args:
+            image: a path, a PIL image or an array.
+            label: of which class; by default the most similar one.
+
+        Raises:
+            InputError: an image that cannot be read, or a label that is no class.
+        """
+        self._refuse_one_class()
+        (one,) = self._embedder().stream([image])
+        if one.error is not None or one.nodes is None:
+            raise one.error or InputError("image: cannot be read")
+        (prediction,) = self._judge([one])
+        place = int(prediction.probabilities.argmax())
+        if label is not None:
+            if label not in self.classes_.tolist():
+                raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, self.classes_))}")
+            place = self.classes_.tolist().index(label)
+        best = self.support_.nearest(self.model_, one.nodes, place)
+        example, picture = self.support_.examples[best], as_picture(image)
+        sides = (
+            Side(picture, (picture.height, picture.width), one.nodes, one.key),
+            Side(example.image(), example.size, self.support_.nodes[best], example.key),
+        )
+        return Explanation(prediction, match_nodes(self.model_, *sides), example.name)
+
+    def leave_one_out(self) -> tuple[list[Example], NDArray[np.int64], NDArray[np.float64]]:
+        """Classify each photo of the support set by all others: what to expect of new photos.
+
+        Returns:
+            The P photos (those that are not the only one of their class), (P,) the place of each one's class in
+            ``classes_``, and (P, M) the probabilities of the classes.
+        """
+        check_is_fitted(self, "support_")
+        which, similarity = self.support_.leave_one_out(self.model_)
+        examples = [self.support_.examples[k] for k in which.tolist()]
+        proba = (self.temperature_ * similarity).softmax(1).numpy()
+        return examples, self.support_.labels[which].numpy(), proba
+
+    def save(self, folder: "str | os.PathLike[str]") -> Path:
+        """Write model.safetensors and config.json: the model, the classes, and small pictures of the photos.
+
+        :meth:`deepemd.DeepEMD.load` reads the model alone from the same folder.
+
+        Raises:
+            InputError: the folder cannot be written, or labels that are neither text nor numbers.
+        """
+        check_is_fitted(self, "support_")
+        saved = SavedClassifier(
+            *(self.model_, self.support_, self.classes_, self.temperature_, self.unknown, self.unknown_label)
+        )
+        return write_classifier(saved, Path(folder))
+
+    @classmethod
+    def load(
+        cls,
+        folder: "str | os.PathLike[str]",
+        *,
+        cache: bool | str | os.PathLike[str] = True,
+        backbone: nn.Module | None = None,
+    ) -> Self:
+        """Read a folder that :meth:`save` wrote; nothing in it is executed.
+
+        Args:
+            folder: what holds model.safetensors and config.json.
+            cache: as for the classifier.
+            backbone: a module of your own, built as it was when the classifier was saved.
+
+        Raises:
+            InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
+        """
+        saved = read_classifier(Path(folder), backbone=backbone)
+        made = cls(Path(folder), unknown=saved.unknown, unknown_label=saved.unknown_label, cache=cache)
+        made.model_, made.support_, made.classes_ = saved.model, saved.support, saved.classes
+        made.calibrate()
+        made.temperature_ = saved.temperature
+        return made
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # images, not rows of numbers
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        return tags
+
+    def _start(self) -> None:
+        """Settings become what they stand for; no class is known yet."""
+        regions = parse_regions(self.regions) if isinstance(self.regions, str) else self.regions
+        if self.temperature is not None and not 0 < self.temperature < np.inf:
+            raise InputError(f"temperature is {self.temperature}: it must be above 0; None fits it")
+        if self.unknown is not None:
+            unknown_threshold(torch.zeros(0), self.unknown)
+        self.model_ = pretrained(self.backbone, regions=regions)
+        self.support_ = None
+
+    def _add(self, images: "Sequence[Picture]", labels: NDArray[Any], classes: NDArray[Any]) -> Self:
+        """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""
+        place = {label: k for k, label in enumerate(classes.tolist())}
+        support: Support | None = self.support_
+        rows = self._embedder().stream(images)
+        for start in range(0, len(labels), _TOGETHER):
+            nodes, examples = list[Tensor](), list[Example | None]()
+            ids = [place[label] for label in labels[start : start + _TOGETHER].tolist()]
+            held = Counter(support.labels.tolist() if support else [])
+            for k, one in enumerate(islice(rows, len(ids)), start):
+                if one.error is not None or one.nodes is None:
+                    raise one.error or InputError(f"image {k}: cannot be read")
+                held[ids[k - start]] += 1
+                nodes.append(one.nodes)
+                name = str(images[k]) if isinstance(images[k], str | os.PathLike) else f"image {k}"
+                kept = held[ids[k - start]] <= KEPT
+                examples.append(Example.of(as_picture(images[k]), name, one.key) if kept else None)
+            support = (support or Support.empty(*nodes[0].shape)).added(nodes, ids, examples, classes=len(place))
+        assert support is not None  # there are labels
+        self.support_, self.classes_ = support, classes
+        self.calibrate()
+        return self
+
+    def calibrate(self) -> None:
+        """Fit the temperature and the threshold to the photos, each classified by the others."""
+        which, similarity = self.support_.leave_one_out(self.model_)
+        labels = self.support_.labels[which]
+        self.temperature_ = float(self.temperature or fit_temperature(similarity, labels))
+        own = similarity.gather(1, labels[:, None])[:, 0]
+        self.threshold_ = unknown_threshold(own, _SHARE if self.unknown is None else self.unknown)
+
+    def _refuse_one_class(self) -> None:
+        """`partial_fit` and `forget` may leave a single class, from which nothing can be told."""
+        check_is_fitted(self, "support_")
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"the only class is {self.classes_.tolist()[0]!r}: at least two are needed to tell one from the other;"
+                " add one by partial_fit"
+            )
+
+    def _embedder(self) -> Embedder:
+        cache = default_cache() if self.cache is True else Path(os.fspath(self.cache)) if self.cache else None
+        return Embedder(self.model_, cache, self.batch_size)
+
+    def _strict(self, images: "Sequence[Picture]") -> Iterator[Prediction]:
+        for row in self.stream(images):
+            if row.error is not None:
+                raise row.error
+            yield row
+
+    def _judge(self, rows: Sequence[Embedded]) -> Iterator[Prediction]:
+        """Match what could be encoded with the classes."""
+        good = [row.nodes for row in rows if row.nodes is not None]
+        found = iter(self.support_.similarities(self.model_, torch.stack(good)) if good else ())
+        for row in rows:
+            if row.error is not None:
+                yield Prediction(None, 0.0, None, np.zeros(len(self.classes_)), 0.0, False, row.error)
+                continue
+            one = next(found)  # (M,)
+            probabilities = (self.temperature_ * one).softmax(0).numpy()
+            first, second = one.argsort(descending=True, stable=True)[:2].tolist()
+            classes, similarity = self.classes_.tolist(), float(one[first])
+            familiar = similarity >= self.threshold_
+            label = self.unknown_label if self.unknown is not None and not familiar else classes[first]
+            sure = float(probabilities[first])
+            runner_up = classes[second] if label == classes[first] else classes[first]
+            yield Prediction(label, sure, runner_up, probabilities, similarity, familiar)
+
+    def _label_type(self) -> Any:
+        """Of an array of labels: that of the classes, unless the word for unknown does not fit among them."""
+        if self.unknown is None or self.classes_.dtype.kind == np.asarray(self.unknown_label).dtype.kind:
+            return None if self.classes_.dtype.kind in "US" else self.classes_.dtype
+        return object
+
+
+def _labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
+    labels = np.asarray(y)
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise InputError(f"y has shape {labels.shape}, X holds {len(images)} images: pass one label for each image")
+    if not len(labels):
+        raise InputError("X is empty: pass at least one photo of each class")
+    check_classification_targets(labels)
+    return labels

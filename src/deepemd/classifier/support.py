@@ -1,0 +1,179 @@
+"""What a classifier knows of its classes: the mean of each class's node sets, and the photos that stand for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from deepemd.data.decoding import thumbnail
+from deepemd.errors import InputError
+from deepemd.matching import emd_logits
+from deepemd.model import DeepEMD
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Example", "Support"]
+
+KEPT = 100  # photos of a class that are kept; the mean is of all
+SIDE = 320  # of the pictures that are kept of them, in pixels
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo of the support set.
+
+    Attributes:
+        name: its file, or its place.
+        key: tells which patches Sampling drew from it.
+        picture: the photo made small, as JPEG.
+        size: (height, width) of the photo itself, in pixels.
+    """
+
+    name: str
+    key: int
+    picture: bytes = field(repr=False)
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, picture: "Image", name: str, key: int) -> Self:
+        """Of a decoded photo."""
+        return cls(name, key, thumbnail(picture, SIDE), (picture.height, picture.width))
+
+    def image(self) -> "Image":
+        """The small picture, decoded."""
+        from deepemd.data import decode
+
+        return decode(self.picture, self.name)
+
+
+@dataclass(frozen=True)
+class Support:
+    """Node sets of M classes and K photos. A new one is made where photos are added; the old classes stay as they are.
+
+    Attributes:
+        total: (M, N, C) float64, the sum of the node sets of a class.
+        count: (M,) int64, how many photos that is.
+        nodes: (K, N, C) float16 or float32, node sets of the photos that are kept, at most 100 a class.
+        labels: (K,) int64, their classes.
+        examples: the photos themselves.
+    """
+
+    total: Tensor = field(repr=False)
+    count: Tensor
+    nodes: Tensor = field(repr=False)
+    labels: Tensor
+    examples: tuple[Example, ...] = field(repr=False)
+
+    @classmethod
+    def empty(cls, n: int, channels: int) -> Self:
+        """Of no class."""
+        total, nodes = torch.zeros(0, n, channels, dtype=torch.float64), torch.zeros(0, n, channels)
+        return cls(total, torch.zeros(0, dtype=torch.int64), nodes, torch.zeros(0, dtype=torch.int64), ())
+
+    def added(
+        self, nodes: Sequence[Tensor], labels: Sequence[int], examples: "Sequence[Example | None]", *, classes: int
+    ) -> Self:
+        """More photos: nodes (N, C) each, their classes, and the photos to keep; `classes` is the new M."""
+        fresh = classes - len(self.count)
+        total = torch.cat((self.total, self.total.new_zeros(fresh, *self.total.shape[1:])))
+        count = torch.cat((self.count, self.count.new_zeros(fresh)))
+        places = torch.tensor(labels, dtype=torch.int64)
+        total.index_add_(0, places, torch.stack(list(nodes)).double())
+        count += places.bincount(minlength=classes)
+        kept = [k for k, example in enumerate(examples) if example is not None]
+        more = torch.stack([nodes[k] for k in kept]) if kept else self.nodes[:0]
+        found = tuple(example for example in examples if example is not None)
+        return replace(
+            self,
+            total=total,
+            count=count,
+            nodes=torch.cat((self.nodes, more)),
+            labels=torch.cat((self.labels, places[kept])),
+            examples=(*self.examples, *found),
+        )
+
+    def without(self, label: int) -> Self:
+        """Without one class and its photos; the classes behind it move up."""
+        stay, kept = torch.arange(len(self.count)) != label, self.labels != label
+        labels = self.labels[kept]
+        return replace(
+            self,
+            total=self.total[stay],
+            count=self.count[stay],
+            nodes=self.nodes[kept],
+            labels=labels - (labels > label).long(),
+            examples=tuple(self.examples[k] for k in kept.nonzero()[:, 0].tolist()),
+        )
+
+    @property
+    def prototypes(self) -> Tensor:
+        """The mean node set of each class, (M, N, C) float64."""
+        return self.total / self.count[:, None, None]
+
+    def similarities(self, model: DeepEMD, nodes: Tensor) -> Tensor:
+        """1 - EMD of images with classes: nodes (Q, N, C) -> (Q, M)."""
+        return similarity(model, nodes, self.prototypes)
+
+    def nearest(self, model: DeepEMD, nodes: Tensor, label: int) -> int:
+        """Which of a class's photos is most like an image, nodes (N, C): its place among the examples."""
+        among = (self.labels == label).nonzero()[:, 0]
+        return int(among[similarity(model, nodes[None], self.nodes[among])[0].argmax()])
+
+    def leave_one_out(self, model: DeepEMD) -> tuple[Tensor, Tensor]:
+        """Classify every photo by all others: which photos (P,), and their similarity to each class (P, M).
+
+        A photo that is the only one of its class cannot be left out, and is not among them.
+        """
+        which = (self.count[self.labels] > 1).nonzero()[:, 0]  # (P,)
+        nodes, labels = self.nodes[which], self.labels[which]
+        found = self.similarities(model, nodes)  # (P, M), the own class with the photo in it
+        rest = (self.total[labels] - nodes.double()) / (self.count[labels, None, None] - 1)  # (P, N, C)
+        own = similarity(model, nodes[:, None], rest[:, None])[:, 0]  # P episodes of one pair -> (P, 1)
+        return which, found.scatter(1, labels[:, None], own)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file of tensors keeps."""
+        half = self.nodes.half()
+        pictures = b"".join(example.picture for example in self.examples)
+        return {
+            "total": self.total,
+            "count": self.count,
+            "nodes": half if bool((half.float() == self.nodes).all()) else self.nodes,
+            "labels": self.labels,
+            "pictures": torch.frombuffer(bytearray(pictures), dtype=torch.uint8) if pictures else torch.zeros(0).byte(),
+            "ends": torch.tensor([len(e.picture) for e in self.examples], dtype=torch.int64).cumsum(0),
+        }
+
+    def config(self) -> list[dict[str, Any]]:
+        """What a file of settings keeps: of each example, all but its picture."""
+        return [{"name": e.name, "key": e.key, "size": list(e.size)} for e in self.examples]
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], config: Sequence[dict[str, Any]]) -> Self:
+        """From the two.
+
+        Raises:
+            InputError: the two do not fit each other.
+        """
+        pictures, ends = tensors["pictures"].numpy().tobytes(), [0, *tensors["ends"].tolist()]
+        if not len(config) == len(ends) - 1 == len(tensors["nodes"]) == len(tensors["labels"]):
+            raise InputError(f"{len(config)} examples in the settings, {len(tensors['nodes'])} among the tensors")
+        examples = tuple(
+            Example(one["name"], one["key"], pictures[ends[k] : ends[k + 1]], (one["size"][0], one["size"][1]))
+            for k, one in enumerate(config)
+        )
+        nodes = tensors["nodes"].float()
+        return cls(tensors["total"], tensors["count"], nodes, tensors["labels"], examples)
+
+
+def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:
+    """1 - EMD by the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
+
+    In float64, so that an image's figures do not depend, but for the 16th digit, on what it is matched together with.
+    """
+    with torch.inference_mode():
+        query, support = query.double(), support.double()
+        return emd_logits(query, support, temperature=1.0, **model.head)

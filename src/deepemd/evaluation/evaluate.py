@@ -1,0 +1,173 @@
+"""Evaluation: every image is embedded once, and all methods see the same episodes of the embeddings."""
+
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepemd.data import EpisodeSampler, Images
+from deepemd.embedding.splits import embed
+from deepemd.errors import InputError
+from deepemd.evaluation.methods import SFC, choose
+from deepemd.evaluation.scoring import score
+from deepemd.model import DeepEMD
+from deepemd.versions import versions
+
+__all__ = ["METHOD", "Episodes", "Evaluation", "Figure", "evaluate"]
+
+METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares unless told otherwise
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Which episodes an evaluation draws.
+
+    Args:
+        n_way: classes of an episode.
+        n_shot: labelled images of a class.
+        n_query: images to classify of each class.
+        n_episodes: how many; the interval narrows with their square root. The paper takes 5,000 for one shot.
+        seed: the same seed gives the same episodes, whatever the model.
+    """
+
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 15
+    n_episodes: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_episodes < 1 or self.n_query < 1:
+            raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
+
+    def sampler(self, images: Images) -> EpisodeSampler:
+        """The episodes over a split."""
+        return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over episodes, in 0..1, and half the width of its 95 % confidence interval. Printed in percent.
+
+    >>> print(Figure.of(np.array([0.5, 0.7, 0.6, 0.6])))
+    60.00 ± 6.93
+    """
+
+    mean: float
+    ci95: float
+    episodes: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> "Figure":
+        """Of one value per episode; the half width is 1.96 standard deviations / sqrt(episodes)."""
+        return cls(float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values)), len(values))
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies of several methods on the same episodes.
+
+    Attributes:
+        accuracies: method -> (n_episodes,) accuracy of each episode in 0..1.
+        episodes: which episodes were asked for; after Ctrl-C there are fewer.
+        regions: how an image became nodes.
+        fingerprint: of the images.
+        seconds: wall time of "embedding" and of each method.
+    """
+
+    accuracies: dict[str, NDArray[np.float64]] = field(repr=False)
+    episodes: Episodes
+    regions: dict[str, Any]
+    fingerprint: dict[str, Any]
+    seconds: dict[str, float]
+
+    @property
+    def first(self) -> str:
+        """The method with which the others are compared."""
+        return next(iter(self.accuracies))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all episodes were matched."""
+        return self.count == self.episodes.n_episodes
+
+    @property
+    def count(self) -> int:
+        """Episodes that were matched."""
+        return len(self.accuracies[self.first])
+
+    def figure(self, method: str) -> Figure:
+        """Mean accuracy with its interval."""
+        return Figure.of(self.accuracies[method])
+
+    def difference(self, method: str, other: str) -> Figure:
+        """Mean of `method` minus `other`, episode by episode: the interval of a paired comparison."""
+        return Figure.of(self.accuracies[method] - self.accuracies[other])
+
+    def best(self, prefix: str) -> str:
+        """The most accurate method whose name starts so: a baseline is reported in its best form."""
+        return max((m for m in self.accuracies if m.startswith(prefix)), key=lambda m: self.accuracies[m].mean())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the single episodes, ready for JSON."""
+        return {
+            "episodes": asdict(self.episodes),
+            "regions": self.regions,
+            "fingerprint": self.fingerprint,
+            "accuracy": {name: asdict(self.figure(name)) for name in self.accuracies},
+            "compared_with": self.first,
+            "difference": {
+                name: asdict(self.difference(self.first, name)) for name in self.accuracies if name != self.first
+            },
+            "seconds": self.seconds,
+            "versions": versions(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        }
+
+
+def evaluate(
+    model: DeepEMD,
+    images: Images,
+    episodes: Episodes | None = None,
+    *,
+    method: str = METHOD,
+    sfc: SFC | None = None,
+    bf16: bool = False,
+    nodes: Tensor | None = None,
+    cache: Path | None = None,
+) -> Evaluation:
+    """Accuracy of several methods on the same embeddings and the same episodes.
+
+    Args:
+        model: the model to judge; its temperature does not matter, its `weights` and `regions` do.
+        images: the split to draw episodes from.
+        episodes: which; 1,000 5-way 1-shot episodes unless given. Their seed is that of Sampling's patches too.
+        method: names of :data:`deepemd.evaluation.methods.METHODS`, with commas; the first is compared with the others.
+        sfc: how the method ``deepemd-sfc`` is fitted.
+        bf16, cache: see :func:`deepemd.embedding.splits.embed`.
+        nodes: the split's embeddings, if they are at hand.
+
+    Raises:
+        InputError: the split cannot give such episodes, or there is no such method.
+
+    Source: section 5.2 of the paper; the baselines are those of its tables.
+    """
+    episodes = episodes or Episodes()
+    sampler = episodes.sampler(images)  # refuses impossible episodes before the long work
+    methods = choose(method, model, n_shot=episodes.n_shot, sfc=sfc)
+    began = time.perf_counter()
+    if nodes is None:
+        nodes = embed(model, images, seed=episodes.seed, bf16=bf16, cache=cache)
+    seconds = {"embedding": time.perf_counter() - began}
+    accuracies = score(nodes, sampler, methods, seconds=seconds)
+    return Evaluation(accuracies, episodes, model.regions.config, images.fingerprint.as_dict(), seconds)

@@ -1,0 +1,218 @@
+"""The methods that an evaluation compares, each by a name: query nodes and the nodes of all shots in, logits out."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepemd.errors import InputError
+from deepemd.matching import (
+    cosine_classifier_logits,
+    emd_logits,
+    fit_prototypes,
+    fusion_logits,
+    linear_logits,
+    local_knn_logits,
+    matching_net_logits,
+    mean_over_shots,
+    nearest_shot,
+    protonet_logits,
+)
+from deepemd.matching.cost import NodeSets
+from deepemd.model import DeepEMD
+from deepemd.transport.solvers import sinkhorn
+
+__all__ = ["METHODS", "SFC", "Logits", "choose"]
+
+Logits = Callable[[NodeSets, Tensor], Tensor]
+"""Measured query (E, Q, n, C) and shots (E, n_shot, n_way, m, C) -> (E, Q, n_way): of E episodes, in any thread."""
+
+
+@dataclass(frozen=True)
+class SFC:
+    """How the structured fully connected layer is fitted to the shots; see :func:`deepemd.matching.fit_prototypes`.
+
+    Args:
+        epochs: passes over the shots.
+        lr: learning rate; the authors evaluate with 100. A good one grows with the square of the embeddings' length:
+            begin at 0.1 times that of a node, see docs/sfc.md.
+        batch_size: shots of a step.
+        seed: of the order of the shots.
+    """
+
+    epochs: int = 100
+    lr: float = 100.0
+    batch_size: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "lr", "batch_size"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"sfc.{name} is {getattr(self, name)}: it must be above 0")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to classify: what tables call it, and how it is made for a model."""
+
+    title: str
+    make: Callable[[DeepEMD, SFC], Logits]
+    several_shots: bool = False  # with one shot it is another of the methods
+
+
+def _deepemd(model: DeepEMD, _: SFC) -> Logits:
+    return lambda query, shots: _emd(model)(query, shots.mean(1))
+
+
+def _emd(model: DeepEMD, **settings: Any) -> Logits:
+    """The head with the model's settings but for these: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
+    return partial(emd_logits, **{"temperature": model.temperature, **model.head, **settings})
+
+
+def _altered(**settings: Any) -> Callable[[DeepEMD, SFC], Logits]:
+    """The head over the mean of the shots' sets, with the model's settings but for these."""
+
+    def make(model: DeepEMD, _: SFC) -> Logits:
+        head = _emd(model, **settings)
+        return lambda query, shots: head(query, shots.mean(1))
+
+    return make
+
+
+def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
+    refuse_context(model)
+    settings = {key: value for key, value in asdict(sfc).items() if key != "seed"}
+
+    def logits(query: NodeSets, shots: Tensor) -> Tensor:
+        # the same order of shots in every episode: what an episode gets does not depend on how they are batched
+        generator = torch.Generator().manual_seed(sfc.seed)
+        support, labels = _flat(shots)
+        with torch.inference_mode(False):
+            classes = fit_prototypes(
+                support.clone(),
+                labels.clone(),
+                n_way=shots.shape[2],
+                temperature=model.temperature,
+                weights=model.weights,
+                floor=model.floor,
+                generator=generator,
+                **settings,
+            )  # (E, n_way, m, C)
+        return _emd(model)(query, classes)
+
+    return logits
+
+
+def _by_shots(fold: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
+    """DeepEMD against every shot alone, folded into a logit for each class."""
+
+    def make(model: DeepEMD, _: SFC) -> Logits:
+        def logits(query: NodeSets, shots: Tensor) -> Tensor:
+            support, labels = _flat(shots)
+            return fold(_emd(model)(query, support), labels, n_way=shots.shape[2])
+
+        return logits
+
+    return make
+
+
+def _of_means(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
+    """A head that takes one node set a class: the mean of the shots' sets."""
+    return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.mean(1))
+
+
+def _of_all_nodes(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
+    """A head that takes one node set a class: the nodes of all shots together."""
+    return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.transpose(1, 2).flatten(2, 3))
+
+
+def _local_knn(query: Tensor, support: Tensor, *, centred: bool) -> Tensor:
+    """Of three neighbours, or as many as there are."""
+    return local_knn_logits(query, support, k=min(3, support.shape[-2]), centred=centred)
+
+
+def _fitted(head: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
+    """A classifier that is fitted to the single shots."""
+
+    def logits(query: NodeSets, shots: Tensor) -> Tensor:
+        support, labels = _flat(shots)
+        return head(query.nodes, support, labels, n_way=shots.shape[2])
+
+    return lambda _model, _sfc: logits
+
+
+def _flat(shots: Tensor) -> tuple[Tensor, Tensor]:
+    """The shots (E, n_shot, n_way, m, C) in a row, (E, K, m, C), and their labels (E, K)."""
+    labels = torch.arange(shots.shape[1] * shots.shape[2], device=shots.device) % shots.shape[2]
+    return shots.flatten(1, 2), labels.expand(len(shots), -1)
+
+
+def refuse_context(model: DeepEMD) -> None:
+    """The SFC descends the plain head only.
+
+    Raises:
+        InputError: a model with context.
+    """
+    if model.context:
+        raise InputError(
+            f"deepemd-sfc fits node sets to the head without context, but this model's context is {model.context:g}:"
+            " leave it out, or set the model's context to 0"
+        )
+
+
+METHODS: Mapping[str, Method] = {
+    "deepemd": Method("DeepEMD", _deepemd),
+    "deepemd-sfc": Method("DeepEMD, SFC", _sfc),
+    "deepemd-average": Method("DeepEMD, mean over shots", _by_shots(mean_over_shots), several_shots=True),
+    "deepemd-nearest": Method("DeepEMD, nearest shot", _by_shots(nearest_shot), several_shots=True),
+    "uniform": Method("EMD, uniform weights", _altered(weights="uniform")),
+    # an entropy as large as this takes 0.1 s an episode on two cores; at 0.01, near the exact value, it takes 3 to 30 s
+    "sinkhorn": Method("Sinkhorn EMD (0.1)", _altered(transport=partial(sinkhorn, epsilon=0.1, tolerance=1e-2))),
+    "protonet-cosine": Method("ProtoNet (cosine)", _of_means(protonet_logits)),
+    "protonet-centred": Method("ProtoNet (centred cosine)", _of_means(partial(protonet_logits, centred=True))),
+    "protonet-euclidean": Method("ProtoNet (Euclidean)", _of_means(partial(protonet_logits, similarity="euclidean"))),
+    "local-knn-1": Method("local k-NN (k = 1)", _of_all_nodes(local_knn_logits)),
+    "local-knn-3": Method("local k-NN (k = 3)", _of_all_nodes(partial(_local_knn, centred=False))),
+    "local-knn-centred": Method("local k-NN (k = 3, centred)", _of_all_nodes(partial(_local_knn, centred=True))),
+    "matching-net": Method("MatchingNet", _fitted(matching_net_logits), several_shots=True),
+    "fusion": Method("prediction fusion", _of_means(fusion_logits)),
+    "cosine-classifier": Method("cosine classifier", _fitted(cosine_classifier_logits)),
+    "linear": Method("linear classifier", _fitted(linear_logits)),
+}
+"""Every method by the name that the command line takes."""
+
+
+def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -> dict[str, Logits]:
+    """The methods of a list of names: title -> how it classifies.
+
+    Args:
+        names: names of ``METHODS`` with commas between them; what some begin with (``protonet``, ``local-knn``) stands
+            for all of these, and ``all`` for everything.
+        model: whose temperature and weights the methods take.
+        n_shot: with one shot, ``all`` leaves out what then is the same as another; for a model with context, the SFC.
+        sfc: settings of ``deepemd-sfc``.
+
+    Raises:
+        InputError: an unknown name; the SFC for a model with context.
+
+    >>> from deepemd import conv4
+    >>> list(choose("deepemd,local-knn", DeepEMD(conv4()), n_shot=1))
+    ['DeepEMD', 'local k-NN (k = 1)', 'local k-NN (k = 3)', 'local k-NN (k = 3, centred)']
+    """
+    chosen: dict[str, Logits] = {}
+    for name in (part.strip() for part in names.split(",")):
+        if name == "all":
+            left_out = {"deepemd-sfc"} if model.context else set()
+            found = [
+                k for k, method in METHODS.items() if k not in left_out and (n_shot > 1 or not method.several_shots)
+            ]
+        else:
+            found = [name] if name in METHODS else [key for key in METHODS if key.startswith(f"{name}-")]
+        if not found:
+            raise InputError(f"method: there is no {name!r}; choose from all, {', '.join(METHODS)}")
+        chosen |= {METHODS[key].title: METHODS[key].make(model, sfc or SFC()) for key in found}
+    return chosen

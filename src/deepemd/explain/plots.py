@@ -1,0 +1,283 @@
+"""Pictures: which part of one image was matched with which part of another."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepemd.data.decoding import as_picture
+from deepemd.errors import InputError, printable
+from deepemd.explain.matches import Explained, Match, heat, match
+from deepemd.model.pretrained import DEFAULT, pretrained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from deepemd.data.decoding import Picture
+    from deepemd.model import DeepEMD
+
+__all__ = ["COLOURS", "matches_picture", "new_figure", "plot_matching", "save_figure"]
+
+# Okabe and Ito's colours, which all kinds of eyes tell apart, without the two that are dark on a dark picture
+COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")
+
+_QUERY, _SUPPORT = "#d1495b", "#00798c"
+_PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
+_SHADE = (0.05, 0.07, 0.2)
+
+
+def matches_picture(
+    matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2, found: str = "support"
+) -> Path:
+    """Draw matches: query and support side by side, the strongest flows as lines between them.
+
+    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh. Of nodes
+    that overlap, such as patches, the four strongest flows are drawn as pairs of boxes of one colour.
+
+    Args:
+        matches: at least one.
+        path: PNG file to write.
+        flows: strongest flows drawn for each match.
+        columns: matches beside each other.
+        found: what to call the image beside the query.
+    """
+    if not matches:
+        raise InputError("matches: at least one match is needed to draw a picture")
+    return save_figure(_matches(matches, flows, min(columns, len(matches)), found), path)
+
+
+def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> "Figure":
+    rows = -(-len(matches) // columns)
+    figure = new_figure(4.9 * columns, 2.75 * rows)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False, gridspec_kw={"hspace": 0.3})
+    for axes in grid.flat:
+        axes.axis("off")
+    for k, one in enumerate(matches):
+        left, right = grid[k // columns, 2 * (k % columns) : 2 * (k % columns) + 2]
+        _image(left, one.query, one.query_size, one.query_boxes, one.a)
+        _image(right, one.support, one.support_size, one.support_boxes, one.b)
+        left.set_title("query", fontsize=8, color=_QUERY, pad=3)
+        right.set_title(found, fontsize=8, color=_SUPPORT, pad=3)
+        (_pairs if one.overlapping else _flows)(left, right, one, flows)
+        places = [axes.get_position(original=True) for axes in (left, right)]  # the cells, whatever the images' aspect
+        top = places[0].y1 + 0.22 / figure.get_figheight()  # inches above it, clear of "query"
+        figure.text((places[0].x0 + places[1].x1) / 2, top, one.title, ha="center", va="bottom", fontsize=9)
+    return figure
+
+
+def plot_matching(
+    query: "Match | Explained | Picture",
+    support: "Picture | None" = None,
+    path: "str | os.PathLike[str] | None" = None,
+    *,
+    model: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
+    flows: int = 12,
+    parts: int = 6,
+    title: str = "",
+) -> "Figure":
+    """Draw how the parts of one image were matched with those of another, as the paper's figures do.
+
+    Both images stand side by side under the heat of their nodes' weights: the brighter, the heavier. The parts of the
+    query from which most flows are framed, numbered, and joined by a line with the part of the support to which most
+    of each flows; thin lines are the other strong flows. Below, the same pairs are cut out, with the share of the mass
+    that moves and the cosine of the two. Colours are told apart by all kinds of eyes, and every pair has its number.
+
+    Args:
+        query: an image (path, PIL image or array); or what :meth:`deepemd.FewShotClassifier.explain` or
+            :func:`deepemd.explain.matches.match` returned.
+        support: the other image, where `query` is an image.
+        path: file to write, of the format that its suffix says: .pdf, .svg, .png.
+        model: where `query` is an image, what encodes both: as for :class:`deepemd.FewShotClassifier`.
+        flows: the most lines; parts: how many pairs are framed and cut out, at most 7.
+        title: what to write above.
+
+    Returns:
+        The figure, of matplotlib, to go on with. Its axes are in pixels of the original images.
+
+    Raises:
+        InputError: an image that cannot be read, no second image, or a suffix of no known format.
+
+    >>> from PIL import Image
+    >>> figure = plot_matching(Image.new("RGB", (320, 200), "red"), Image.new("RGB", (200, 320), "orange"))
+    >>> [float(end) for end in (*figure.axes[0].get_xlim(), *figure.axes[1].get_ylim())]
+    [0.0, 320.0, 320.0, 0.0]
+
+    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777), the figures of matching flows.
+    """
+    one = _as_match(query, support, model)
+    pairs = one.pairs(min(parts, len(COLOURS), 4 if one.overlapping else parts))
+    aspects = [size[1] / size[0] for size in (one.query_size, one.support_size)]
+    wide = 3.1 * sum(aspects) + 0.4  # images of one height, in inches
+    scale = min(1.0, 8.5 / wide)
+    strip = 1.1 if pairs else 0.0
+    total = 3.1 * scale + strip + 0.55
+    figure = new_figure(wide * scale, total)
+    upper = figure.add_gridspec(1, 2, top=1 - 0.5 / total, bottom=(strip + 0.05) / total, left=0, right=1,
+                                width_ratios=aspects, wspace=0.1)  # fmt: skip
+    left, right = figure.add_subplot(upper[0]), figure.add_subplot(upper[1])
+    _image(left, one.query, one.query_size, one.query_boxes, one.a)
+    _image(right, one.support, one.support_size, one.support_boxes, one.b)
+    left.set_title("query", fontsize=9, pad=4)
+    right.set_title("support", fontsize=9, pad=4)
+    framed = {(i, j) for i, j, _ in pairs}
+    for i, j, share in reversed(one.flows(flows)):
+        if (i, j) not in framed:
+            _line(left, right, one, (i, j, share), "#c8c8c8", 0.5)
+    for number, (pair, colour) in reversed(list(enumerate(zip(pairs, COLOURS, strict=False), 1))):
+        _framed(left, right, one, pair, colour, number)
+    if pairs:
+        lower = figure.add_gridspec(1, len(pairs), top=(strip - 0.3) / total, bottom=0, left=0, right=1, wspace=0.14)
+        for k, pair in enumerate(pairs):
+            _pair(figure, lower[k], one, pair, COLOURS[k], k + 1)
+    told = title or one.title or f"similarity {one.similarity:.2f}, all parts together"
+    figure.suptitle(printable(told), fontsize=10, y=1 - 0.05 / total, va="top", parse_math=False)
+    if path is not None:
+        save_figure(figure, Path(path))
+    return figure
+
+
+def _as_match(query: Any, support: Any, model: Any) -> Match:
+    if isinstance(query, Match):
+        return query
+    if isinstance(found := getattr(query, "match", None), Match):
+        return found
+    if support is None:
+        raise InputError("support: pass the second image, or an explanation or a match alone")
+    return match(pretrained(model), as_picture(query, "query"), as_picture(support, "support"))
+
+
+def _line(left: "Axes", right: "Axes", one: Match, flow: tuple[int, int, float], colour: str, thin: float) -> None:
+    """A flow, from the middle of its part of the query to that of the support; its width is its share."""
+    from matplotlib.patches import ConnectionPatch
+
+    i, j, share = flow
+    start, end = (box.reshape(2, 2).mean(0) for box in (one.query_boxes[i], one.support_boxes[j]))
+    width = thin * (0.8 + 2.2 * share / one.plan.max())
+    bend = 0.06 + 0.02 * ((i + j) % 4)  # lines between parts of the same height do not cover each other
+    line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "capstyle": "round"}
+    line |= {"connectionstyle": f"arc3,rad={bend if (i + j) % 2 else -bend}"}
+    left.figure.add_artist(ConnectionPatch(start, end, linewidth=width + 1.2, color="black", alpha=0.6, **line))
+    left.figure.add_artist(ConnectionPatch(start, end, linewidth=width, color=colour, **line))
+    for axes, point in ((left, start), (right, end)):
+        axes.plot(*point, "o", color=colour, markeredgecolor="black", markeredgewidth=0.6, markersize=1.5 + 1.5 * width,
+                  zorder=5)  # fmt: skip
+
+
+def _framed(left: "Axes", right: "Axes", one: Match, pair: tuple[int, int, float], colour: str, number: int) -> None:
+    """The two parts of a pair as numbered frames, and the line between them."""
+    from matplotlib.patches import Rectangle
+
+    _line(left, right, one, pair, colour, 1.0)
+    for axes, (x0, y0, x1, y1) in ((left, one.query_boxes[pair[0]]), (right, one.support_boxes[pair[1]])):
+        for width, edge in ((3.2, "black"), (1.8, colour)):
+            axes.add_patch(
+                Rectangle((float(x0), float(y0)), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=width)
+            )
+        badge = {"boxstyle": "round,pad=0.18", "facecolor": colour, "edgecolor": "black", "linewidth": 0.6}
+        # numbers of pairs that share a part stand beside each other
+        across = x0 + (x1 - x0) * (0.14 + 0.24 * ((number - 1) % 3))
+        down = y0 + (y1 - y0) * (0.14 if number <= 3 else 0.4)
+        axes.text(
+            across, down, str(number), fontsize=6.5, ha="center", va="center", color="black", bbox=badge, zorder=6
+        )
+
+
+def _pair(figure: "Figure", place: Any, one: Match, pair: tuple[int, int, float], colour: str, number: int) -> None:
+    """The two parts of a pair, cut out and side by side."""
+    i, j, share = pair
+    cells = place.subgridspec(1, 2, wspace=0.04)
+    sides = ((one.query, one.query_size, one.query_boxes[i]), (one.support, one.support_size, one.support_boxes[j]))
+    for k, (image, (height, width), (x0, y0, x1, y1)) in enumerate(sides):
+        axes = figure.add_subplot(cells[k])
+        axes.imshow(np.asarray(image), extent=(0, width, height, 0))
+        axes.set(xlim=(x0, x1), ylim=(y1, y0), xticks=[], yticks=[])
+        axes.set_anchor("NE" if k == 0 else "NW")
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=2)
+        told = (f"{number}: {share:.0%}\nmoves", f"cosine\n{1 - one.cost[i, j]:.2f}")[k]
+        axes.set_title(told, fontsize=7, pad=3, linespacing=1.15)
+
+
+def _image(
+    axes: "Axes", image: "Image", size: tuple[int, int], boxes: NDArray[np.float64], weights: NDArray[np.float64]
+) -> None:
+    """An image under a heat map of its nodes' weights: the less a part weighs, the darker it is."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    height, width = size
+    axes.imshow(np.asarray(image), extent=(0, width, height, 0))
+    cells = heat(boxes, weights, size)
+    shade = PatchCollection(
+        [Rectangle((cell.x0, cell.y0), cell.x1 - cell.x0, cell.y1 - cell.y0) for cell in cells],
+        facecolors=[(*_SHADE, 0.65 * (1 - cell.heat)) for cell in cells],
+        linewidths=0,
+        antialiased=False,
+    )
+    axes.add_collection(shade, autolim=False)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+
+
+def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
+    from matplotlib.patches import ConnectionPatch
+
+    strongest = np.argsort(one.plan, axis=None)[::-1][:count]
+    widest = one.plan.max()
+    for k in strongest[::-1]:
+        i, j = np.unravel_index(k, one.plan.shape)
+        if one.plan[i, j] <= 0:
+            continue
+        ends = [boxes[n].reshape(2, 2).mean(0) for boxes, n in ((one.query_boxes, i), (one.support_boxes, j))]
+        share = one.plan[i, j] / widest
+        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "capstyle": "round"}
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=3.5 * share + 1, color="black", alpha=0.3, **line))
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=3.5 * share + 0.2, color="#7fe0c8", alpha=0.85, **line))
+    for axes, boxes, colour in ((left, one.query_boxes, _QUERY), (right, one.support_boxes, _SUPPORT)):
+        centres = boxes.reshape(-1, 2, 2).mean(1)
+        axes.plot(*centres.T, ".", color=colour, markersize=3)
+
+
+def _pairs(left: "Axes", right: "Axes", one: Match, count: int) -> None:
+    from matplotlib.patches import ConnectionPatch, Rectangle
+
+    strongest = np.argsort(one.plan, axis=None)[::-1][: min(count, len(_PAIRS))]
+    for k, colour in zip(strongest, _PAIRS, strict=False):
+        i, j = np.unravel_index(k, one.plan.shape)
+        if one.plan[i, j] <= 0:
+            continue
+        ends: list[Any] = []
+        for axes, (x0, y0, x1, y1) in ((left, one.query_boxes[i]), (right, one.support_boxes[j])):
+            corner = (float(x0), float(y0))
+            box = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.8, clip_on=False)
+            axes.add_patch(box)
+            ends.append((x1 if axes is left else x0, (y0 + y1) / 2))
+        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "color": colour}
+        left.figure.add_artist(ConnectionPatch(*ends, linewidth=0.5 + 2 * one.plan[i, j] / one.plan.max(), **line))
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure that needs no window, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure in the format that its suffix says; the folder is made if need be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+    except ValueError as error:  # matplotlib names the formats it knows
+        raise InputError(f"{path}: {error}; choose one of them by the file's suffix") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot write the picture ({error.strerror}); choose another folder") from error
+    return path

@@ -1,0 +1,373 @@
+"""DeepEMD: an encoder, the regions it looks at, and the transport between their node sets. Saved as one folder."""
+
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from deepemd.errors import InputError
+from deepemd.matching import Weights, emd_logits
+from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, write_saved
+from deepemd.model.hub import card, find, push
+from deepemd.nodes import (
+    FCN,
+    Backbone,
+    Memory,
+    Regions,
+    as_backbone,
+    backbone,
+    cut,
+    encode,
+    patch_nodes,
+    regions_from,
+    to_original,
+)
+
+__all__ = ["MEAN", "STD", "DeepEMD"]
+
+MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)  # of miniImageNet's channels, as the paper normalises
+STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+_EXTRA = "classifier."  # names of tensors that a classifier keeps beside its model's weights
+
+
+class DeepEMD(nn.Module):
+    """Few-shot classification by the Earth Mover's Distance between the parts of two images.
+
+    An episode goes in, logits come out. The model holds no support set, so that episodes can be batched.
+
+    Args:
+        backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`; or any module that
+            returns (B, C, h, w) maps, which is asked to encode one image.
+        regions: how an image becomes nodes: :class:`FCN`, :class:`Grid` or :class:`Sampling`. May be changed later: the
+            weights are the same.
+        image_size: side of the square that the encoder sees, in pixels.
+        resize: side of the square to which a whole image is scaled before its central `image_size` square is cut;
+            the paper's 92 to 84. Use the same number for images that fill their frame, such as glyphs. Grid and
+            Sampling cut their patches from the original instead.
+        max_side: originals from which patches are cut are made no larger than this, in pixels.
+        mean, std: per channel, for values in 0..1.
+        temperature: T of the logits, T * (1 - EMD); tuned in the paper.
+        weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.
+        floor: what is added to every cross-reference weight. It is in the units of the embeddings' squares: the paper's
+            1e-3 for nodes about 10 long or longer.
+        context: how much of its whole image each node takes with it, see :func:`deepemd.matching.emd_logits`.
+
+    >>> from deepemd.nodes import FCN, conv4
+    >>> model = DeepEMD(conv4(), FCN())
+    >>> support, query = torch.rand(5, 3, 84, 84), torch.rand(10, 3, 84, 84)
+    >>> model(support, query, n_way=5).shape
+    torch.Size([10, 5])
+
+    Source: Zhang, Cai, Lin, Shen: DeepEMD (CVPR 2020; extension arXiv 2003.06777).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone | nn.Module,
+        regions: Regions | None = None,
+        *,
+        image_size: int = 84,
+        resize: int = 92,
+        max_side: int = 256,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+        temperature: float = 12.5,
+        weights: Weights = "cross-reference",
+        floor: float = 1e-3,
+        context: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if resize < image_size:
+            raise InputError(f"resize is {resize}, smaller than image_size {image_size}: make it at least as large")
+        if max_side < 1:
+            raise InputError(f"max_side is {max_side}: an image has at least one pixel; 256 is usual")
+        if weights not in get_args(Weights):
+            raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
+        # a module, which torch's types cannot say beside a protocol
+        self.backbone: Any = as_backbone(backbone, image_size)
+        self.regions: Regions = FCN() if regions is None else regions
+        self.image_size = int(image_size)
+        self.resize = int(resize)
+        self.max_side = int(max_side)
+        self.temperature = float(temperature)
+        self.weights: Weights = weights
+        self.floor = float(floor)
+        self.context = float(context)
+        if not 0 <= self.context < math.inf:
+            raise InputError(f"context is {context}: it must be a number of at least 0")
+        # in the config, not among the weights
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self._mean, self._std = tuple(map(float, mean)), tuple(map(float, std))
+        for parameter in self.parameters():
+            if parameter.ndim == 4:  # several times faster on a CPU in bfloat16
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Scale (B, 3, H, W) uint8 images, or float ones in 0..1, to zero mean and unit deviation in channels_last."""
+        if images.dtype == torch.uint8:
+            images = images.to(self.mean.dtype) / 255
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def embed(
+        self,
+        images: Tensor,
+        boxes: Tensor | None = None,
+        *,
+        flip: Tensor | None = None,
+        memory: Memory = Memory(),  # noqa: B008  (frozen)
+    ) -> Tensor:
+        """Encode images into their node sets.
+
+        Args:
+            images: (B, 3, H, W), uint8, or float in 0..1. FCN cuts what is larger than `image_size` to its centre;
+                Grid and Sampling take the originals, padded to a common size where they differ.
+            boxes: (B, M, 4) the patches of Grid or Sampling, x0, y0, x1, y1 in pixels of `images`; by default those
+                that the regions give to images of H x W. FCN takes none.
+            flip: (B, M) bool, patches to mirror; in training.
+            memory: what is kept for the backward pass; in training.
+
+        Returns:
+            (B, N, C) raw nodes, float32, also under autocast.
+
+        Raises:
+            InputError: images smaller than `image_size` (FCN), not of three channels, or boxes that do not fit.
+        """
+        least = self.image_size if isinstance(self.regions, FCN) else 1
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < least:
+            raise InputError(
+                f"images has shape {tuple(images.shape)}: the model takes (B, 3, H, W) with H and W of at least"
+                f" {least}; resize them first"
+            )
+        encoder = partial(encode, self.backbone, memory=memory)
+        if not isinstance(self.regions, FCN):
+            if boxes is None:
+                boxes = torch.from_numpy(self.regions.boxes(np.broadcast_to(images.shape[-2:], (len(images), 2))))
+            # held by no name, so that they go when they are normalised: (B, M, 3, S, S) -> (B * M, 3, S, S)
+            flat = self.normalise(cut(images, boxes, self.image_size, flip=flip).flatten(0, 1))
+            return patch_nodes(encoder, flat.unflatten(0, boxes.shape[:2]))  # -> (B, M, C)
+        if boxes is not None or flip is not None:
+            raise InputError("boxes and flip are for Grid and Sampling, but the regions of this model are FCN")
+        top, left = ((side - self.image_size) // 2 for side in images.shape[-2:])
+        images = images[:, :, top : top + self.image_size, left : left + self.image_size]  # -> (B, 3, S, S)
+        return self.regions(encoder, self.normalise(images))  # -> (B, N, C)
+
+    def boxes(self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Where the nodes of images lie: what a picture draws.
+
+        Args:
+            sizes: (B, 2) height and width of the original images, in pixels.
+            seed, indices: of Sampling's crops, as for :meth:`deepemd.nodes.Sampling.boxes`; others take no notice.
+
+        Returns:
+            (B, N, 4) x0, y0, x1, y1 in pixels of the originals.
+        """
+        if not isinstance(self.regions, FCN):
+            return self.regions.boxes(sizes, seed=seed, indices=indices).astype(np.float64)
+        side = self.image_size
+        training = self.training
+        try:
+            with torch.inference_mode():
+                h, w = self.eval().backbone(self.mean.new_zeros(1, 3, side, side)).shape[-2:]
+        finally:
+            self.train(training)
+        own = self.regions.boxes(side, side, h, w)  # (N, 4) of the encoder's input
+        whole = np.asarray(sizes).reshape(-1, 2).tolist()
+        return np.stack([to_original(own, width, height, resize=self.resize, size=side) for height, width in whole])
+
+    def forward(self, support: Tensor, query: Tensor, n_way: int) -> Tensor:
+        """Classify the queries of one episode.
+
+        Support and query pass through the encoder as one batch, so that in training batch norm sees both. A class
+        is the mean of its shots' node sets.
+
+        Args:
+            support: (n_shot * n_way, 3, H, W), shot by shot: the classes in order, then again for the next shot.
+            query: (Q, 3, H, W) images, as for :meth:`embed`.
+            n_way: number of classes.
+
+        Returns:
+            (Q, n_way) logits, float32, differentiable.
+
+        Raises:
+            InputError: support images that do not divide into n_way classes.
+        """
+        if n_way < 1 or len(support) % n_way or not len(support):
+            raise InputError(f"support holds {len(support)} images: pass n_way * n_shot of them, n_way being {n_way}")
+        nodes = self.embed(torch.cat((support, query)))  # (n_shot * n_way + Q, 3, H, W) -> (..., N, C)
+        return self.match(nodes[: len(support)], nodes[len(support) :], n_way)  # -> (Q, n_way)
+
+    def match(self, support: Tensor, query: Tensor, n_way: int, *, query_chunk: int | None = None) -> Tensor:
+        """Classify node sets that are already encoded, over any number of episodes at once.
+
+        Args:
+            support: (..., n_shot * n_way, N, C) nodes, shot by shot.
+            query: (..., Q, N, C) nodes.
+            n_way: number of classes.
+            query_chunk: as for :func:`deepemd.matching.emd_logits`; in training.
+
+        Returns:
+            (..., Q, n_way) logits, float32.
+        """
+        classes = support.unflatten(-3, (-1, n_way)).mean(-4)  # (..., n_shot * n_way, N, C) -> (..., n_way, N, C)
+        with torch.autocast(query.device.type, enabled=False):  # transport is exact: keep its input float32
+            logits: Tensor = emd_logits(
+                query.float(),
+                classes.float(),
+                temperature=self.temperature,
+                **self.head,
+                query_chunk=query_chunk,
+            )  # -> (..., Q, n_way)
+        return logits
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """How node sets are compared: arguments of :func:`deepemd.matching.emd_logits`, beside the temperature."""
+        return {"weights": self.weights, "floor": self.floor, "context": self.context}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json holds: all that is needed to build the model again."""
+        return {
+            "backbone": dict(self.backbone.config),
+            "regions": self.regions.config,
+            "image_size": self.image_size,
+            "resize": self.resize,
+            "max_side": self.max_side,
+            "mean": list(self._mean),
+            "std": list(self._std),
+            "temperature": self.temperature,
+            **self.head,
+        }
+
+    def save(self, folder: str | Path, *, half: bool = False) -> Path:
+        """Write model.safetensors and config.json into a folder, which is made if need be.
+
+        Args:
+            folder: where to.
+            half: round matrices and filters to float16, for passing on: half the size, and the same to three digits.
+                They come back in float32.
+
+        Raises:
+            InputError: the folder cannot be written (no space, no permission), or weights that float16 cannot hold.
+        """
+        state = self.state_dict()
+        if half:
+            state = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in state.items()}
+            for name, x in state.items():
+                if not x.isfinite().all():
+                    raise InputError(f"half: {name} holds values that float16 cannot; save it without half")
+        return write_saved(Path(folder), self.config, state)
+
+    def push_to_hub(self, repo_id: str, *, license: str | None = None, **settings: Any) -> str:
+        """Upload the folder that :meth:`save` writes, and a model card, to the Hugging Face Hub.
+
+        Args:
+            repo_id: ``"owner/name"``; the repository is made if need be.
+            license: of the weights, as the hub spells it; "apache-2.0" by default. To be given where the encoder began
+                with another's weights.
+            **settings: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr`` and others of
+                ``huggingface_hub.ModelHubMixin.push_to_hub``.
+
+        Returns:
+            Where the commit is.
+
+        Raises:
+            InputError: no licence, or the hub cannot be reached or refuses.
+        """
+        settings = {"commit_message": "Upload a model of deepemd", **settings}
+        return push(self.save, card(repo_id, self.config, license), repo_id, **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: "str | os.PathLike[str]",
+        *,
+        device: str | torch.device = "cpu",
+        backbone: Backbone | nn.Module | None = None,
+        **download: Any,
+    ) -> Self:
+        """:meth:`load` of a folder, of what comes with the package, or of what :meth:`push_to_hub` uploaded.
+
+        Args:
+            name: a folder, which comes first; ``"resnet12-miniimagenet"``, which is installed and needs no network (see
+                docs/results.md); or ``"owner/name"`` on the hub.
+            device, backbone: as for :meth:`load`.
+            **download: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` of
+                ``huggingface_hub.snapshot_download``.
+
+        Raises:
+            InputError: as for :meth:`load`; no such name, or the hub cannot be reached.
+
+        >>> DeepEMD.from_pretrained("resnet12-miniimagenet").backbone.channels
+        640
+        """
+        return cls.load(find(name, **download), device=device, backbone=backbone)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        backbone: Backbone | nn.Module | None = None,
+    ) -> Self:
+        """Read a folder that :meth:`save` wrote, or a saved classifier's; the model comes in evaluation mode.
+
+        Args:
+            folder: what holds model.safetensors and config.json.
+            device: where the model is to be.
+            backbone: a module of your own, built as it was when the model was saved: a folder holds its weights alone.
+
+        Raises:
+            InputError: a file is missing or damaged, or the weights are of another architecture.
+        """
+        folder = Path(folder)
+        model = cls.from_config(read_config(folder), folder / CONFIG_FILE, encoder=backbone)
+        state = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(_EXTRA)}
+        _load_weights(model, state, folder / WEIGHTS_FILE)
+        return model.to(device).eval()
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | nn.Module | None = None) -> Self:
+        """Build the model that a config.json describes, its weights as they are drawn; `path` is for messages."""
+        config = {"max_side": 256, "floor": 1e-3, "context": 0.0, **config}  # older models have not all of these
+        settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context")
+        try:
+            encoder = backbone(**config["backbone"]) if encoder is None else as_backbone(encoder, config["image_size"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
+        try:
+            return cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
+
+
+def _load_weights(model: DeepEMD, state: dict[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    for name in [*expected, *state]:
+        here = tuple(state[name].shape) if name in state else "absent"
+        there = tuple(expected[name].shape) if name in expected else "absent"
+        if here != there:
+            raise InputError(
+                f"{path}: weights of another architecture: {name} is {here} in the file and {there} in the model that"
+                f" {CONFIG_FILE} describes; both files must come from the same model{_version(model)}"
+            )
+    model.load_state_dict(state)
+
+
+def _version(model: DeepEMD) -> str:
+    version = model.backbone.config.get("version")
+    return f", which was saved under transformers {version}: install that version" if version else ""

@@ -1,0 +1,104 @@
+"""The folder of a saved model, everywhere the same: model.safetensors and config.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deepemd.errors import InputError
+from deepemd.files import replacing
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "write_saved"]
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT = 1  # of config.json
+
+
+def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write both files into a folder, which is made if need be.
+
+    Both are written beside their places, flushed to the disk and renamed: whoever loads meanwhile, or after a crash,
+    finds the old model or the new one; never the weights of one with the other settings of the other.
+
+    Raises:
+        InputError: the folder cannot be written (no space, no permission).
+    """
+    from safetensors.torch import save
+
+    state, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        state[name] = whole.clone() if whole.untyped_storage().data_ptr() in seen else whole  # one of another's encoder
+        seen.add(whole.untyped_storage().data_ptr())
+    text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
+    content, path = save(state, metadata={"format": "pt"}), folder / CONFIG_FILE
+    remedy = "free some space or choose another folder"
+    with (
+        replacing(path, len(content), remedy) as settings,
+        replacing(folder / WEIGHTS_FILE, len(content), remedy) as weights,
+    ):
+        settings.write(text.encode())
+        weights.write(content)
+        settings.flush()
+        weights.flush()  # there was room for both
+        if not path.is_file() or path.read_bytes() != text.encode():
+            path.unlink(missing_ok=True)  # killed between the two renames that follow, it would belong to other weights
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another format.
+    """
+    path = folder / CONFIG_FILE
+    config = read_json(path)
+    if "model_type" in config and "format" not in config:
+        raise InputError(f"{folder}: a model of transformers, not of deepemd: deepemd.model.pretrained takes it")
+    if config.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: format {config.get('format')!r}, this version reads format {FORMAT}; save the model again"
+        )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings in a file of a model's folder, as they are.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path.parent}: no model here, {path.name} cannot be read ({error.strerror}); pass a folder that holds"
+            f" {WEIGHTS_FILE} and {CONFIG_FILE}"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: damaged, not JSON ({error}); copy or save the model again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged, it holds a {type(content).__name__}; copy or save the model again")
+    return content
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The weights, and what else is kept beside them.
+
+    Raises:
+        InputError: the file is missing, damaged or truncated.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); a model needs both its files") from error
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged or truncated ({error}); copy or save the model again") from error

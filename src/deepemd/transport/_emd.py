@@ -1,0 +1,203 @@
+"""``emd``: the public verb, and ``Transport``, what it returns."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deepemd.transport._autograd import dense_plan, transport
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(eq=False)
+class Transport:
+    """The solution of a batch of transport problems.
+
+    Attributes:
+        value: (...) the least total cost. Differentiable in cost, a and b.
+        u: (..., n) dual potentials of the rows, detached.
+        v: (..., m) dual potentials of the columns, detached. u_i + v_j <= c_ij, with equality wherever the plan ships
+            something, and value = a.u + b.v with b scaled to the total of a. Of the constant that may move between u
+            and v, half the value is
+            given to each side: a.u = b.v.
+        plan: (..., n, m) the optimal transport plan, detached: at most n + m - 1 positive entries. Made dense on
+            first access.
+    """
+
+    value: Tensor
+    u: Tensor
+    v: Tensor
+    _basis: tuple[Tensor, Tensor] | Tensor  # arcs i m + j (B, n + m - 1) int32 and their flow; or the plan itself
+    _posed: tuple[Tensor, Tensor, Tensor]  # cost (B, n, m), a (B, n) and b (B, m)
+
+    @property
+    def plan(self) -> Tensor:
+        if not isinstance(self._basis, Tensor):  # cached_property would take a lock, which torch.compile refuses
+            n, m = self.u.shape[-1], self.v.shape[-1]
+            self._basis = dense_plan(*self._basis, n, m).view(*self.value.shape, n, m)  # (..., n, m)
+        return self._basis
+
+    def certificate(self) -> "Certificate":
+        """How far this is from a proof of its own optimality, computed in float64 from the arguments and the answer.
+
+        A plan with the right marginals whose cost equals the worth a.u + b.v of potentials with u_i + v_j <= c_ij is
+        optimal: no plan can cost less than any such potentials are worth. Takes memory for a few copies of the costs.
+
+        >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
+        >>> proof = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).certificate()
+        >>> max(float(part) for part in proof) < 1e-15
+        True
+        """
+        cost, a, b = (t.detach().to(self.value.device, torch.float64) for t in self._posed)
+        shape = self.value.shape
+        plan = self.plan.double().reshape(cost.shape)  # (B, n, m)
+        u, v = self.u.double().reshape(a.shape), self.v.double().reshape(b.shape)
+        unit = cost.abs().amax((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)  # (B,)
+        total = a.sum(1)  # (B,)
+        b = b * (total / b.sum(1))[:, None]
+        marginal = torch.maximum((plan.sum(2) - a).abs().amax(1), (plan.sum(1) - b).abs().amax(1))
+        excess = (u[:, :, None] + v[:, None] - cost).amax((1, 2)).clamp_min(0)
+        share = (plan / total[:, None, None] * (cost / unit[:, None, None])).sum((1, 2))  # both below 1: no overflow
+        worth = ((a / total[:, None]) * (u / unit[:, None])).sum(1) + ((b / total[:, None]) * (v / unit[:, None])).sum(
+            1
+        )
+        parts = marginal / total, excess / unit, (share - worth).abs()
+        return Certificate(*(t.view(shape) for t in parts))
+
+
+class Certificate(NamedTuple):
+    """The defects of a solution, each (...) float64; zeros prove it optimal.
+
+    About 1e-15 is the rounding of float64. Float32 answers were rounded once more, to about 1e-7.
+    """
+
+    marginal_error: Tensor  # the plan's largest missing or surplus row or column sum, relative to sum(a)
+    dual_infeasibility: Tensor  # the largest u_i + v_j - c_ij above 0, relative to max |c|
+    gap: Tensor  # |<cost, plan> - (a.u + b.v)|, relative to max |c| sum(a)
+
+
+def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
+    """The exact Earth Mover's Distance between weighted sets: min <cost, plan> with row sums a and column sums b.
+
+    Every problem of the batch is solved to optimality by a network simplex on the CPU (tensors elsewhere travel to
+    the host and back), on at most ``torch.get_num_threads()`` threads; results do not depend on how many. Gradients
+    are exact and cost almost nothing: the plan for ``cost`` and the dual potentials for the weights.
+
+    Args:
+        cost: (..., n, m) cost of moving one unit from i to j; any finite values, negative ones too. Any float dtype.
+        a: (..., n) supplies, at least 0, not all 0. Zero weights are allowed and serve as padding for sets of
+            different sizes.
+        b: (..., m) demands, likewise. Scaled to the total of a; totals that differ by more than a relative 1e-4 (2e-2
+            where an input is half precision) are refused. Leading dimensions of the three broadcast.
+
+    Returns:
+        A :class:`Transport` with value (...), u (..., n), v (..., m) and, on demand, plan (..., n, m): float64 if any
+        input is, else float32. A value beyond the largest number of that type comes back as infinite.
+
+    Raises:
+        TypeError: an argument is not a tensor of floating-point numbers.
+        ValueError: shapes, devices or totals that do not fit, empty sets, negative, non-finite or all-zero weights,
+            non-finite costs; the message names the argument and the first offending batch index.
+        RuntimeError: the pivot limit was reached, or a second derivative was asked for.
+
+    The transportation problem of every textbook; 2500 is the least cost:
+
+    >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
+    >>> solution = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0]))
+    >>> solution.value
+    tensor(2500.)
+    >>> solution.plan
+    tensor([[ 50., 150.,   0.],
+            [100.,   0., 200.]])
+
+    Source: equation 1 and section 3.1 of DeepEMD (arXiv 2003.06777); the gradient is derived in
+        ``deepemd/transport/_autograd.py``.
+    """
+    return answer(pose(cost, a, b), None)[0]
+
+
+Posed = tuple[Tensor, Tensor, Tensor, float, list[int]]
+
+
+def answer(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
+    """Solve what was posed, from old basis arcs (B, n + m - 1) if there are any. Also: where these served (B,)."""
+    cost, a, b, tolerance, shape = posed
+    home = cost.device
+    if home.type not in ("cpu", "meta"):
+        cost, a, b = cost.cpu(), a.cpu(), b.cpu()
+    n, m = cost.shape[-2:]
+    value, u, v, arcs, flow, resumed = transport(cost, a, b, old_arcs, tolerance, shape)
+    if not shape:
+        value, u, v = value.squeeze(0), u.squeeze(0), v.squeeze(0)
+    elif len(shape) != 1:
+        value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
+    if home != cost.device:
+        value, u, v, arcs, flow = (t.to(home) for t in (value, u, v, arcs, flow))
+    return Transport(value, u, v, (arcs, flow), (cost, a, b)), resumed
+
+
+def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
+    """The arguments of ``emd``, checked but for their values, as one batch: cost (B, n, m), a (B, n), b (B, m).
+
+    All are of the answer's dtype. With them come the largest relative difference of their totals that counts as
+    rounding, and the leading dimensions of the answer.
+    """
+    _check(cost, a, b)
+    tolerance = 1e-4
+    if not cost.dtype == a.dtype == b.dtype or cost.dtype in _HALF:
+        tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
+        double = any(t.dtype == torch.float64 for t in (cost, a, b))
+        cost, a, b = (t.to(torch.float64 if double else torch.float32) for t in (cost, a, b))
+
+    n, m = cost.shape[-2:]
+    shape = list(cost.shape[:-2])
+    if not shape == list(a.shape[:-1]) == list(b.shape[:-1]):
+        try:
+            # torch.broadcast_shapes would do, but its first call imports half a second of symbolic shapes
+            shape = list(torch.broadcast_tensors(cost[..., 0, 0], a[..., 0], b[..., 0])[0].shape)
+        except RuntimeError:
+            raise ValueError(
+                f"leading dimensions do not broadcast: cost {tuple(cost.shape[:-2])}, a {tuple(a.shape[:-1])}, "
+                f"b {tuple(b.shape[:-1])}"
+            ) from None
+    if (elements := math.prod(shape) * n * m) >= 2**31:
+        raise ValueError(
+            f"cost, broadcast to {(*shape, n, m)}, has {elements:,} elements, at most {2**31 - 1:,} are allowed; "
+            "solve the batch in parts"
+        )
+    if cost.ndim == 2 and a.ndim == b.ndim == 1:  # one problem, at a third of what the general case costs
+        return cost.unsqueeze(0), a.unsqueeze(0), b.unsqueeze(0), tolerance, shape
+    if len(shape) != 1 or cost.ndim != 3 or a.ndim != 2 or b.ndim != 2 or not len(cost) == len(a) == len(b):
+        cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)
+        a, b = a.expand(*shape, n).reshape(-1, n), b.expand(*shape, m).reshape(-1, m)  # (B, n), (B, m)
+    return cost, a, b, tolerance, shape
+
+
+def _check(cost: Tensor, a: Tensor, b: Tensor) -> None:
+    for name, t in (("cost", cost), ("a", a), ("b", b)):
+        if not isinstance(t, Tensor):
+            raise TypeError(
+                f"{name} must be a torch.Tensor, got {type(t).__name__}; convert it with torch.as_tensor({name})"
+            )
+        if not t.is_floating_point():
+            raise TypeError(f"{name} must be of a floating-point dtype, got {t.dtype}; convert it with {name}.float()")
+        if t.layout is not torch.strided:
+            raise TypeError(f"{name} must be dense, got layout {t.layout}; convert it with {name}.to_dense()")
+    if cost.ndim < 2 or a.ndim < 1 or b.ndim < 1:
+        raise ValueError(
+            f"cost must be (..., n, m), a (..., n), b (..., m); "
+            f"got {tuple(cost.shape)}, {tuple(a.shape)}, {tuple(b.shape)}"
+        )
+    n, m = cost.shape[-2:]
+    if n == 0 or m == 0:
+        raise ValueError(f"cost must have at least one row and one column, got shape {tuple(cost.shape)}")
+    if a.shape[-1] != n or b.shape[-1] != m:
+        raise ValueError(
+            f"cost is (..., {n}, {m}), so a must be (..., {n}) and b (..., {m}); "
+            f"got a {tuple(a.shape)} and b {tuple(b.shape)}"
+        )
+    if not cost.device == a.device == b.device:
+        raise ValueError(f"cost, a and b must be on one device; got {cost.device}, {a.device} and {b.device}")

@@ -1,0 +1,406 @@
+"""An index of images: what is found, what is written, what the figures are, and every kind of bad input.
+
+Tests deepemd.apps.retrieval.ranking, deepemd.commands.retrieve.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepemd import FCN, DeepEMD, cli, conv4
+from deepemd.apps.retrieval.index import Index, build_index, embed_files, open_index
+from deepemd.apps.retrieval.ranking import MEASURES, evaluate_index, measures
+from deepemd.data import load, prepare
+from deepemd.errors import InputError
+from deepemd.matching import emd_logits
+from deepemd.nodes import Sampling
+
+RNG = np.random.default_rng(0)
+# Class folders and their colours. The third is two folders, and its name markup to a terminal.
+CLASSES = {
+    "rot": (200, 40, 40),
+    "grün 1": (40, 200, 40),
+    "it's [/red] $日本": (40, 40, 200),
+    "deep/er/grau": (120, 120, 120),
+}
+
+
+def picture(colour: tuple[int, int, int], width: int = 40, height: int = 30) -> Image.Image:
+    """Coarse noise around a colour."""
+    coarse = np.clip(RNG.normal(colour, 60, (5, 5, 3)), 0, 255).astype(np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of eight images, at several depths, and files that are no images."""
+    root = tmp_path_factory.mktemp("photos")
+    for label, colour in CLASSES.items():
+        (root / label).mkdir(parents=True)
+        for k in range(8):
+            picture(colour).save(root / label / f"bild é {k}.png")
+    picture((9, 9, 9)).save(root / "outermost.JPG")
+    (root / "notes.txt").write_text("not an image, and not named like one")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return DeepEMD(conv4(channels=8, pools=3), FCN(), image_size=32, resize=32).save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def index(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    return build_index(model, photos, tmp_path_factory.mktemp("index") / "photos")
+
+
+def test_an_index_stands_alone(index, photos, model, tmp_path):
+    assert index.images.classes == tuple(sorted([".", *CLASSES]))
+    assert len(index) == 33
+    assert sorted(file.name for file in index.path.iterdir()) == [
+        "images", "index.json", "model", "nodes.npy", "pooled.npy",
+    ]  # fmt: skip
+    assert sorted(file.name for file in (index.path / "images").iterdir()) == ["all.bin", "all.npz", "store.json"]
+    assert not list(index.path.parent.glob(".tmp-*"))
+    assert (index.nodes.shape, index.nodes.dtype) == ((33, 16, 8), np.float16)
+    moved = open_index(Path(shutil.copytree(index.path, tmp_path / "elsewhere ö")))
+    for i, name in enumerate(moved.images.names):
+        assert moved.images.encoded(i) == (photos / name).read_bytes()
+    network = DeepEMD.load(model)
+    pixels = torch.from_numpy(np.asarray(load_pixels(moved)))
+    with torch.inference_mode():
+        nodes = network.embed(pixels)
+    assert np.abs(moved.nodes - nodes.numpy()).max() < 2e-3
+    assert torch.allclose(moved.pooled, nodes.mean(1), atol=1e-3)
+    assert torch.equal(moved.pooled, torch.from_numpy(moved.nodes[:].astype(np.float32)).mean(1))
+
+
+def load_pixels(index: Index) -> np.ndarray:
+    """Each image resized by Pillow to what the model sees."""
+    some = [index.images.image(i).resize((32, 32), Image.Resampling.BILINEAR) for i in range(len(index))]
+    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in some])
+
+
+def test_a_search_is_the_slow_search(index):
+    """Cosines and distances one by one, and a sort: the same order; the same for one query or many."""
+    nodes = torch.from_numpy(index.nodes[np.array([0, 5, 9])]).float() + 0.01 * torch.randn(3, 16, 8)
+    every = torch.from_numpy(np.array(index.nodes)).float()
+    hits = index.search(nodes, top=4, shortlist=7)
+    for q, query in enumerate(nodes):
+        cosines = torch.stack([torch.corrcoef(torch.stack([query.mean(0), p]))[0, 1] for p in index.pooled])
+        best = cosines.argsort(descending=True)[:7].tolist()
+        similar = {i: float(emd_logits(query[None], every[i][None], temperature=1.0)) for i in best}
+        expected = sorted(best, key=lambda i: -similar[i])[:4]
+        assert hits.images[q].tolist() == expected
+        assert hits.similarity[q].tolist() == pytest.approx([similar[i] for i in expected], abs=1e-5)
+        assert hits.cosine[q].tolist() == pytest.approx(cosines[expected].tolist(), abs=1e-5)
+        alone = index.search(query[None], top=4, shortlist=7)
+        assert alone.images[0].tolist() == expected
+    assert index.search(nodes, top=1000, shortlist=3).images.shape == (3, 33)  # all there are
+    assert index.search(nodes, top=5, shortlist=1).images.shape == (3, 5)  # the shortlist is never shorter than top
+
+
+def test_an_image_finds_itself(index, photos):
+    files = [photos / name for name in index.images.names]
+    pictures, nodes = embed_files(index.model, files)
+    assert pictures[0].size == (40, 30)
+    hits = index.search(nodes, top=1)
+    assert hits.images[:, 0].tolist() == list(range(33))
+    assert hits.similarity.min() > 0.999
+
+
+def test_patches_are_drawn_alike_in_index_and_query(photos, tmp_path):
+    torch.manual_seed(0)
+    saved = DeepEMD(conv4(channels=8, pools=3), Sampling(4), image_size=32, resize=32).save(tmp_path / "model")
+    index = build_index(saved, photos, tmp_path / "index")
+    _, nodes = embed_files(index.model, [photos / name for name in index.images.names])  # in the index's order
+    assert np.abs(index.nodes - nodes.numpy()).max() < 5e-3
+
+
+def test_nodes_too_large_for_half_precision_are_kept_whole(photos, model, tmp_path):
+    large = DeepEMD.load(model)
+    with torch.no_grad():
+        for parameter in list(large.backbone.parameters())[-2:]:
+            parameter.mul_(1e6)
+    index = build_index(large.save(tmp_path / "model"), photos, tmp_path / "index")
+    assert index.nodes.dtype == np.float32
+    assert np.abs(index.nodes).max() > 65504
+
+
+def test_measures_against_a_slow_twin():
+    relevant = torch.from_numpy(RNG.random((50, 12)) < 0.3)
+    relevant[:, 7] = True
+    found = measures(relevant)
+    for q, row in enumerate(relevant.tolist()):
+        places = [place for place, hit in enumerate(row, 1) if hit]
+        precisions = [(k + 1) / place for k, place in enumerate(places)]
+        assert found["mAP"][q].item() == pytest.approx(sum(precisions) / len(places))
+        for k in (1, 2, 4, 8):
+            assert found[f"Recall@{k}"][q].item() == (places[0] <= k)
+
+
+def test_evaluation_against_a_slow_twin(index):
+    """Every query on its own, with the library's scores but lists and sorts of Python."""
+    ranking = evaluate_index(index, shortlist=5)
+    labels = index.images.labels.tolist()
+    every = torch.from_numpy(np.array(index.nodes)).float()
+    asked = [i for i in range(33) if labels.count(labels[i]) > 1]  # not the outermost one, alone in its class
+    assert len(asked) == 32
+    cosine = torch.nn.functional.cosine_similarity(index.pooled[:, None], index.pooled[None], dim=-1)
+    centred = torch.corrcoef(index.pooled)
+    expected: dict[str, list[torch.Tensor]] = {}
+    for i in asked:
+        others = [j for j in range(33) if j != i]
+        by_centred = sorted(others, key=lambda j: -float(centred[i, j]))
+        emd = {j: float(emd_logits(every[i][None], every[j][None])) for j in by_centred[:5]}
+        orders = {
+            "pooled cosine": sorted(others, key=lambda j: -float(cosine[i, j])),
+            "pooled centred cosine": by_centred,
+            "EMD re-ranking": sorted(emd, key=lambda j: -emd[j]) + by_centred[5:],
+        }
+        for way, order in orders.items():
+            relevant = torch.tensor([[labels[j] == labels[i] for j in order]])
+            expected.setdefault(way, []).append(torch.cat(list(measures(relevant).values())))
+    assert set(ranking.values) == set(expected)
+    for way, rows in expected.items():
+        found = np.stack([ranking.values[way][measure] for measure in MEASURES], axis=1)
+        assert np.abs(found - torch.stack(rows).numpy()).max() < 1e-9
+
+
+def test_reports_of_an_evaluation(index):
+    ranking = evaluate_index(index, queries=10, seed=3)
+    assert ranking.as_dict()["queries"] == 10
+    same = evaluate_index(index, queries=10, seed=3)
+    assert all(np.array_equal(ranking.values[w][m], same.values[w][m]) for w in ranking.values for m in MEASURES)
+    report = json.loads(json.dumps(ranking.as_dict()))
+    for measure in MEASURES:
+        figures = {way: report["figures"][way][measure]["mean"] for way in report["figures"]}
+        difference = report["EMD_minus_the_better_cosine"][measure]
+        better = max(figures["pooled cosine"], figures["pooled centred cosine"])
+        assert figures[difference["than"]] == better
+        assert difference["mean"] == pytest.approx(figures["EMD re-ranking"] - better)
+    assert ranking.grid().rows[-1][0] == "EMD minus the better cosine"
+
+
+def test_the_emd_raises_recall_on_colours(index):
+    """Untrained, but not blind: far above the quarter that chance would give."""
+    ranking = evaluate_index(index)
+    assert ranking.figure("EMD re-ranking", "Recall@1").mean > 0.5
+
+
+def test_a_split_of_a_prepared_set(photos, model, tmp_path):
+    for split, label in (("base", "rot"), ("val", "grün 1")):
+        shutil.copytree(photos / label, tmp_path / "mine" / split / label)
+    store = prepare("flowers", tmp_path / "mine", root=tmp_path / "root")
+    for data in ("flowers", tmp_path / "mine", store.path):
+        index = build_index(model, data, tmp_path / "index", split="val", root=tmp_path / "root", force=True)
+        assert index.images.classes == ("grün 1",)
+        assert index.images.fingerprint.sha256 == store.splits["val"].fingerprint.sha256 or data == tmp_path / "mine"
+    with pytest.raises(InputError, match="split: flowers has the splits base, val: choose one by --split"):
+        build_index(model, "flowers", tmp_path / "other", root=tmp_path / "root")
+    with pytest.raises(InputError, match="split: flowers has no split 'novel'; choose one of base, val"):
+        build_index(model, "flowers", tmp_path / "other", split="novel", root=tmp_path / "root")
+    assert load("flowers", root=tmp_path / "root").splits["val"].fingerprint == store.splits["val"].fingerprint
+
+
+def test_an_index_is_not_overwritten_unless_told_to(index, photos, model, tmp_path):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    before = (path / "nodes.npy").read_bytes()
+    with pytest.raises(InputError, match="holds an index already: pass --force"):
+        build_index(model, photos, path)
+    with pytest.raises(InputError, match="no images in it"):  # the old one stays
+        build_index(model, tmp_path / "index" / "model", path, force=True)
+    assert (path / "nodes.npy").read_bytes() == before
+    few = build_index(model, photos / "rot", path, force=True)
+    assert len(few) == len(open_index(path)) == 8
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "x.tex").write_text("years of work")
+    with pytest.raises(InputError, match="thesis: holds something else than an index"):
+        build_index(model, photos, tmp_path / "thesis", force=True)
+
+
+def other_model(path: Path) -> None:
+    torch.manual_seed(1)
+    DeepEMD(conv4(channels=8, pools=3), FCN(), image_size=32, resize=32).save(path / "model")
+
+
+def other_images(path: Path) -> None:
+    prepare("x", path.parent / "grey", root=path.parent / "root")
+    shutil.rmtree(path / "images")
+    shutil.copytree(path.parent / "root" / "x", path / "images")
+
+
+def cut(name: str):
+    def spoil(path: Path) -> None:
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(content[: len(content) // 2])
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (other_model, r"model: not the model that the index was made with .* make the index again with --force"),
+        (other_images, r"images: not the images that the index was made with"),
+        (cut("nodes.npy"), "the index is damaged"),
+        (cut("pooled.npy"), "the index is damaged"),
+        (cut("index.json"), "the index is damaged"),
+        (cut("images/all.bin"), r"all\.bin: [\d,]+ bytes, but its index says"),
+        (cut("model/model.safetensors"), "not the model that the index was made with"),
+        (lambda p: np.save(p / "nodes.npy", np.zeros((3, 16, 8))), r"33 images, but nodes of shape \(3, 16, 8\)"),
+        (lambda p: np.save(p / "nodes.npy", np.zeros(3)), r"33 images, but nodes of shape \(3,\)"),
+        (lambda p: np.save(p / "nodes.npy", np.full((33, 16, 8), None), allow_pickle=True), "the index is damaged"),
+        (lambda p: (p / "index.json").write_text("[]"), "the index is damaged"),
+        (lambda p: (p / "index.json").write_text('{"format": 7}'), "an index of format 7, this is 1"),
+        (lambda p: (p / "nodes.npy").unlink(), r"no index, .*nodes\.npy is missing"),
+        (lambda p: (p / "index.json").unlink(), r"no index, .*index\.json is missing"),
+    ],
+)
+def test_damaged_indexes_are_refused(index, tmp_path, spoil, says):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    (tmp_path / "grey" / "a").mkdir(parents=True)
+    picture((1, 2, 3)).save(tmp_path / "grey" / "a" / "1.png")
+    spoil(path)
+    with pytest.raises(InputError, match=says):
+        open_index(path)
+
+
+def test_what_cannot_be_searched_or_ranked(index, photos, model, tmp_path):
+    nodes = torch.zeros(1, 16, 8)
+    for options, says in (({"top": 0}, "top is 0"), ({"shortlist": 0}, "shortlist is 0"), ({"top": -3}, "top is -3")):
+        with pytest.raises(InputError, match=f"{says}: at least 1 image must be asked for"):
+            index.search(nodes, **options)
+        with pytest.raises(InputError, match="at least 1 is needed"):
+            evaluate_index(index, **({"queries": 0} if "top" in options else options))
+    one_class = build_index(model, photos / "rot", tmp_path / "one")
+    with pytest.raises(InputError, match="8 images in 1 classes: an evaluation needs two folders"):
+        evaluate_index(one_class)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: no images in it \(\.jpg"):
+        build_index(model, tmp_path / "empty", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def run(capsys, *words: object) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    return code, *capsys.readouterr()
+
+
+def test_the_command_line(photos, model, tmp_path, capsys):
+    bad = photos.parent / "with bad"
+    shutil.copytree(photos, bad, dirs_exist_ok=True)
+    (bad / "rot" / "bad.png").write_text("milk")
+    code, _, err = run(capsys, "retrieve", "index", model, bad, tmp_path / "index")
+    assert (code, "rot/bad.png: not an image" in err, "or pass --skip-bad" in err) == (2, True, True)
+    code, out, err = run(capsys, "retrieve", "index", model, bad, tmp_path / "index", "--skip-bad")
+    assert "rot/bad.png: not an image" in err
+    assert "1 bad images were left out" in err
+    assert (code, "33 images of 5 classes, 16 nodes of 8 channels each" in out) == (0, True)
+    queries = [tmp_path / "a 'query' é.png", tmp_path / "[bold] $2$.jpg"]
+    for query in queries:
+        picture(CLASSES["rot"], 64, 48).save(query)
+    code, out, _ = run(
+        capsys, "retrieve", "query", tmp_path / "index", *queries, "--top", 6, "--out", tmp_path / "p" / "r.html"
+    )
+    assert code == 0
+    assert out.count("1 - EMD") == 2
+    assert "Like" in out
+    assert "[bold]$2$.jpg" in "".join(out.split())  # a long title is folded at spaces
+    page = (tmp_path / "p" / "r.html").read_text()
+    assert "a &#x27;query&#x27; é.png" in page
+    pictures = re.findall(r'<img src="([^"]+)"', page)
+    assert pictures == ["r_1.png", "r_2.png"]
+    for name in pictures:
+        with Image.open(tmp_path / "p" / name) as drawn:
+            assert drawn.width > 500
+    assert page.count("<tr>") == 2 * 7
+    code, out, _ = run(capsys, "retrieve", "evaluate", tmp_path / "index", "--out", tmp_path / "report.json")
+    assert code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["queries"] == 32
+
+
+def test_bad_queries_of_the_command_line(index, photos, tmp_path, capsys):
+    (tmp_path / "list.png").write_text("milk")
+    good = photos / "outermost.JPG"
+    for words, says in (
+        ([tmp_path / "list.png"], "list.png: not an image that Pillow can read"),
+        ([good, tmp_path / "gone.png"], "gone.png: there is no such file: check the path"),
+        ([tmp_path], "cannot be read (Is a directory): check the file"),
+        ([good, "--top", 0], "top is 0: at least 1 image"),
+        ([good, "--shortlist", 0], "shortlist is 0: at least 1 image"),
+        ([good, "--out", tmp_path], "is a folder; name a file in it"),
+        ([], "required: images"),
+    ):
+        code, _, err = run(capsys, "retrieve", "query", index.path, *words)
+        assert (code, says in err, "Traceback" in err) == (2, True, False), err
+    for command, *words in (("query", tmp_path / "none", good), ("evaluate", tmp_path / "none")):
+        code, _, err = run(capsys, "retrieve", command, *words)
+        assert (code, "no index" in err) == (2, True)
+
+
+def test_shards_of_a_gallery_answer_as_one_index(index: Index) -> None:
+    """The function that docs/scale.md shows, over three parts of the index."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shown: dict = {}
+    exec(snippet, shown)
+    bounds = [0, 5, 20, len(index)]
+    shards = [  # of the images a search takes the number only
+        Index(index.path, index.model, range(end - begin), index.nodes[begin:end], index.pooled[begin:end])
+        for begin, end in pairwise(bounds)
+    ]
+    for query in torch.from_numpy(index.nodes[[3, 30]]).float():
+        whole = index.search(query[None], top=6, shortlist=9)
+        owner, image, similarity = shown["search"](shards, query[None], top=6, shortlist=9)
+        assert (torch.tensor(bounds)[owner] + image).tolist() == whole.images[0].tolist()
+        torch.testing.assert_close(similarity, whole.similarity[0])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from deepemd.apps.retrieval import index as retrieval
+save = retrieval.np.save
+def killed(path, array):
+    if path.name == "pooled.npy":
+        path.write_bytes(bytes(1000)), os.kill(os.getpid(), signal.SIGKILL)
+    save(path, array)
+retrieval.np.save = killed
+model, photos, index, cache = map(Path, sys.argv[1:])
+retrieval.build_index(model, photos, index, force=True, cache=cache)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("before", [False, True])
+def test_an_index_that_is_killed_is_not_there_and_soon_made(photos, model, index, tmp_path, monkeypatch, before):
+    path, cache = tmp_path / "index", tmp_path / "cache"
+    if before:  # another index, which stays
+        shutil.copytree(index.path, path)
+    command = [sys.executable, "-c", KILLED, *map(str, (model, photos, path, cache))]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".tmp-*"))) == 1
+    if before:
+        assert len(open_index(path)) == len(index)
+    else:
+        with pytest.raises(InputError, match="no index"):
+            open_index(path)
+    monkeypatch.setattr(DeepEMD, "embed", lambda *_: pytest.fail("embedded again"))
+    made = build_index(model, photos, path, force=True, cache=cache)
+    np.testing.assert_array_equal(made.nodes, index.nodes)
+    assert torch.equal(made.pooled, index.pooled)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cache", "index"]

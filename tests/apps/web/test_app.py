@@ -1,0 +1,363 @@
+"""The page in a real browser, from upload to drawn match, with everything that people drop into it.
+
+Tests deepemd.apps.samples, deepemd.apps.web.fragments.
+"""
+
+import base64
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from deepemd import cli
+from deepemd.apps.samples import sample_classes, sample_queries
+
+pytest.importorskip("gradio", reason="needs gradio: pip install 'deepemd[app]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'deepemd[test]'")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+MEGABYTE = 2**20
+
+
+class Server:
+    """`deepemd app` as a user starts it, with folders of its own for uploads and for the cache of embeddings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uploads, self.cache, self.log = folder / "uploads", folder / "cache", folder / "log.txt"
+        self.uploads.mkdir()
+        env = {**os.environ, "TMPDIR": str(self.uploads), "DEEPEMD_CACHE": str(self.cache)}
+        command = [sys.executable, "-u", "-m", "deepemd.cli", "app"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+        line = self.process.stdout.readline()
+        assert line.startswith("page: http"), line + self.log.read_text()
+        self.address = line.removeprefix("page: ").strip()
+
+    def kept(self) -> list[Path]:
+        """What is left of uploads."""
+        return [path for path in self.uploads.rglob("*") if path.is_file() and path.stat().st_size]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    one = Server(tmp_path_factory.mktemp("app"))
+    try:
+        yield one
+    finally:
+        code = one.stop()
+    assert code == 128 + signal.SIGTERM
+    assert list(one.uploads.glob("deepemd-app-*")) == []
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)  # a fresh profile each time
+        yield one
+        one.close()
+
+
+class Page:
+    """One person at the page."""
+
+    def __init__(self, browser, address: str) -> None:
+        self.context = browser.new_context()
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.errors.append(f"dialog {dialog.message}"))
+        self.page.set_default_timeout(60_000)
+        self.page.goto(address)
+        self.page.get_by_label("Name of the class").wait_for()
+
+    def drop(self, box: str, *files: dict | Path) -> None:
+        self.page.locator(f"#{box} input[type=file]").set_input_files(list(files))
+
+    def add(self, name: str, *files: dict | Path) -> None:
+        self.page.get_by_label("Name of the class").fill(name)
+        if files:
+            self.drop("class-photos", *files)
+            self.page.locator("#class-photos table tr").first.wait_for()  # all are there at once
+        self.page.get_by_role("button", name="Add to the class").click()
+
+    def added(self, name: str) -> None:
+        self.page.get_by_role("button", name=f"Remove {name}", exact=True).wait_for()
+
+    def classes(self) -> list[str]:
+        return [re.sub(r" \d+ photos?$", "", text) for text in self.page.locator(".known h3").all_inner_texts()]
+
+    def says(self, text: str) -> None:
+        self.page.get_by_role("alert").get_by_text(text).first.wait_for()
+
+
+@pytest.fixture
+def visit(browser, server) -> Iterator:
+    pages: list[Page] = []
+
+    def one() -> Page:
+        pages.append(Page(browser, server.address))
+        return pages[-1]
+
+    yield one
+    for page in pages:
+        page.context.close()
+        assert page.errors == []
+
+
+def _jpeg(image, name: str) -> dict:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=92)
+    return {"name": name, "mimeType": "image/jpeg", "buffer": file.getvalue()}
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, list[dict]]:
+    return {
+        name: [_jpeg(p, f"{name}{k}.jpg") for k, p in enumerate(some[:3])] for name, some in sample_classes().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def query() -> dict:
+    return _jpeg(sample_queries()[1], "mine.jpg")
+
+
+@needs_chromium
+def test_from_upload_to_drawn_match(visit, server, photos, query):
+    person = visit()
+    person.add("flower", *photos["flower"])
+    person.added("flower")
+    person.add("temple", *photos["temple"])
+    person.added("temple")
+    assert person.classes() == ["flower", "temple"]
+    assert person.page.locator(".thumbnails img").count() == 6
+    person.drop("queries", query)
+    answer = person.page.locator(".answer")
+    answer.wait_for()
+    assert answer.locator("h3").inner_text().startswith("flower")
+    assert answer.locator("th").all_inner_texts() == ["flower", "temple"]
+    shares = [float(text.removesuffix(" %")) for text in answer.locator(".share").all_inner_texts()]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert (
+        answer.locator(".bar").first.bounding_box()["width"] > 10 * answer.locator(".bar").last.bounding_box()["width"]
+    )
+    drawn = answer.locator("img.match")
+    assert drawn.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+    assert "flower" in drawn.get_attribute("alt")
+    # nothing was fetched from elsewhere, and nothing of the photos is kept on the disk
+    assert {urlsplit(url).hostname for url in person.requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
+    assert server.kept() == []
+    assert not server.cache.exists()
+
+
+@needs_chromium
+def test_two_visitors_do_not_see_each_other(visit, photos, query):
+    one, other = visit(), visit()
+    one.add("flower", *photos["flower"])
+    one.added("flower")
+    one.add("temple", *photos["temple"])
+    one.added("temple")
+    other.add("portrait", *photos["portrait"])
+    other.added("portrait")
+    assert (one.classes(), other.classes()) == (["flower", "temple"], ["portrait"])
+    other.drop("queries", query)
+    other.says("At least two classes are needed to tell one from the other; there is only 'portrait'")
+    other.add("flower", *photos["temple"])  # by the same name, what another calls temple
+    other.added("flower")
+    one.drop("queries", query)
+    one.page.locator(".answer").wait_for()
+    assert one.page.locator(".answer th").all_inner_texts() == ["flower", "temple"]
+    one.page.get_by_role("button", name="Remove flower").click()
+    one.page.get_by_text("'flower' was removed.").wait_for()
+    one.page.get_by_role("button", name="Remove flower").wait_for(state="detached")
+    assert (one.classes(), other.classes()) == (["temple"], ["portrait", "flower"])
+
+
+@needs_chromium
+def test_a_hostile_name_is_only_text(visit, photos, query):
+    person = visit()
+    hostile = "<img src=x onerror=hit=1>${hit=2}<script>hit=3</script>"
+    person.add(hostile, {**photos["flower"][0], "name": "<img src=x onerror=hit=4>.jpg"})
+    person.added(hostile)
+    person.add("temple", photos["temple"][0], {**photos["temple"][0], "name": "<img src=x onerror=hit=5>.pdf"})
+    person.added("temple")
+    person.drop("queries", {**query, "name": "<img src=x onerror=hit=6>.jpg"})
+    person.page.locator(".answer").wait_for()
+    assert person.classes()[0] == hostile
+    assert person.page.locator(".answer h3").inner_text().startswith(hostile)
+    assert person.page.locator(".answer tr").first.locator("th").inner_text() == hostile
+    person.page.wait_for_timeout(300)  # for an image that cannot be loaded to say so
+    assert person.page.evaluate("typeof hit") == "undefined"
+
+
+def _huge_png() -> bytes:
+    """The header of a picture of 200 megapixels, in 70 bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@needs_chromium
+def test_what_cannot_be_used_is_told_in_the_page_and_the_rest_goes_on(visit, server, photos, query, tmp_path):
+    person = visit()
+    person.add("flower")
+    person.says("No photos for 'flower'")
+    person.add(" ", photos["flower"][0])
+    person.says("The class has no name")
+
+    large = tmp_path / "large.jpg"
+    good = tmp_path / "good.jpg"
+    good.write_bytes(photos["flower"][0]["buffer"])
+    with large.open("wb") as file:
+        file.truncate(100 * MEGABYTE)
+    person.add("flower", large, good)
+    person.says("large.jpg: 100.0 MB, at most 20.0 MB can be uploaded")
+    person.added("flower")  # the good one
+
+    bad = [
+        {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4"},
+        {"name": "film.jpg", "mimeType": "image/jpeg", "buffer": b"\0\0\0\x18ftypmp42"},
+        {"name": "huge.png", "mimeType": "image/png", "buffer": _huge_png()},
+        {"name": "cut.jpg", "mimeType": "image/jpeg", "buffer": photos["temple"][0]["buffer"][:3000]},
+    ]
+    person.add("temple", *bad, photos["temple"][0])
+    person.added("temple")
+    for text in (
+        "notes.pdf: not a photo by its name",
+        "film.jpg: not an image",
+        "huge.png: too many pixels",
+        "cut.jpg: truncated or damaged image",
+    ):
+        person.says(text)
+    assert person.page.get_by_role("status").get_by_text("1 photo added to 'temple'.").count() == 1
+
+    person.drop("queries", *bad[:1], query)
+    person.says("notes.pdf: not a photo by its name")
+    person.page.locator(".answer").wait_for()
+    assert person.page.locator(".answer h3").inner_text().startswith("flower")
+    assert server.kept() == []
+
+
+@needs_chromium
+def test_too_large_a_drop_is_held_back_as_well(visit, photos):
+    person = visit()
+    person.page.evaluate(
+        """([name, text]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(21 * 2**20)], "large.jpg", { type: "image/jpeg" }));
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            files.items.add(new File([bytes], name, { type: "image/jpeg" }));
+            const drop = new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: files });
+            document.querySelector("#class-photos button").dispatchEvent(drop);
+        }""",
+        ["flower.jpg", base64.b64encode(photos["flower"][0]["buffer"]).decode()],
+    )
+    person.says("large.jpg: 21.0 MB, at most 20.0 MB can be uploaded")
+    person.page.locator("#class-photos").get_by_text("flower").first.wait_for()
+    person.add("flower")
+    person.added("flower")
+
+
+def _upload(server: Server, size: int) -> int:
+    """Send a file without the page. -> the answer's code; 0 where the server hung up before it had all."""
+    head = b"--b\r\nContent-Disposition: form-data; name=files; filename=a.jpg\r\nContent-Type: image/jpeg\r\n\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    body = head + b"x" * size + b"\r\n--b--\r\n"
+    request = urllib.request.Request(f"{server.address}gradio_api/upload", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return refused.code
+    except (urllib.error.URLError, ConnectionError):
+        return 0
+
+
+def test_the_server_itself_refuses_what_is_too_large(server):
+    assert _upload(server, 21 * MEGABYTE) in (413, 0)
+    assert server.kept() == []
+    assert _upload(server, 19 * MEGABYTE) == 200
+    (path,) = server.kept()
+    assert path.stat().st_size == 19 * MEGABYTE
+    path.unlink()
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_examples_need_no_file_and_no_network(visit, scheme):
+    person = visit()
+    person.page.emulate_media(color_scheme=scheme)
+    person.page.get_by_role("button", name="Try it with examples").press("Enter")  # by the keyboard
+    person.page.locator(".answer").nth(3).wait_for()
+    assert person.classes() == ["temple", "flower", "portrait"]
+    heads = person.page.locator(".answer h3").all_inner_texts()
+    assert [head.split()[0] for head in heads[:3]] == ["temple", "flower", "portrait"]
+    assert heads[3] == "Resembles none of your classes"
+    assert {urlsplit(url).hostname for url in person.requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
+
+
+def test_only_this_machine_can_reach_it(server):
+    port = urlsplit(server.address).port
+    with socket.create_connection(("127.0.0.1", port), timeout=10):
+        pass
+    with pytest.raises(ConnectionRefusedError):  # as it would be through any other address of the machine
+        socket.create_connection(("127.0.0.2", port), timeout=10)
+
+
+def test_a_port_in_use_is_told_and_the_next_one_is_taken_where_none_was_asked_for(capsys, server):
+    taken = urlsplit(server.address).port
+    assert cli.main(["app", "--port", str(taken)]) == 2
+    said = capsys.readouterr().err
+    assert f"port {taken} of 127.0.0.1 cannot be used (Address already in use): pass another --port" in said
+    from deepemd.apps.web.app import free_port
+
+    assert free_port("127.0.0.1", None) != taken
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--port", "70000"], "port is 70000: choose one from 1024 to 65535"),
+        (["--host", "no.such.host.invalid"], "host is 'no.such.host.invalid'"),
+        (["--max-megabytes", "0"], "max_megabytes is 0.0: it must be above 0"),
+        (["--backbone", "/no/such/model"], "/no/such/model: no folder here"),
+    ],
+)
+def test_what_cannot_be_served(capsys, words, says):
+    assert cli.main(["app", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_without_gradio_it_says_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)  # Python's own way to say that a module is not there
+    assert cli.main(["app"]) == 2
+    assert "pip install 'deepemd[app]'" in capsys.readouterr().err

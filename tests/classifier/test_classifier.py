@@ -1,0 +1,492 @@
+"""The estimator: scikit-learn's own checks, known answers, a slow twin, real photos.
+
+Tests deepemd.classifier.calibration, deepemd.classifier.prediction, deepemd.classifier.saving,
+deepemd.classifier.support, deepemd.embedding.stream.
+"""
+
+import copy
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.validation import validate_data
+
+from deepemd import FCN, DeepEMD, FewShotClassifier, InputError, Sampling, conv4, emd_logits
+from deepemd.classifier import support as support_module
+from deepemd.classifier.calibration import fit_temperature, unknown_threshold
+from deepemd.data import load
+from deepemd.embedding.cache import prune
+
+
+def small_model() -> DeepEMD:
+    torch.manual_seed(0)
+    return DeepEMD(conv4(channels=8, pools=2), FCN(), image_size=16, resize=16)
+
+
+@pytest.fixture(scope="module")
+def model() -> DeepEMD:
+    return small_model()
+
+
+def texture(kind: str, seed: int, size: tuple[int, int] = (48, 40)) -> np.ndarray:
+    """Stripes, dots or noise, of a phase and a colour that the seed decides: uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]] + rng.integers(0, 12, 2)[:, None, None]
+    plane = {
+        "stripes": np.sin(x * 0.8),
+        "dots": np.sin(x * 0.6) * np.sin(y * 0.6),
+        "noise": rng.standard_normal(size),
+    }[kind]
+    colour = rng.uniform(60, 120, 3)
+    return np.clip(128 + plane[..., None] * colour, 0, 255).astype(np.uint8)
+
+
+KINDS = ("dots", "noise", "stripes")
+
+
+def photos(count: int, first: int = 0) -> tuple[list[np.ndarray], list[str]]:
+    """`count` images of each kind, and their labels."""
+    pairs = [(texture(kind, first + seed), kind) for kind in KINDS for seed in range(count)]
+    return [image for image, _ in pairs], [kind for _, kind in pairs]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for image, kind, k in zip(*photos(4), [*range(4)] * 3, strict=True):
+        path = tmp_path / "photos" / kind / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture(scope="module")
+def fitted() -> FewShotClassifier:
+    return FewShotClassifier(cache=False).fit(*photos(4))
+
+
+# scikit-learn
+
+
+class Rows(FewShotClassifier):
+    """Rows of numbers drawn as images of grey cells, so that scikit-learn's checks, which know rows only, apply."""
+
+    def fit(self, X, y):
+        X, y = validate_data(self, X, y)
+        return super().fit(self._drawn(X), y)
+
+    def partial_fit(self, X, y, classes=None):
+        X, y = validate_data(self, X, y, reset=not hasattr(self, "support_"))
+        return super().partial_fit(self._drawn(X), y, classes)
+
+    def stream(self, images, **settings):
+        if not hasattr(self, "support_"):
+            return super().stream(images, **settings)
+        return super().stream(self._drawn(validate_data(self, images, reset=False)), **settings)
+
+    def _drawn(self, X):
+        grey = np.round(255 / (1 + np.exp(-np.asarray(X, float) / 2))).astype(np.uint8)
+        return [np.kron(row[None], np.ones((8, max(2, 16 // len(row))), np.uint8)) for row in grey]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.no_validation = True, False
+        tags.classifier_tags.poor_score = True  # an untrained encoder of drawn numbers
+        return tags
+
+
+def test_scikit_learns_checks_pass(tmp_path):
+    settings = {"backbone": str(small_model().save(tmp_path / "model")), "cache": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the checks, about skipped ones: counted below
+        results = check_estimator(Rows(**settings), on_fail=None, on_skip=None)
+    failed = {r["check_name"]: repr(r["exception"]) for r in results if r["status"] == "failed"}
+    assert not failed
+    assert sum(r["status"] == "passed" for r in results) > 40
+
+
+def test_the_tags_say_that_it_takes_images():
+    tags = FewShotClassifier().__sklearn_tags__()
+    assert not tags.input_tags.two_d_array
+    assert tags.estimator_type == "classifier"
+
+
+def test_it_works_inside_scikit_learns_tools(folder, model):
+    paths, labels = zip(*((path, path.parent.name) for path in sorted(folder.glob("*/*.png"))), strict=True)
+    classifier = FewShotClassifier(model, cache=False)
+    assert cross_val_score(classifier, list(paths), labels, cv=2).shape == (2,)
+    search = GridSearchCV(classifier, {"temperature": [5.0, 50.0], "regions": ["fcn", "grid:2"]}, cv=2)
+    assert search.fit(list(paths), labels).best_params_.keys() == {"temperature", "regions"}
+    turned = make_pipeline(FunctionTransformer(lambda images: [np.asarray(Image.open(p)) for p in images]), classifier)
+    found = turned.fit(list(paths), labels).predict_proba(list(paths))
+    np.testing.assert_allclose(found, classifier.fit(list(paths), labels).predict_proba(list(paths)), atol=1e-6)
+    assert clone(classifier).get_params()["cache"] is False
+
+
+# What it computes
+
+
+def test_probabilities_are_those_of_the_head_over_class_means(model):
+    images, labels = photos(3)
+    queries, _ = photos(2, first=50)
+    classifier = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
+
+    def nodes(image):
+        square = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        return model.eval().embed(torch.from_numpy(square.copy())[None])[0].half().float()
+
+    with torch.no_grad():
+        means = torch.stack([torch.stack([nodes(i) for i, k in zip(images, labels, strict=True) if k == kind]).mean(0)
+                             for kind in KINDS])  # fmt: skip
+        expected = emd_logits(torch.stack([nodes(q) for q in queries]), means, temperature=7.0).softmax(-1)
+    np.testing.assert_allclose(classifier.predict_proba(queries), expected.numpy(), atol=1e-5)
+
+
+def test_leaving_one_out_is_fitting_without_it(model):
+    images, labels = photos(3)
+    images, labels = images[:7], labels[:7]  # 3 dots, 3 noise, 1 stripes
+    classifier = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
+    examples, places, proba = classifier.leave_one_out()
+    assert [example.name for example in examples] == [f"image {k}" for k in range(6)]  # the only stripes is left out
+    for k in range(6):
+        rest = FewShotClassifier(model, cache=False, temperature=7.0)
+        rest.fit(images[:k] + images[k + 1 :], labels[:k] + labels[k + 1 :])
+        np.testing.assert_allclose(proba[k], rest.predict_proba([images[k]])[0], atol=1e-5)
+        assert classifier.classes_[places[k]] == labels[k]
+
+
+def test_adding_classes_and_photos_is_fitting_all_at_once(model):
+    images, labels = photos(3)
+    whole = FewShotClassifier(model, cache=False).fit(images, labels)
+    parts = FewShotClassifier(model, cache=False).fit(images[:5], labels[:5])
+    before = parts.support_.prototypes[0].clone()
+    parts.partial_fit(images[5:], labels[5:])
+    assert torch.equal(parts.support_.prototypes[0], before)  # no photo of it was added
+    assert parts.classes_.tolist() == whole.classes_.tolist()
+    np.testing.assert_allclose(parts.predict_proba(images), whole.predict_proba(images), atol=1e-5)
+    assert parts.temperature_ == pytest.approx(whole.temperature_)
+
+
+def test_batches_and_order_make_no_difference(fitted):
+    queries, _ = photos(3, first=20)
+    together = fitted.predict_proba(queries)
+    one_by_one = copy.copy(fitted)
+    one_by_one.batch_size = 1
+    np.testing.assert_allclose(one_by_one.predict_proba(queries[::-1])[::-1], together, atol=2e-3)
+
+
+def test_photos_beyond_those_kept_count_in_the_mean(model, monkeypatch):
+    images, labels = photos(5)
+    whole = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
+    monkeypatch.setattr("deepemd.classifier.classifier.KEPT", 2)
+    few = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
+    assert len(few.support_.examples) == 6
+    assert support_module.KEPT == 100
+    assert torch.equal(few.support_.prototypes, whole.support_.prototypes)
+
+
+def test_textures_are_told_apart_by_the_encoder_that_is_installed(fitted):
+    queries, kinds = photos(4, first=100)
+    assert fitted.predict(queries).tolist() == kinds
+    np.testing.assert_allclose(fitted.predict_proba(queries).sum(1), 1)
+
+
+def test_labels_come_back_in_their_own_type(model):
+    images, _ = photos(2)
+    for labels in ([3, 3, 1, 1, 2, 2], [0.5, 0.5, 1.0, 1.0, 2.0, 2.0], [True, True, False, False, True, True]):
+        if isinstance(labels[0], float):
+            with pytest.raises(ValueError, match="continuous"):
+                FewShotClassifier(model, cache=False).fit(images, labels)
+            continue
+        found = FewShotClassifier(model, cache=False).fit(images, labels).predict(images)
+        assert found.dtype == np.asarray(labels).dtype
+
+
+def test_what_resembles_nothing_is_unknown():
+    images, labels = photos(20)
+    asked = FewShotClassifier(cache=False, unknown=0.05).fit(images, labels)
+    letters = [np.asarray(load("glyphs").splits["novel"].image(k)) for k in range(0, 600, 100)]
+    strange = list(asked.stream(letters))
+    assert np.mean([p.label == "unknown" for p in strange]) > 0.5
+    assert all(not p.familiar for p in strange if p.label == "unknown")
+    known = asked.predict(photos(10, first=300)[0])
+    assert np.mean(known == "unknown") < 0.2
+    silent = copy.copy(asked)
+    silent.unknown = None
+    assert "unknown" not in silent.predict(letters)
+
+
+# Explanations
+
+
+def test_an_explanation_is_the_transport_to_the_nearest_photo_of_the_class(fitted):
+    query = texture("dots", 77, (90, 60))
+    explanation = fitted.explain(query)
+    m = explanation.match
+    assert explanation.prediction.label == "dots"
+    assert m.query.size == (60, 90)
+    assert m.plan.sum() == pytest.approx(1)
+    assert m.similarity == pytest.approx((m.plan * (1 - m.cost)).sum(), abs=1e-6)
+    np.testing.assert_allclose(m.plan.sum(1), m.a, atol=1e-6)
+    np.testing.assert_allclose(m.plan.sum(0), m.b, atol=1e-6)
+    assert m.query_boxes.min() == 0
+    assert m.query_boxes.max(0).tolist()[2:] == [60, 90]
+    assert m.support_boxes.max(0).tolist()[2:] == [40, 48]
+    flows = m.flows()
+    assert flows == sorted(flows, key=lambda flow: -flow[2])
+    assert sum(flow[2] for flow in flows) == pytest.approx(1)
+    nearest = max((fitted.explain(query, label="dots").match.similarity, e.name) for e in fitted.support_.examples[:1])
+    assert m.similarity >= nearest[0] - 1e-6
+    assert fitted.explain(query, label="noise").example.split()[1] in map(str, range(4, 8))
+    with pytest.raises(InputError, match="label is 'cat': choose one of dots, noise, stripes"):
+        fitted.explain(query, label="cat")
+
+
+def test_sampled_patches_of_an_explanation_are_those_that_were_encoded(folder, model):
+    classifier = FewShotClassifier(model, regions=Sampling(4), cache=False).fit_folder(folder)
+    path = folder / "dots" / "1.png"
+    m = classifier.explain(path).match
+    assert m.similarity == pytest.approx(1, abs=1e-3)  # the photo itself is among the support
+    assert (m.query_boxes == m.support_boxes).all()
+
+
+# Kinds of images
+
+
+def test_paths_pictures_and_arrays_of_one_image_agree(folder, fitted):
+    path = folder / "dots" / "0.png"
+    picture = Image.open(path)
+    array = np.asarray(picture)
+    kinds = [path, str(path), picture, array, array / 255, Image.fromarray(array).convert("RGBA")]
+    found = fitted.predict_proba(kinds)
+    np.testing.assert_allclose(found, np.tile(found[:1], (len(kinds), 1)), atol=2e-3)
+    grey = array[..., 0]
+    np.testing.assert_allclose(
+        fitted.predict_proba([grey, grey[..., None]]), fitted.predict_proba([np.stack([grey] * 3, -1)] * 2), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.zeros((4, 4, 5), np.uint8), r"image 0: ndarray of uint8 \(4, 4, 5\): pass a path"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.full((4, 4, 3), 2.0), "from 2 to 2: pass uint8, or floats from 0 to 1"),
+        (np.full((4, 4), np.nan), "pass uint8, or floats from 0 to 1"),
+        (np.full((4, 4, 3), 300, np.int32), "pass uint8"),
+        ("missing.jpg", r"missing\.jpg: there is no such file"),
+        (3, "image 0: int of int64"),
+    ],
+)
+def test_what_is_no_image_is_refused_and_the_rest_goes_on(image, told, fitted):
+    with pytest.raises(InputError, match=told):
+        fitted.predict([image])
+    good = texture("dots", 5)
+    rows = list(fitted.stream([good, image, good]))
+    assert [row.error is None for row in rows] == [True, False, True]
+    assert rows[0].label == rows[2].label == "dots"
+
+
+# Bad input
+
+
+def test_bad_labels_and_settings_are_explained(model, tmp_path):
+    images, labels = photos(2)
+    for X, y, told in (
+        (images, labels[:-1], "one label for each image"),
+        (images, ["dots"] * 6, "at least two are needed"),
+        ([], [], "X is empty"),
+    ):
+        with pytest.raises(InputError, match=told):
+            FewShotClassifier(model, cache=False).fit(X, y)
+    for settings, told in (
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"unknown": 1.5}, "unknown is 1.5"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"regions": "circle"}, "regions is 'circle'"),
+        ({"backbone": str(tmp_path / "nothing")}, "nothing"),
+    ):
+        with pytest.raises(InputError, match=told):
+            FewShotClassifier(**{"backbone": model, "cache": False, **settings}).fit(images, labels)
+
+
+def test_a_photo_that_cannot_be_read_leaves_the_classifier_as_it_was(folder, model):
+    classifier = FewShotClassifier(model, cache=False).fit_folder(folder)
+    before = classifier.support_
+    (folder / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"broken\.jpg: not an image"):
+        classifier.partial_fit([folder / "dots" / "0.png", folder / "broken.jpg"], ["new", "new"])
+    assert classifier.support_ is before
+    assert classifier.classes_.tolist() == list(KINDS)
+
+
+def test_a_single_class_that_is_left_tells_nothing(model):
+    images, labels = photos(2)
+    alone = FewShotClassifier(model, cache=False).partial_fit(images[:2], labels[:2])
+    for ask in (alone.predict, alone.predict_proba):
+        with pytest.raises(InputError, match="the only class is 'dots': at least two are needed"):
+            ask(images)
+    with pytest.raises(InputError, match="the only class is 'dots'"):
+        alone.explain(images[0])
+    assert set(alone.partial_fit(images[2:], labels[2:]).predict(images)) <= set(KINDS)
+
+
+def test_one_photo_a_class_is_enough(model):
+    images, labels = photos(1)
+    classifier = FewShotClassifier(model, cache=False).fit(images, labels)
+    assert classifier.predict(images).tolist() == labels
+    assert classifier.threshold_ == -np.inf  # nothing is known of how alike photos of a class are
+    assert classifier.leave_one_out()[2].shape == (0, 3)
+
+
+# Saving
+
+
+def test_a_saved_classifier_is_the_classifier(fitted, tmp_path):
+    fitted.save(tmp_path / "saved")
+    again = FewShotClassifier.load(tmp_path / "saved", cache=False)
+    queries, _ = photos(2, first=60)
+    np.testing.assert_array_equal(again.predict_proba(queries), fitted.predict_proba(queries))
+    assert again.threshold_ == fitted.threshold_
+    assert again.explain(queries[0]).example == fitted.explain(queries[0]).example
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["config.json", "model.safetensors"]
+    alone = DeepEMD.load(tmp_path / "saved")
+    assert alone.config == fitted.model_.config
+    again.partial_fit([texture("dots", 900)], ["spots"])
+    assert again.classes_.tolist() == [*KINDS, "spots"]
+    numbers = FewShotClassifier(small_model(), cache=False).fit(photos(2)[0], [7, 7, 5, 5, 9, 9])
+    back = FewShotClassifier.load(numbers.save(tmp_path / "numbers"), cache=False)
+    assert back.predict(photos(2)[0]).tolist() == [7, 7, 5, 5, 9, 9]
+
+
+def test_a_damaged_classifier_is_explained(model, tmp_path):
+    saved = FewShotClassifier(model, cache=False).fit(*photos(2)).save(tmp_path / "saved")
+
+    def spoilt(name: str) -> Path:
+        shutil.rmtree(tmp_path / "spoilt", ignore_errors=True)
+        shutil.copytree(saved, tmp_path / "spoilt")
+        return tmp_path / "spoilt" / name
+
+    weights = spoilt("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged or truncated"):
+        FewShotClassifier.load(weights.parent)
+    config = spoilt("config.json")
+    kept = json.loads(config.read_text())
+    for change in (
+        {"examples": kept["classifier"]["examples"][:-1]},
+        {"classes": None},
+        {"classes": ["dots"]},
+        {"temperature": "x"},
+    ):
+        config.write_text(json.dumps({**kept, "classifier": {**kept["classifier"], **change}}))
+        with pytest.raises(InputError, match="not a whole classifier"):
+            FewShotClassifier.load(config.parent)
+    with pytest.raises(InputError, match="a model without classes"):
+        FewShotClassifier.load(model.save(tmp_path / "model"))
+
+
+# The cache
+
+
+def test_files_that_have_not_changed_are_not_encoded_again(folder, tmp_path, monkeypatch):
+    classifier = FewShotClassifier(cache=tmp_path / "cache").fit_folder(folder)
+    paths = sorted(folder.glob("*/*.png"))
+    first = classifier.predict_proba(paths)
+    kept = sorted((tmp_path / "cache").glob("*/*/*.npz"))
+    assert len(kept) == 12
+    encoded = []
+    monkeypatch.setattr(DeepEMD, "embed", lambda _self, images, *_: encoded.append(len(images)))
+    np.testing.assert_array_equal(classifier.predict_proba(paths), first)
+    assert not encoded
+    monkeypatch.undo()
+    kept[0].write_bytes(kept[0].read_bytes()[:100])  # a damaged entry is made anew
+    np.testing.assert_allclose(classifier.predict_proba(paths), first, atol=2e-3)
+    assert len(np.load(kept[0])["nodes"]) == 9
+    Image.fromarray(texture("noise", 7)).save(paths[0])
+    assert classifier.predict([paths[0]])[0] == "noise"
+
+
+def test_images_in_memory_and_other_models_share_nothing(folder, model, tmp_path):
+    cache = tmp_path / "cache"
+    FewShotClassifier(model, cache=cache).fit(*photos(2))
+    assert not list(cache.glob("*/*/*.npz"))
+    FewShotClassifier(model, cache=cache).fit_folder(folder)
+    FewShotClassifier(model, regions="grid:2", cache=cache).fit_folder(folder)
+    assert len(list(cache.iterdir())) == 2
+    assert model.regions == FCN()
+
+
+def test_an_unwritable_cache_costs_time_only(folder, model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    classifier = FewShotClassifier(model, cache=tmp_path / "file" / "cache").fit_folder(folder)
+    assert classifier.predict(sorted(folder.glob("*/0.png"))).tolist() == list(KINDS)
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest(tmp_path):
+
+    for k in range(5):
+        path = tmp_path / "model" / "aa" / f"{k}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (k, k))
+    prune(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.glob("*/*/*")) == ["3.npz", "4.npz"]
+
+
+# Calibration
+
+
+def test_the_temperature_is_the_one_that_made_the_labels():
+    rng = np.random.default_rng(0)
+    similarity = torch.from_numpy(rng.uniform(0, 1, (4000, 5)))
+    for truth in (5.0, 40.0):
+        proba = (truth * similarity).softmax(1)
+        labels = torch.multinomial(proba, 1, generator=torch.Generator().manual_seed(0))[:, 0]
+        assert fit_temperature(similarity, labels) == pytest.approx(truth, rel=0.08)
+    assert fit_temperature(similarity[:0], labels[:0], prior=12.0) == 12.0
+    perfect = torch.eye(3).repeat(2, 1)
+    assert fit_temperature(perfect, torch.arange(3).repeat(2)) < 200  # six right answers are no proof of certainty
+
+
+def test_the_threshold_is_crossed_by_the_share_that_was_asked_for():
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(3000):
+        known = torch.from_numpy(rng.standard_normal(25))
+        shares.append(rng.standard_normal() < unknown_threshold(known, 0.2))
+    assert np.mean(shares) == pytest.approx(5 / 26, abs=0.025)
+    assert unknown_threshold(torch.zeros(18), 0.05) == -np.inf
+
+
+# Real photos
+
+
+def test_real_photos_are_classified(shared_data, tmp_path):
+    import zipfile
+
+    rows = (shared_data / "miniimagenet" / "val.csv").read_text().split()[1:]
+    by_class: dict[str, list[str]] = {}
+    for name, label in (row.split(",") for row in rows):
+        by_class.setdefault(label, []).append(name)
+    chosen = ["n01855672", "n02091244", "n02138441", "n02981792", "n03417042"]
+    with zipfile.ZipFile(shared_data / "miniimagenet" / "val.zip") as archive:
+        entries = {Path(name).name: name for name in archive.namelist()}
+        for label in chosen:
+            (tmp_path / label).mkdir()
+            for name in by_class[label][:15]:
+                (tmp_path / label / name).write_bytes(archive.read(entries[name]))
+    support = [path for label in chosen for path in sorted((tmp_path / label).iterdir())[:5]]
+    query = [path for label in chosen for path in sorted((tmp_path / label).iterdir())[5:]]
+    classifier = FewShotClassifier(cache=False).fit(support, [path.parent.name for path in support])
+    assert classifier.score(query, [path.parent.name for path in query]) > 0.85

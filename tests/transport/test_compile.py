@@ -1,0 +1,250 @@
+"""Compiled code is kept and found again; whatever goes wrong on disk costs time and never the result.
+
+One compilation of the solver itself, in a copy of the package with a cache of its own; the rest on a function so small
+that compiling it takes a second. Tests may run as root, who can write everywhere: what nobody can write to is a folder
+below a file.
+
+Tests deepemd.transport._compile, deepemd.commands.warmup.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba.core import config
+
+import deepemd
+from deepemd.transport import _compile
+
+NOWHERE = "/dev/null/cache"
+SOLVE = """
+import torch
+from deepemd import emd
+cost = torch.arange(12, dtype=torch.float32).view(3, 4) % 5
+print(emd(cost, torch.full((3,), 4.0), torch.full((4,), 3.0)).value.item())
+"""
+NEEDLESS = """
+import sys
+print([name for name in ("torch._dynamo", "sympy", "numba.np.linalg") if name in sys.modules])
+"""
+TINY = """
+import numpy as np
+from alone._compile import kept
+
+def entry(fingerprint):
+    @kept(lambda args: f"{args[0]} numbers")
+    def tiny(x):
+        fingerprint
+        return np.full(3, x).sum() + 1  # allocates memory, as the solver does
+
+    return tiny
+
+if __name__ == "__main__":
+    from tiny import entry
+    print(entry("as before")(2.0))
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """A folder to import from: a copy of deepemd, one of ``_compile.py`` that loads no PyTorch, and ``tiny``."""
+    folder = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(deepemd.__file__).parent, folder / "deepemd", ignore=ignored)
+    (folder / "alone").mkdir()
+    (folder / "alone" / "__init__.py").touch()
+    shutil.copy(_compile.__file__, folder / "alone")
+    (folder / "tiny.py").write_text(TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def entry(copy):
+    """A function that makes ``tiny`` in this process."""
+    scope = {"__name__": "tiny_here"}
+    exec(compile(TINY.replace("alone._compile", "deepemd.transport._compile"), str(copy / "tiny.py"), "exec"), scope)
+    return scope["entry"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def _start(copy: Path, code: str, before: str = "", **environment: object) -> subprocess.Popen:
+    given = {"PYTHONPATH": copy, "PYTHONDONTWRITEBYTECODE": 1, **environment}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(before) + code],
+        env=kept | {k: str(v) for k, v in given.items()},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _run(copy: Path, code: str, before: str = "", **environment: object) -> tuple[str, list[str]]:
+    """What a new process prints, and the lines of its standard error."""
+    process = _start(copy, code, before, **environment)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err.splitlines()
+
+
+def _tiny(copy: Path, before: str = "", **environment: object) -> tuple[str, list[str]]:
+    return _run(copy, 'import runpy; runpy.run_module("tiny", run_name="__main__")', before, **environment)
+
+
+def test_the_solver_is_compiled_once_with_one_line_and_again_when_a_source_changes(copy, tmp_path):
+    value, told = _run(copy, SOLVE, NUMBA_CACHE_DIR=tmp_path)
+    assert told == [
+        "deepemd: compiling the transport solver for float32 costs, up to 16 x 16, once on this machine ..."
+    ]
+    assert _run(copy, SOLVE + NEEDLESS, NUMBA_CACHE_DIR=tmp_path) == (value + "[]\n", [])
+
+    source = copy / "deepemd" / "emd" / "_start.py"
+    code = source.read_text()
+    changed = re.sub(r"^ROUNDS = \(\d", "ROUNDS = (5", code, flags=re.M)
+    assert changed != code
+    source.write_text(changed)
+    process = _start(copy, SOLVE, NUMBA_CACHE_DIR=tmp_path)
+    try:
+        assert "once on this machine" in process.stderr.readline()
+    finally:
+        process.kill()
+        process.communicate()
+    source.write_text(code)
+    assert _run(copy, SOLVE, NUMBA_CACHE_DIR=tmp_path) == (value, [])
+
+
+def test_processes_that_compile_at_once(copy, tmp_path):
+    together = [_start(copy, "from tiny import entry; print(entry('')(2.0))", NUMBA_CACHE_DIR=tmp_path) for _ in "ab"]
+    assert [process.communicate()[0] for process in together] == ["7.0\n", "7.0\n"]
+    assert _run(copy, "from tiny import entry; print(entry('')(2.0))", NUMBA_CACHE_DIR=tmp_path) == ("7.0\n", [])
+    assert [path.suffix for path in tmp_path.glob("*/*")] == [".nbc"]
+
+
+def test_a_cache_folder_that_cannot_be_written(copy):
+    out, told = _tiny(copy, NUMBA_CACHE_DIR=NOWHERE)
+    assert out == "7.0\n"
+    assert len(told) == 1
+    assert "for this process only: cannot write to /dev/null/cache" in told[0]
+    assert "set NUMBA_CACHE_DIR to a folder" in told[0]
+    assert "once" not in told[0]
+
+
+def test_neither_package_nor_home_can_be_written_and_then_home_can(copy, tmp_path):
+    beside = copy / "alone" / "__pycache__"
+    beside.write_text("a file where the folder would be")
+    try:
+        out, told = _tiny(copy, HOME="/dev/null")
+        assert out == "7.0\n"
+        assert len(told) == 1
+        assert f"cannot write to {beside} or /dev/null/.cache" in told[0]
+        assert "once on this machine" in _tiny(copy, HOME=tmp_path)[1][0]
+        assert _tiny(copy, HOME=tmp_path) == ("7.0\n", [])
+    finally:
+        beside.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_does_not_cost_the_result(copy, tmp_path):
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    out, told = _tiny(copy, before=full, NUMBA_CACHE_DIR=tmp_path)
+    assert out == "7.0\n"
+    assert len(told) == 2
+    assert "could not be kept" in told[1]
+    assert "File too large" in told[1]
+    assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_kept_code_is_found_in_a_folder_that_only_others_can_write(entry, capsys):
+    entry("")(1.0)
+    capsys.readouterr()
+    user = entry("")
+    user._cache.folders = [Path(NOWHERE), *user._cache.folders]
+    user._cache.folders[1].chmod(0o555)
+    assert user(2.0) == 7.0
+    user._cache.folders[1].chmod(0o755)
+    assert len(user._cache.loaded) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("damage", ["empty", "truncated", "one bit", "not a pickle", "a folder"])
+def test_a_damaged_file_is_compiled_again_and_replaced(entry, capsys, damage):
+    first = entry("")
+    assert first(1.0) == 4.0
+    (path,) = first._cache.files()
+    whole = path.read_bytes()
+    if damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "truncated": whole[:-100],
+                "one bit": whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:],
+                "not a pickle": first._cache._digest(b"nonsense") + b"nonsense",
+            }[damage]
+        )
+    capsys.readouterr()
+    assert entry("")(2.0) == 7.0
+    told = capsys.readouterr().err
+    assert "compiling" in told
+    if damage == "a folder":  # cannot be replaced: said, and no more
+        assert "could not be kept" in told
+    else:
+        again = entry("")
+        assert again(2.0) == 7.0
+        assert again._cache.loaded
+        assert capsys.readouterr().err == ""
+
+
+def test_code_from_other_sources_types_or_settings_is_not_taken(entry, cache, monkeypatch):
+    first = entry("one version")
+    first(1.0)
+    other = entry("another version")
+    other(1.0)
+    assert not other._cache.loaded
+    assert other._cache.files() == first._cache.files()  # it takes the place of what nobody will ask for again
+    other(np.float32(1.0))
+    assert len(list(cache.glob("*/*"))) == 2
+    monkeypatch.setattr(config, "BOUNDSCHECK", 1)
+    checked = entry("another version")
+    checked(1.0)
+    assert not checked._cache.loaded
+
+
+def test_a_closed_standard_error_is_no_failure(copy, tmp_path):
+    assert _tiny(copy, before="import sys; sys.stderr.close()\n", NUMBA_CACHE_DIR=tmp_path)[0] == "7.0\n"
+    assert _tiny(copy, before="import sys; sys.stderr = None\n", NUMBA_CACHE_DIR=NOWHERE)[0] == "7.0\n"
+
+
+def test_from_a_zip_archive_and_without_sources(copy, tmp_path):
+    say = "from deepemd import emd\nfrom deepemd.transport._compile import sources\nprint(sources())\n"
+    archive = shutil.make_archive(str(tmp_path / "deepemd"), "zip", copy)
+    assert _run(Path(archive), say)[0] == _compile.sources() + "\n"
+
+    bare = tmp_path / "bare"
+    shutil.copytree(copy, bare)
+    subprocess.run([sys.executable, "-m", "compileall", "-qb", bare], check=True)
+    for source in bare.rglob("*.py"):
+        source.unlink()
+    assert re.fullmatch(r"[0-9a-f]{64}\n7.0\n", _tiny(bare, before=say, NUMBA_CACHE_DIR=tmp_path)[0])
+    assert _tiny(bare, NUMBA_CACHE_DIR=tmp_path) == ("7.0\n", [])
+
+
+def test_every_file_with_compiled_code_is_watched():
+    folder = Path(_compile.__file__).parent
+    compiled = {
+        p.name for p in folder.glob("*.py") if re.search(r"^ *@(njit|intrinsic|overload|kept)", p.read_text(), re.M)
+    }
+    assert compiled == set(_compile.KERNELS)
