@@ -19,9 +19,10 @@ from torch import Tensor
 from deepemd import FCN, DeepEMD
 from deepemd.data import EpisodeSampler, load
 from deepemd.embedding.stream import Embedder
-from deepemd.evaluation.evaluate import Figure, versions
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.matching import emd_logits, protonet_logits
 from deepemd.nodes import efficientnet_lite0
+from deepemd.versions import versions
 
 ROOT = Path(__file__).parents[1]
 CELLS: tuple[tuple[int, ...], ...] = ((7,), (5,), (4,), (3,), (2,), (3, 1))
@@ -70,9 +71,9 @@ def compare(nodes: Tensor, labels: np.ndarray, n_way: int, n_shot: int, count: i
             found.setdefault(name, []).append((its.argmax(-1) == truth).double().mean().item())
     values = {name: np.array(its) for name, its in found.items()}
     best = max((values.pop("plain"), values.pop("centred")), key=np.mean)
-    gains = {name: Figure.of(its - best) for name, its in values.items()}
+    gains = {name: MeanCI.of(its - best) for name, its in values.items()}
     told = {name: f"{100 * gain.mean:+.2f} ± {100 * gain.ci95:.2f}" for name, gain in gains.items()}
-    return {"pooled cosine": str(Figure.of(best)), **told}
+    return {"pooled cosine": str(MeanCI.of(best)), **told}
 
 
 def pooled(nodes: Tensor, cells: tuple[int, ...]) -> Tensor:

@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results" / "compile.json"
 ROUNDS = 7
 ENCODERS = {  # and images of a step
     "conv4": (conv4, 64),
-    "resnet12, narrow": (lambda: resnet12((32, 64, 160, 320), fold=2), 64),
+    "resnet12, narrow": (lambda: resnet12((32, 64, 160, 320), space_to_depth=2), 64),
     "resnet12": (resnet12, 16),
 }
 

@@ -22,7 +22,8 @@ from torch import Generator, Tensor
 
 from deepemd.bench.measure import machine
 from deepemd.data import EpisodeSampler, load
-from deepemd.evaluation.evaluate import Figure, embed
+from deepemd.embedding.splits import embed
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.matching import class_means, emd_logits, fit_prototypes
 from deepemd.model import DeepEMD
 from deepemd.progress import track
@@ -54,9 +55,9 @@ def draw(model: Path, data: str, shots: int, episodes: int, seed: int) -> tuple[
         "shots": shots,
         "seed": seed,
         "length_of_a_node": float(support.norm(dim=-1).median()),
-        "class_means": asdict(Figure.of(means)),
+        "class_means": asdict(MeanCI.of(means)),
     }
-    print(f"class means {Figure.of(means)}; a node is {report['length_of_a_node']:.3g} long", flush=True)
+    print(f"class means {MeanCI.of(means)}; a node is {report['length_of_a_node']:.3g} long", flush=True)
     return Drawn(support, query, labels, means), report
 
 
@@ -90,13 +91,13 @@ def twin(drawn: Drawn, report: dict, lr: float, epochs: int, out: Path) -> None:
     report |= {
         "lr": lr,
         "epochs": epochs,
-        "ours": asdict(Figure.of(fast)),
-        "twin": asdict(Figure.of(slow)),
-        "ours_minus_twin": asdict(Figure.of(fast - slow)),
+        "ours": asdict(MeanCI.of(fast)),
+        "twin": asdict(MeanCI.of(slow)),
+        "ours_minus_twin": asdict(MeanCI.of(fast - slow)),
         "prototypes_differ_relative_to_their_movement": float((ours - theirs).norm() / moved),
     }
     out.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"twin {Figure.of(slow)}, ours minus twin {Figure.of(fast - slow)}\n{out}")
+    print(f"twin {MeanCI.of(slow)}, ours minus twin {MeanCI.of(fast - slow)}\n{out}")
 
 
 def sweep(drawn: Drawn, report: dict, lrs: list[float], epochs: list[int], out: Path) -> None:
@@ -110,7 +111,7 @@ def sweep(drawn: Drawn, report: dict, lrs: list[float], epochs: list[int], out: 
             )
             took = (time.perf_counter() - began) / len(found)
             accuracy = accuracies(drawn.query, found)
-            figure, gain = Figure.of(accuracy), Figure.of(accuracy - drawn.means)
+            figure, gain = MeanCI.of(accuracy), MeanCI.of(accuracy - drawn.means)
             row = {"epochs": count, "lr": lr, "accuracy": asdict(figure), "gain": asdict(gain)}
             report["rows"].append(row | {"seconds_an_episode": took})
             out.write_text(json.dumps(report, indent=1) + "\n")

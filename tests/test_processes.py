@@ -20,7 +20,16 @@ from deepemd.data import EpisodeSampler, Store
 from deepemd.embedding.views import view
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
-from deepemd.processes import Place, agree, first, launched, merge, share, tell, total
+from deepemd.processes import (
+    ProcessInfo,
+    all_gather,
+    all_reduce,
+    all_reduce_max,
+    broadcast,
+    rank_zero_first,
+    shard,
+    torchrun_info,
+)
 from deepemd.training.batches import Batch, Batches, episode_batches
 from deepemd.training.metatrain import Metatraining, metatrain
 from deepemd.training.pretrain import pretrain
@@ -251,7 +260,7 @@ def test_a_step_of_parts_is_the_sum_of_its_parts(patterns: Store, alone: Path) -
 
 
 def at(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
-    monkeypatch.setattr(processes, "_place", Place(rank, count, rank, count))
+    monkeypatch.setattr(processes, "_info", ProcessInfo(rank, count, rank, count))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
@@ -260,7 +269,7 @@ def test_shares_in_order_are_the_whole(items: int, count: int, monkeypatch: pyte
     shares = []
     for rank in range(count):
         at(monkeypatch, rank, count)
-        shares.append(list(share(range(items))))
+        shares.append(list(shard(range(items))))
     assert [item for some in shares for item in some] == list(range(items))
     assert max(map(len, shares)) == -(-items // count)
 
@@ -284,13 +293,13 @@ def test_processes_that_do_not_divide_the_parts_are_refused(monkeypatch: pytest.
 def test_where_a_process_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert launched() == Place(0, 1, 0, 1)
+    assert torchrun_info() == ProcessInfo(0, 1, 0, 1)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
     assert cli.main(["evaluate", "model", "data"]) == 2
     assert "srun started this command 8 times" in capsys.readouterr().err
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "4")):
         monkeypatch.setenv(name, value)
-    assert launched() == Place(5, 8, 1, 4)
+    assert torchrun_info() == ProcessInfo(5, 8, 1, 4)
     assert cli.main(["warmup"]) == 2
     told = capsys.readouterr().err
     assert told == (
@@ -301,9 +310,9 @@ def test_where_a_process_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 def test_alone_there_is_nothing_to_do() -> None:
     one = nn.Linear(2, 2).weight.detach()
-    assert merge(one) is one
-    assert total(one) is one
-    assert agree(3, 4) == (3, 4)
-    assert tell("thing") == "thing"
-    with first():
+    assert all_gather(one) is one
+    assert all_reduce(one) is one
+    assert all_reduce_max(3, 4) == (3, 4)
+    assert broadcast("thing") == "thing"
+    with rank_zero_first():
         pass

@@ -123,21 +123,21 @@ def _fail(message: str, more: str = "") -> int:
 
 def _run(name: str, words: list[str]) -> int:
     from deepemd.errors import InputError, Interrupted, ProcessLost
-    from deepemd.processes import launched, together
+    from deepemd.processes import process_group, torchrun_info
 
-    command, here = COMMANDS[name], launched()
+    command, here = COMMANDS[name], torchrun_info()
     module, _, attribute = command.function.partition(":")
     function: Callable[..., None] = getattr(import_module(module), attribute)
     try:
-        if here.count > 1 and not command.shared:
+        if here.world_size > 1 and not command.shared:
             raise InputError(
-                f"{name} is the work of one process, but torchrun started {here.count}: leave torchrun out"
+                f"{name} is the work of one process, but torchrun started {here.world_size}: leave torchrun out"
             )
         options = _parse(name, function, words)
-        with together() if command.shared else nullcontext():
+        with process_group() if command.shared else nullcontext():
             function(**options)
     except InputError as error:
-        return _fail(f"process {here.rank} of {here.count}: {error}" if here.rank else str(error))
+        return _fail(f"process {here.rank} of {here.world_size}: {error}" if here.rank else str(error))
     except Interrupted as stop:
         if here.rank == 0:  # all of them stopped after the same step
             print(f"deepemd: {stop}", file=sys.stderr)

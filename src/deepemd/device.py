@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from deepemd.errors import InputError
-from deepemd.processes import place
+from deepemd.processes import process_info
 
 __all__ = ["Device", "Precision", "choose_device", "choose_precision", "keep_freed_memory"]
 
@@ -31,7 +31,7 @@ def choose_device(device: Device = "auto") -> str:
         raise InputError("device is cuda, but torch finds no CUDA device here: pass auto or cpu")
     if device == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    here, gpus = place().local_count, torch.cuda.device_count()
+    here, gpus = process_info().local_world_size, torch.cuda.device_count()
     if here > gpus:
         raise InputError(
             f"device is {device}: {here} processes on a machine with {gpus} GPUs; start one process a GPU"

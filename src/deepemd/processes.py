@@ -1,10 +1,10 @@
-"""The processes of one command: torchrun starts them, they share the work, and agree on what came of it.
+"""Distributed work: the processes that torchrun started share one command's work and gather its results.
 
     torchrun --nproc-per-node 2 -m deepemd evaluate MODEL DATA
 
-Work is cut into the same batches whatever the number of processes. Each process takes a run of them, and the results
-are put together in order: what comes out is a function of the work, not of the processes. Without torchrun, and outside
-of :func:`together`, there is one process, and the functions here have nothing to do.
+Work is cut into the same batches whatever the number of processes. Each process takes a contiguous shard of them, and
+the results are gathered in order, so the result depends on the work and not on the number of processes. Without
+torchrun, and outside of :func:`process_group`, there is one process, and the functions here do nothing.
 """
 
 import atexit
@@ -21,195 +21,203 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    *("Place", "agree", "count", "first", "launched", "lost", "merge", "place", "rank", "share", "tell", "together"),
-    *("total", "wait"),
+    *("ProcessInfo", "all_gather", "all_reduce", "all_reduce_max", "barrier", "broadcast", "connection_lost"),
+    *("process_group", "process_info", "rank", "rank_zero_first", "shard", "torchrun_info", "world_size"),
 ]
 
 T = TypeVar("T")
 # A process that dies closes its connections, and the others notice at once. A machine that vanishes does not:
-TIMEOUT = timedelta(minutes=30)  # of an exchange
-PATIENCE = timedelta(days=1)  # while one process does what only one can do, such as decoding a data set
+TIMEOUT = timedelta(minutes=30)  # of one collective operation
+LONG_TIMEOUT = timedelta(days=1)  # while one process does what only one can do, such as decoding a data set
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which process this is: `rank` of `count`, and `local` of the `local_count` on this machine."""
+class ProcessInfo:
+    """The place of this process among all of them, in torchrun's words.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        local_rank: number of this process among those on this machine.
+        local_world_size: number of processes on this machine.
+    """
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
-    local_count: int = 1
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
 
-_ALONE = Place()
-_place = _ALONE  # inside of together()
-_patient: Any = None  # a group of its own for waits
-_leave: Callable[[], None] | None = None  # of the group that was started here
+_SINGLE = ProcessInfo()
+_info = _SINGLE  # inside of process_group()
+_slow_group: Any = None  # a group of its own, with the long timeout
+_destroy: Callable[[], None] | None = None  # for the group that was started here
 
 
-def launched() -> Place:
-    """What torchrun has set for this process, by the variables of its environment."""
+def torchrun_info() -> ProcessInfo:
+    """Read from the environment what torchrun has set for this process."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if all(os.environ.get(name, "").isdecimal() for name in names):
-        return Place(*(int(os.environ[name]) for name in names))
-    return _ALONE
+        return ProcessInfo(*(int(os.environ[name]) for name in names))
+    return _SINGLE
 
 
-def place() -> Place:
-    """Which of the processes that share the work this is."""
-    return _place
+def process_info() -> ProcessInfo:
+    """Return the place of this process among those that share the work."""
+    return _info
 
 
 def rank() -> int:
-    """Its number; the process 0 writes and prints."""
-    return _place.rank
+    """Return the number of this process; process 0 writes and prints."""
+    return _info.rank
 
 
-def count() -> int:
-    """How many processes share the work."""
-    return _place.count
+def world_size() -> int:
+    """Return how many processes share the work."""
+    return _info.world_size
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the processes that torchrun started with this one, until the block ends in all of them.
 
-    Within another such block, and without torchrun, it does nothing. A group that is there already is used as it is.
-    Where the block ends by an exception, this process leaves the others, and they end by ProcessLost.
+    Within another such block, and without torchrun, it does nothing. A group that exists already is used as it is.
+    Where the block ends by an exception, this process leaves the group, and the others end by ProcessLost.
 
     Raises:
         InputError: Slurm started several processes, but no torchrun did.
         ProcessLost: another process died, or left.
     """
-    global _place, _patient, _leave
-    own = launched()
+    global _info, _slow_group, _destroy
+    own = torchrun_info()
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if own.count == 1 and tasks > 1:
+    if own.world_size == 1 and tasks > 1:
         raise InputError(
             f"srun started this command {tasks} times, and each would do all of the work: start one torchrun on each"
             " machine, which starts the processes: srun --ntasks-per-node 1 torchrun ... -m deepemd ... (the whole"
             " script is in docs/scale.md)"
         )
-    if own.count == 1 or count() > 1:
+    if own.world_size == 1 or world_size() > 1:
         yield
         return
     import torch
     import torch.distributed as dist
 
-    gpu = torch.cuda.is_available() and own.local < torch.cuda.device_count()
+    gpu = torch.cuda.is_available() and own.local_rank < torch.cuda.device_count()
     if gpu:
-        torch.cuda.set_device(own.local)
+        torch.cuda.set_device(own.local_rank)
     try:
         if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=TIMEOUT)
-            _leave = atexit.register(dist.destroy_process_group)  # it cannot be joined again, so stay until then
-        if _patient is None:
-            _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-        _place = own
+            _destroy = atexit.register(dist.destroy_process_group)  # it cannot be joined again, so stay until then
+        if _slow_group is None:
+            _slow_group = dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
+        _info = own
         yield
-        wait()
+        barrier()
     except BaseException as error:
-        if _leave is not None:
-            atexit.unregister(_leave)
-            _leave()
-        if lost(error):
-            raise ProcessLost(own.rank, own.count) from error
+        if _destroy is not None:
+            atexit.unregister(_destroy)
+            _destroy()
+        if connection_lost(error):
+            raise ProcessLost(own.rank, own.world_size) from error
         raise
     finally:
-        _place = _ALONE
+        _info = _SINGLE
 
 
-def lost(error: BaseException) -> bool:
-    """Whether an exception says that another process cannot be reached."""
+def connection_lost(error: BaseException) -> bool:
+    """Return whether an exception says that another process cannot be reached."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
-    """The run of batches that this process takes: as many as any other takes, or fewer at the end.
+def shard(items: Sequence[T]) -> Sequence[T]:
+    """Return the contiguous part of the items that this process takes: of equal length, but for the last ones.
 
-    >>> share(range(5))
+    >>> shard(range(5))
     range(0, 5)
     """
-    most = -(-len(items) // count())
-    return items[rank() * most : (rank() + 1) * most]
+    size = -(-len(items) // world_size())
+    return items[rank() * size : (rank() + 1) * size]
 
 
-def merge(mine: "Tensor | None") -> "Tensor":
-    """What all processes made of their shares, in order, to the bit: (n, ...) of each -> (sum of n, ...) in each.
+def all_gather(mine: "Tensor | None") -> "Tensor":
+    """Concatenate what all processes made of their shards, in order: (n, ...) of each -> (sum of n, ...) in each.
 
     Args:
-        mine: None where the share was empty.
+        mine: None where the shard was empty.
     """
     import torch
     import torch.distributed as dist
 
-    if count() == 1:
+    if world_size() == 1:
         assert mine is not None
         return mine
-    forms: list[Any] = [None] * count()
-    dist.all_gather_object(forms, None if mine is None else (mine.shape, mine.dtype, mine.device.type), group=_patient)
-    parts = []
-    for k, form in enumerate(forms):
-        if form is None:
+    headers: list[Any] = [None] * world_size()
+    header = None if mine is None else (mine.shape, mine.dtype, mine.device.type)
+    dist.all_gather_object(headers, header, group=_slow_group)
+    blocks = []
+    for k, header in enumerate(headers):
+        if header is None:
             continue
-        shape, dtype, device = form
-        part = torch.empty(shape, dtype=dtype, device=device) if mine is None or k != rank() else mine.contiguous()
-        dist.broadcast(part, k)
-        parts.append(part)
-    return torch.cat(parts)
+        shape, dtype, device = header
+        block = torch.empty(shape, dtype=dtype, device=device) if mine is None or k != rank() else mine.contiguous()
+        dist.broadcast(block, k)
+        blocks.append(block)
+    return torch.cat(blocks)
 
 
-def total(mine: "Tensor") -> "Tensor":
-    """The sum over the processes, in place; the same in each, to the bit."""
+def all_reduce(mine: "Tensor") -> "Tensor":
+    """Sum a tensor over the processes, in place; all get the same bits."""
     import torch.distributed as dist
 
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(mine)
     return mine
 
 
-def agree(*mine: int) -> tuple[int, ...]:
-    """The largest that any process says, number by number."""
+def all_reduce_max(*mine: int) -> tuple[int, ...]:
+    """Take the largest of each number over the processes."""
     import torch
     import torch.distributed as dist
 
-    if count() == 1:
+    if world_size() == 1:
         return mine
     numbers = torch.tensor(mine)
-    dist.all_reduce(numbers, dist.ReduceOp.MAX, group=_patient)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX, group=_slow_group)
     return tuple(numbers.tolist())
 
 
-def tell(thing: T) -> T:
-    """What the process 0 passes; the others wait for it, and what they pass is not looked at."""
+def broadcast(value: T) -> T:
+    """Return the value that process 0 passes; the others wait for it, and what they pass is ignored."""
     import torch.distributed as dist
 
-    things = [thing]
-    if count() > 1:
-        dist.broadcast_object_list(things, group=_patient)
-    return things[0]
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, group=_slow_group)
+    return values[0]
 
 
-def wait() -> None:
-    """Go on when all processes are here."""
+def barrier() -> None:
+    """Wait until all processes are here."""
     import torch.distributed as dist
 
-    if count() > 1:
-        dist.barrier(group=_patient)
+    if world_size() > 1:
+        dist.barrier(group=_slow_group)
 
 
 @contextmanager
-def first() -> Iterator[None]:
-    """Let the process 0 go through the block before the others: it makes the files that they find.
+def rank_zero_first() -> Iterator[None]:
+    """Let process 0 run the block before the others, which find the files that it makes.
 
-    It is waited for also where it raises an exception, so that the others meet, and can tell, the same.
+    The others also go on where process 0 raises an exception, so that they meet the same error.
     """
     if rank() > 0:
-        wait()
+        barrier()
     try:
         yield
     finally:
         if rank() == 0:
-            wait()
+            barrier()

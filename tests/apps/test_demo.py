@@ -14,7 +14,7 @@ from PIL import Image
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.demo import run_demo
 from deepemd.apps.reports.curves import learning_curve
-from deepemd.apps.reports.tables import Grid, Page, accuracy_grid, write_json, write_page
+from deepemd.apps.reports.tables import Page, TextTable, accuracy_table, write_json, write_page
 from deepemd.data import load
 from deepemd.errors import InputError
 from deepemd.evaluation.evaluate import Episodes, Evaluation
@@ -99,11 +99,11 @@ def test_learning_curve_of_no_run(tmp_path):
 
 def test_grid_and_page_escape_what_they_show(tmp_path):
     values = {"DeepEMD": np.array([0.5, 1.0]), "<b>other</b>": np.array([0.5, 0.5])}
-    grid = accuracy_grid({"": Evaluation(values, Episodes(n_episodes=2), {}, {}, {})})
+    grid = accuracy_table({"": Evaluation(values, Episodes(n_episodes=2), {}, {}, {})})
     assert list(grid.rows[0]) == ["DeepEMD", "75.00 ± 34.65", ""]
     assert list(grid.rows[1]) == ["<b>other</b>", "50.00 ± 0.00", "+25.00 ± 34.65"]
     path = write_page(
-        Page("a < b", ["&"], [grid, Grid("t", ["h"], [["c"]])], {}, {"k": "<v>"}), tmp_path / "new" / "p.html"
+        Page("a < b", ["&"], [grid, TextTable("t", ["h"], [["c"]])], {}, {"k": "<v>"}), tmp_path / "new" / "p.html"
     )
     _check_page(path)
     assert "<b>" not in path.read_text()

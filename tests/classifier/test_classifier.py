@@ -188,10 +188,10 @@ def test_batches_and_order_make_no_difference(fitted):
 def test_photos_beyond_those_kept_count_in_the_mean(model, monkeypatch):
     images, labels = photos(5)
     whole = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
-    monkeypatch.setattr("deepemd.classifier.classifier.KEPT", 2)
+    monkeypatch.setattr("deepemd.classifier.classifier.MAX_EXAMPLES", 2)
     few = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
     assert len(few.support_.examples) == 6
-    assert support_module.KEPT == 100
+    assert support_module.MAX_EXAMPLES == 100
     assert torch.equal(few.support_.prototypes, whole.support_.prototypes)
 
 

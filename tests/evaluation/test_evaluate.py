@@ -11,7 +11,8 @@ from deepemd import FCN, DeepEMD, conv4, emd_logits, fit_prototypes
 from deepemd.data import load
 from deepemd.embedding.splits import embed
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, Evaluation, Figure, evaluate
+from deepemd.evaluation.evaluate import Episodes, Evaluation, evaluate
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.evaluation.methods import METHODS, SFC, choose
 from deepemd.evaluation.scoring import score
 from deepemd.matching import fusion_logits, local_knn_logits, protonet_logits
@@ -190,8 +191,8 @@ def test_figures():
     }
     half = 1.96 * np.std(values["DeepEMD"]) / 3**0.5
     evaluation = Evaluation(values, Episodes(), {}, {}, {})
-    assert evaluation.figure("DeepEMD") == Figure(pytest.approx(0.7), pytest.approx(half), 3)
-    assert evaluation.difference("DeepEMD", "ProtoNet (a)") == Figure(pytest.approx(0.1), pytest.approx(0, abs=1e-9), 3)
+    assert evaluation.figure("DeepEMD") == MeanCI(pytest.approx(0.7), pytest.approx(half), 3)
+    assert evaluation.difference("DeepEMD", "ProtoNet (a)") == MeanCI(pytest.approx(0.1), pytest.approx(0, abs=1e-9), 3)
     assert evaluation.best("ProtoNet") == "ProtoNet (a)"
 
 

@@ -84,20 +84,21 @@ def test_pooling_before_the_activation_changes_nothing() -> None:
 
 
 def test_a_folded_resnet12_sees_each_pixel_and_has_the_map_of_the_paper() -> None:
-    encoder = resnet12((4, 6, 8, 10), fold=2).eval()
+    encoder = resnet12((4, 6, 8, 10), space_to_depth=2).eval()
     for size, side in ((84, 5), (64, 4), (48, 3), (33, 2)):
         assert encoder(torch.zeros(1, 3, size, size)).shape == (1, 10, side, side)
     images = torch.randn(1, 3, 84, 84, generator=torch.Generator().manual_seed(0)).requires_grad_()
     encoder(images).square().sum().backward()
     assert (images.grad.abs().sum(1) > 0)[0, 8:-8, 8:-8].all()
-    assert (
-        backbone(**encoder.config).config == encoder.config == {"name": "resnet12", "widths": [4, 6, 8, 10], "fold": 2}
-    )
+    settings = {"name": "resnet12", "widths": [4, 6, 8, 10], "space_to_depth": 2}
+    assert backbone(**encoder.config).config == encoder.config == settings
+    earlier = {"name": "resnet12", "widths": [4, 6, 8, 10], "fold": 2}  # as models were saved before
+    assert backbone(**earlier).config == settings
     assert resnet12().config == {"name": "resnet12"}
     for widths, fold, told in (
         ((4, 6, 8), 1, "widths is"),
         ((4, 6, 8, 0), 1, "widths is"),
-        ((4, 6, 8, 10), 3, "fold is"),
+        ((4, 6, 8, 10), 3, "space_to_depth is"),
     ):
         with pytest.raises(InputError, match=told):
             resnet12(widths, fold)

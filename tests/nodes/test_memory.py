@@ -14,7 +14,7 @@ WAY = 3
 ENCODERS = {
     "conv4": lambda: conv4(8, pools=3),
     "resnet12": lambda: resnet12((4, 8, 8, 16)),
-    "resnet12, folded": lambda: resnet12((4, 8, 8, 16), fold=2),
+    "resnet12, folded": lambda: resnet12((4, 8, 8, 16), space_to_depth=2),
     "own": lambda: nn.Sequential(
         nn.Conv2d(3, 8, 5, 4), nn.BatchNorm2d(8, momentum=None), nn.Dropout(0.3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2)
     ),

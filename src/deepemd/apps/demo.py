@@ -5,10 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deepemd.apps.reports.curves import learning_curve
-from deepemd.apps.reports.tables import Grid, Page, accuracy_grid, signed, write_json, write_page
+from deepemd.apps.reports.tables import Page, TextTable, accuracy_table, signed, write_json, write_page
 from deepemd.data import Store, load
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, Evaluation, Figure, evaluate
+from deepemd.evaluation.evaluate import Episodes, Evaluation, evaluate
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.explain.matches import example_matches
 from deepemd.explain.plots import matches_picture
 from deepemd.model import DeepEMD
@@ -52,7 +53,7 @@ def run_demo(
     episodes = Episodes(n_episodes=n_episodes)
     evaluations = {name: evaluate(DeepEMD.load(folder), novel, episodes) for name, folder in folders.items()}
 
-    grids = [accuracy_grid(evaluations, "Letters of scripts never seen: " + _describe(episodes)), claims(evaluations)]
+    grids = [accuracy_table(evaluations, "Letters of scripts never seen: " + _describe(episodes)), claims(evaluations)]
     _print(grids)
     pictures = {
         "Parts that were matched. The width of a line is the share of the mass that it moves; the brighter a part, the "
@@ -81,20 +82,20 @@ def run_demo(
     return evaluations
 
 
-def claims(evaluations: dict[str, Evaluation]) -> Grid:
+def claims(evaluations: dict[str, Evaluation]) -> TextTable:
     """What meta-training and matching are worth, as paired differences with their intervals."""
     before, after = evaluations["pre-trained"], evaluations["meta-trained"]
     final = after.accuracies["DeepEMD"]
-    rows: list[tuple[str, Figure]] = []
+    rows: list[tuple[str, MeanCI]] = []
     for label, evaluation in (("pre-trained", before), ("meta-trained", after)):
         best = evaluation.best("ProtoNet")
-        rows.append((f"DeepEMD, meta-trained, minus {best}, {label}", Figure.of(final - evaluation.accuracies[best])))
-    rows.append(("DeepEMD, meta-trained, minus DeepEMD, pre-trained", Figure.of(final - before.accuracies["DeepEMD"])))
+        rows.append((f"DeepEMD, meta-trained, minus {best}, {label}", MeanCI.of(final - evaluation.accuracies[best])))
+    rows.append(("DeepEMD, meta-trained, minus DeepEMD, pre-trained", MeanCI.of(final - before.accuracies["DeepEMD"])))
     text = [[label, signed(figure), _verdict(figure)] for label, figure in rows]
-    return Grid("Differences over the same episodes", ["difference", "percentage points", ""], text)
+    return TextTable("Differences over the same episodes", ["difference", "percentage points", ""], text)
 
 
-def _verdict(figure: Figure) -> str:
+def _verdict(figure: MeanCI) -> str:
     if abs(figure.mean) <= figure.ci95:
         return "within chance"
     return "better" if figure.mean > 0 else "worse"
@@ -104,7 +105,7 @@ def _describe(e: Episodes) -> str:
     return f"{e.n_way}-way {e.n_shot}-shot accuracy in %, {e.n_episodes:,} episodes, 95 % intervals"
 
 
-def _print(grids: list[Grid]) -> None:
+def _print(grids: list[TextTable]) -> None:
     from rich.console import Console
 
     console = Console()

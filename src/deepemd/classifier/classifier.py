@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from deepemd.classifier.calibration import fit_temperature, unknown_threshold
 from deepemd.classifier.prediction import Explanation, Prediction
 from deepemd.classifier.saving import SavedClassifier, read_classifier, write_classifier
-from deepemd.classifier.support import KEPT, Example, Support
+from deepemd.classifier.support import MAX_EXAMPLES, Example, Support
 from deepemd.data.decoding import as_picture
 from deepemd.data.photos import class_photos
 from deepemd.embedding.cache import default_cache
@@ -319,7 +319,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 held[ids[k - start]] += 1
                 nodes.append(one.nodes)
                 name = str(images[k]) if isinstance(images[k], str | os.PathLike) else f"image {k}"
-                kept = held[ids[k - start]] <= KEPT
+                kept = held[ids[k - start]] <= MAX_EXAMPLES
                 examples.append(Example.of(as_picture(images[k]), name, one.key) if kept else None)
             support = (support or Support.empty(*nodes[0].shape)).added(nodes, ids, examples, classes=len(place))
         assert support is not None  # there are labels

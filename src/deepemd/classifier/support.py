@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Example", "Support"]
 
-KEPT = 100  # photos of a class that are kept; the mean is of all
+MAX_EXAMPLES = 100  # photos of a class that are kept; the mean is of all
 SIDE = 320  # of the pictures that are kept of them, in pixels
 
 

@@ -13,7 +13,7 @@ from deepemd.errors import InputError
 from deepemd.evaluation.evaluate import METHOD, Episodes
 from deepemd.evaluation.methods import SFC
 from deepemd.files import writable
-from deepemd.processes import first, rank
+from deepemd.processes import rank, rank_zero_first
 
 if TYPE_CHECKING:
     from deepemd.data import Images
@@ -77,7 +77,7 @@ def evaluate(
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
     """
     from deepemd.apps.reports.curves import accuracy_curves
-    from deepemd.apps.reports.tables import accuracy_grid, settings_grid, write_json
+    from deepemd.apps.reports.tables import accuracy_table, settings_table, write_json
     from deepemd.device import choose_device, choose_precision
     from deepemd.embedding.cache import default_cache
     from deepemd.embedding.splits import embed
@@ -102,11 +102,11 @@ def evaluate(
         Episodes(way, shot, n_query, n_episodes, seed)
         for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))
     ]
-    with first():
+    with rank_zero_first():
         network = pretrained(model).to(choose_device(device))
     if regions is not None:
         network.regions = parse_regions(regions)
-    with first():
+    with rank_zero_first():
         sets = _sets(data, split, root)
     for episodes in settings:  # whatever cannot be done is refused before the long work
         choose(method, network, n_shot=episodes.n_shot, sfc=sfc)
@@ -128,7 +128,7 @@ def evaluate(
             break
     if rank() > 0:
         return  # the first process tells
-    grid = accuracy_grid({"": evaluations[0]}) if len(evaluations) == 1 else settings_grid(evaluations)
+    grid = accuracy_table({"": evaluations[0]}) if len(evaluations) == 1 else settings_table(evaluations)
     told.print(grid.rich())
     for name in possible:
         f = sets[name].fingerprint

@@ -98,7 +98,7 @@ def predict(
             notes[-1].tell()
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *done.bad]]}
         written = files.finish(used)
-    console().print(done.grid().rich())
+    console().print(done.table().rich())
     for path in written:
         print(f"{path.suffix[1:]}: {printable(path)}")
     if page is not None:
@@ -143,7 +143,7 @@ def check(
     from deepemd.apps.photos.check_page import write_check_page
     from deepemd.apps.photos.fitting import Note
     from deepemd.apps.photos.predict import settings
-    from deepemd.apps.reports.tables import Grid, write_json
+    from deepemd.apps.reports.tables import TextTable, write_json
 
     _at_least_one(report_limit=report_limit)
     page = _page(report, "check.html", force)
@@ -165,7 +165,7 @@ def check(
     if suspects:
         heads = ["image", "its folder", "probability", "looks like", "probability"]
         more = f" ({len(suspects)}, the first 20)" if len(suspects) > 20 else ""
-        terminal.print(Grid(f"Photos that look mislabelled{more}", heads, suspects[:20]).rich())
+        terminal.print(TextTable(f"Photos that look mislabelled{more}", heads, suspects[:20]).rich())
     print(f"{found.sentence()}\n{SAYS}")
     used = settings(classifier)
     if out is not None:

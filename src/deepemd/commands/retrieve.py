@@ -13,7 +13,7 @@ from deepemd.processes import rank
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from deepemd.apps.reports.tables import Grid
+    from deepemd.apps.reports.tables import TextTable
     from deepemd.apps.retrieval.index import Hits, Index
 
 __all__ = ["retrieve_evaluate", "retrieve_index", "retrieve_query"]
@@ -111,15 +111,15 @@ def retrieve_query(
         print(f"page: {write_page(Page('deepemd retrieve', lead, grids, shown, notes), out)}")
 
 
-def _grid(index: "Index", title: str, hits: "Hits", q: int) -> "Grid":
+def _grid(index: "Index", title: str, hits: "Hits", q: int) -> "TextTable":
     """What was found for one query."""
-    from deepemd.apps.reports.tables import Grid
+    from deepemd.apps.reports.tables import TextTable
 
     rows = [
         [str(place), index.images.names[i], index.images.classes[index.images.labels[i]], f"{s:.3f}", f"{c:.3f}"]
         for place, (i, s, c) in enumerate(zip(*(part[q].tolist() for part in hits), strict=True), 1)
     ]
-    return Grid(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows)
+    return TextTable(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows)
 
 
 def _picture(index: "Index", name: str, query: "Image", hits: "Hits", q: int, out: Path) -> tuple[str, Path]:
@@ -168,7 +168,7 @@ def retrieve_evaluate(
     if out is not None:
         _refuse_folder("out", out, "report.json")
     ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
-    console().print(ranking.grid().rich())
+    console().print(ranking.table().rich())
     if out is not None:
         print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from deepemd.device import Device, Precision
 from deepemd.errors import InputError
-from deepemd.processes import first, rank
+from deepemd.processes import rank, rank_zero_first
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _tell(result: "TrainingResult") -> None:
 def _splits(data: str, root: Path | None):  # type: ignore[no-untyped-def]
     from deepemd.data import load
 
-    with first():
+    with rank_zero_first():
         store = load(data, root)
     for split in ("base", "val"):
         if split not in store.splits:

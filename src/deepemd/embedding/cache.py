@@ -21,7 +21,7 @@ from torch import Tensor
 from deepemd.files import beside
 from deepemd.model import DeepEMD
 
-__all__ = ["default_cache", "fingerprint", "keep", "kept", "prune", "rounded"]
+__all__ = ["default_cache", "fingerprint", "load", "prune", "rounded", "store"]
 
 _BYTES = 4_000_000_000  # kept on the disk; what was not used for longest goes first
 
@@ -50,7 +50,7 @@ def rounded(nodes: Tensor) -> Tensor:
     return half if bool(half.isfinite().all()) else nodes.float()
 
 
-def keep(path: Path, nodes: Tensor) -> None:
+def store(path: Path, nodes: Tensor) -> None:
     """Keep nodes that are rounded, on the CPU.
 
     Raises:
@@ -63,7 +63,7 @@ def keep(path: Path, nodes: Tensor) -> None:
         temporary.replace(path)
 
 
-def kept(path: Path) -> Tensor | None:
+def load(path: Path) -> Tensor | None:
     """Nodes as they were kept, in float32; None where they were not. Damaged ones are told and not taken."""
     if not path.is_file():
         return None

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from deepemd.data import Images
 from deepemd.device import keep_freed_memory
-from deepemd.embedding.cache import fingerprint, keep, kept, prune, rounded
+from deepemd.embedding.cache import fingerprint, load, prune, rounded, store
 from deepemd.embedding.views import prepare, view
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, Sampling
-from deepemd.processes import count, first, merge, rank, share
+from deepemd.processes import all_gather, rank, rank_zero_first, shard, world_size
 from deepemd.progress import track
 
 __all__ = ["embed"]
@@ -61,26 +61,26 @@ def embed(
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     step = max(1, _SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches))
     folder = None if cache is None else cache / fingerprint(model)[:16] / _key(model, images, step, seed, bf16)
-    if count() > 1:
-        with first():
+    if world_size() > 1:
+        with rank_zero_first():
             prepare(model, images)
     writable, mine = folder is not None, []
     pieces = np.unique(indices // step)
-    some = share(pieces.tolist())
+    some = shard(pieces.tolist())
     for k in track(some, f"embedding {images.name}", len(some)):
         path = None if folder is None else folder / f"{k:06}.npz"
-        piece = None if path is None else kept(path)
+        piece = None if path is None else load(path)
         if piece is None:
             own = np.arange(k * step, min((k + 1) * step, len(images)))
             piece = _encode(model, images, own, seed=seed, bf16=bf16)  # (step, nodes, C)
             if path is not None and writable:
                 try:
-                    keep(path, piece)
+                    store(path, piece)
                 except OSError as error:
                     logging.getLogger(__name__).warning("%s: embeddings cannot be kept (%s)", cache, error.strerror)
                     writable = False
         mine.append(piece)
-    nodes = merge(torch.cat(mine) if mine else None)  # all pieces in order, each of `step` images but the split's last
+    nodes = all_gather(torch.cat(mine) if mine else None)
     if cache is not None and rank() == 0:
         prune(cache)
     return nodes[torch.from_numpy(np.searchsorted(pieces, indices // step) * step + indices % step)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepemd.data.decoding import Picture, as_picture, decode
 from deepemd.data.images import WORKERS
 from deepemd.device import keep_freed_memory
-from deepemd.embedding.cache import fingerprint, keep, kept, prune, rounded
+from deepemd.embedding.cache import fingerprint, load, prune, rounded, store
 from deepemd.embedding.views import look
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
@@ -87,7 +87,7 @@ class Embedder:
                 content = _content(Path(image), name)
                 digest = hashlib.sha256(content).hexdigest()
                 path = self._file(digest)
-                nodes = None if path is None else kept(path)
+                nodes = None if path is None else load(path)
                 if nodes is not None:
                     return _Read(digest, nodes, None, keep=True)
                 return _Read(digest, None, self._fitting(decode(content, name), name), keep=True)
@@ -119,7 +119,7 @@ class Embedder:
                 path = self._file(one.digest) if one.keep else None
                 if path is not None:
                     with suppress(OSError):  # without it the next run only takes longer
-                        keep(path, its)
+                        store(path, its)
         for one in batch:
             yield Embedded(one.nodes, one.key, one.error)
 

@@ -1,6 +1,5 @@
 """Evaluation: every image is embedded once, and all methods see the same episodes of the embeddings."""
 
-import math
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -15,12 +14,13 @@ from torch import Tensor
 from deepemd.data import EpisodeSampler, Images
 from deepemd.embedding.splits import embed
 from deepemd.errors import InputError
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.evaluation.methods import SFC, choose
 from deepemd.evaluation.scoring import score
 from deepemd.model import DeepEMD
 from deepemd.versions import versions
 
-__all__ = ["METHOD", "Episodes", "Evaluation", "Figure", "evaluate"]
+__all__ = ["METHOD", "Episodes", "Evaluation", "evaluate"]
 
 METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares unless told otherwise
 
@@ -50,27 +50,6 @@ class Episodes:
     def sampler(self, images: Images) -> EpisodeSampler:
         """The episodes over a split."""
         return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean over episodes, in 0..1, and half the width of its 95 % confidence interval. Printed in percent.
-
-    >>> print(Figure.of(np.array([0.5, 0.7, 0.6, 0.6])))
-    60.00 ± 6.93
-    """
-
-    mean: float
-    ci95: float
-    episodes: int
-
-    @classmethod
-    def of(cls, values: NDArray[np.float64]) -> "Figure":
-        """Of one value per episode; the half width is 1.96 standard deviations / sqrt(episodes)."""
-        return cls(float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values)), len(values))
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f}"
 
 
 @dataclass(frozen=True)
@@ -106,13 +85,13 @@ class Evaluation:
         """Episodes that were matched."""
         return len(self.accuracies[self.first])
 
-    def figure(self, method: str) -> Figure:
+    def figure(self, method: str) -> MeanCI:
         """Mean accuracy with its interval."""
-        return Figure.of(self.accuracies[method])
+        return MeanCI.of(self.accuracies[method])
 
-    def difference(self, method: str, other: str) -> Figure:
+    def difference(self, method: str, other: str) -> MeanCI:
         """Mean of `method` minus `other`, episode by episode: the interval of a paired comparison."""
-        return Figure.of(self.accuracies[method] - self.accuracies[other])
+        return MeanCI.of(self.accuracies[method] - self.accuracies[other])
 
     def best(self, prefix: str) -> str:
         """The most accurate method whose name starts so: a baseline is reported in its best form."""

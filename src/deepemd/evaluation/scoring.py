@@ -13,8 +13,7 @@ from deepemd.data import Episode, EpisodeSampler
 from deepemd.device import keep_freed_memory
 from deepemd.evaluation.methods import Logits
 from deepemd.matching.cost import NodeSets, measured
-from deepemd.processes import count as processes
-from deepemd.processes import merge, share
+from deepemd.processes import all_gather, shard, world_size
 from deepemd.progress import track
 from deepemd.threads import at_once, threads_of_one
 
@@ -82,7 +81,7 @@ def score(
         predicted = logits(query, shots).argmax(-1)  # (E, Q)
         return (predicted == labels).double().mean(-1), time.perf_counter() - began
 
-    starts = share(range(0, len(episodes), together))
+    starts = shard(range(0, len(episodes), together))
     batches: list[dict[str, tuple[Tensor, float]]] = []
     try:
         with threads_of_one(count) as run:
@@ -91,10 +90,10 @@ def score(
             found = run(partial(match, split=split), starts)
             batches.extend(found if quiet else track(found, "matching episodes", len(starts)))
     except KeyboardInterrupt:
-        if not batches or processes() > 1:
+        if not batches or world_size() > 1:
             raise
     if seconds is not None:
         for name in methods:
             seconds[name] = seconds.get(name, 0.0) + sum(batch[name][1] for batch in batches) / count
     hits = {name: [batch[name][0] for batch in batches] for name in methods}
-    return {name: merge(torch.cat(parts) if parts else None).cpu().numpy() for name, parts in hits.items()}
+    return {name: all_gather(torch.cat(parts) if parts else None).cpu().numpy() for name, parts in hits.items()}

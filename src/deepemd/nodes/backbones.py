@@ -98,29 +98,31 @@ class ResidualBlock(nn.Module):
 class ResNet12(nn.Module):
     """See :func:`resnet12`."""
 
-    def __init__(self, widths: Sequence[int] = WIDTHS, fold: int = 1) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS, space_to_depth: int = 1) -> None:
         super().__init__()
         if len(widths) != 4 or min(widths) < 1:
             raise InputError(f"widths is {tuple(widths)}: resnet12 has four blocks, each of at least one channel")
-        if fold not in (1, 2):
-            raise InputError(f"fold is {fold}: 1 takes pixels as they are, 2 folds 2 x 2 of them into one")
+        if space_to_depth not in (1, 2):
+            raise InputError(
+                f"space_to_depth is {space_to_depth}: 1 takes pixels as they are, 2 makes one of each 2 x 2 of them"
+            )
         self.channels = widths[-1]
-        self.fold = fold
+        self.space_to_depth = space_to_depth
         self.config: dict[str, Any] = {"name": "resnet12"}
-        if (tuple(widths), fold) != (WIDTHS, 1):
-            self.config |= {"widths": list(widths), "fold": fold}
+        if (tuple(widths), space_to_depth) != (WIDTHS, 1):
+            self.config |= {"widths": list(widths), "space_to_depth": space_to_depth}
         # one-block stages: the parameter names are those of the authors' checkpoints
-        self.layer1 = nn.Sequential(ResidualBlock(3 * fold**2, widths[0]))
+        self.layer1 = nn.Sequential(ResidualBlock(3 * space_to_depth**2, widths[0]))
         self.layer2 = nn.Sequential(ResidualBlock(widths[0], widths[1]))
         self.layer3 = nn.Sequential(ResidualBlock(widths[1], widths[2]))
-        self.layer4 = nn.Sequential(ResidualBlock(widths[2], widths[3], pool=fold == 1))
+        self.layer4 = nn.Sequential(ResidualBlock(widths[2], widths[3], pool=space_to_depth == 1))
         initialise(self, slope=0.1)
 
     def forward(self, images: Tensor, run: Run = _call) -> Tensor:
         """Encode (B, 3, H, W) images into (B, C, H // 16, W // 16) maps; `run` runs each block."""
         _check_size(images, 4)
-        if self.fold > 1:  # (B, 3, H, W) -> (B, 12, H/2, W/2)
-            images = F.pixel_unshuffle(_even(images), self.fold).contiguous(memory_format=torch.channels_last)
+        if self.space_to_depth > 1:  # (B, 3, H, W) -> (B, 12, H/2, W/2)
+            images = F.pixel_unshuffle(_even(images), self.space_to_depth).contiguous(memory_format=torch.channels_last)
         blocks = (self.layer1, self.layer2, self.layer3, self.layer4)
         return reduce(lambda maps, block: run(block, maps), blocks, images)
 
@@ -167,25 +169,25 @@ def conv4(channels: int = 64, pools: int = 4) -> Conv4:
     return Conv4(channels, pools)
 
 
-def resnet12(widths: Sequence[int] = WIDTHS, fold: int = 1) -> ResNet12:
+def resnet12(widths: Sequence[int] = WIDTHS, space_to_depth: int = 1) -> ResNet12:
     """The paper's ResNet-12: widths 64-160-320-640, 12.4 million parameters, 84 x 84 -> 5 x 5.
 
     Args:
         widths: channels of its four blocks; the last is the C of the feature maps. Fewer where there is no GPU.
-        fold: 2 folds each 2 x 2 pixels into one of 12 channels at the start and leaves the last pooling out: the same
-            5 x 5 map at about a quarter of the work, for training on a CPU.
+        space_to_depth: 2 makes one pixel of 12 channels of each 2 x 2 pixels at the start and leaves the last pooling
+            out: the same 5 x 5 map at about a quarter of the work, for training on a CPU.
 
     Raises:
-        InputError: widths or fold out of range.
+        InputError: widths or space_to_depth out of range.
 
     >>> sum(parameter.numel() for parameter in resnet12().parameters())
     12424320
-    >>> resnet12((32, 64, 160, 320), fold=2)(torch.zeros(2, 3, 84, 84)).shape
+    >>> resnet12((32, 64, 160, 320), space_to_depth=2)(torch.zeros(2, 3, 84, 84)).shape
     torch.Size([2, 320, 5, 5])
 
     Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
     """
-    return ResNet12(widths, fold)
+    return ResNet12(widths, space_to_depth)
 
 
 def _efficientnet_lite0(**settings: Any) -> Backbone:
@@ -227,6 +229,8 @@ def backbone(name: str, **settings: Any) -> Backbone:
             f"the encoder is one of your own, {settings.get('class', 'a module')}, of which only the weights are saved;"
             " build the module and pass it: load(folder, backbone=module)"
         )
+    if "fold" in settings:  # the name in models that were saved before it changed
+        settings["space_to_depth"] = settings.pop("fold")
     if name not in BACKBONES:
         raise InputError(
             f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}; an encoder of your own goes in as"

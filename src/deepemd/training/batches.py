@@ -14,7 +14,7 @@ from torch import Tensor
 from deepemd.data import EpisodeSampler
 from deepemd.embedding.views import View, squares
 from deepemd.errors import InputError
-from deepemd.processes import count, share
+from deepemd.processes import shard, world_size
 
 __all__ = ["Batch", "Batches", "check_seed", "classification_batches", "draw_seed", "episode_batches"]
 
@@ -61,15 +61,15 @@ class Batches:
     """
 
     def __init__(self, make: Callable[[int, int], Batch], total: int, parts: int = 1) -> None:
-        if parts % count():
+        if parts % world_size():
             raise InputError(
-                f"recipe.parts is {parts}, and {count()} processes share the parts of a step: set recipe.parts to"
-                f" {-(-parts // count()) * count()} (another run: batch norm sees parts), or start as many processes as"
-                " divide it"
+                f"recipe.parts is {parts}, and {world_size()} processes share the parts of a step: set recipe.parts to"
+                f" {-(-parts // world_size()) * world_size()} (another run: batch norm sees parts), or start as many"
+                " processes as divide it"
             )
         self.make = make
         self.total = total
-        self.mine = share(range(parts))
+        self.mine = shard(range(parts))
         self.next = 0
 
     def __len__(self) -> int:

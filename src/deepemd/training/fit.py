@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from deepemd.device import keep_freed_memory
 from deepemd.errors import InputError
 from deepemd.nodes import Memory
-from deepemd.processes import count, place
+from deepemd.processes import process_info, world_size
 from deepemd.training.batches import Batches
 from deepemd.training.checkpoint import CheckpointFiles
 from deepemd.training.display import ProgressDisplay
@@ -98,7 +98,7 @@ def fit(
         display.say(str(notice))
     if accelerator == "cpu" and module.recipe.memory == Memory():  # kept pieces do not always fit what comes next
         keep_freed_memory()
-    environment = TorchElasticEnvironment() if count() > 1 else LightningEnvironment()  # Slurm is not asked
+    environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()  # Slurm is not asked
     with quiet(), keeper.signals():
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -136,12 +136,12 @@ def fit(
 
 def _engine() -> dict[str, Any]:
     """Lightning's settings for the processes that are here."""
-    if count() == 1:
+    if world_size() == 1:
         return {"devices": 1}
-    here = place().local_count
+    here = process_info().local_world_size
     return {
         "devices": here,
-        "num_nodes": count() // here,
+        "num_nodes": world_size() // here,
         "strategy": DDPStrategy(),
     }
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from deepemd.errors import InputError
 from deepemd.files import sweep, write
-from deepemd.processes import rank, wait
+from deepemd.processes import barrier, rank
 from deepemd.training.checkpoint import Checkpoint, previous, read
 
 __all__ = ["RunFolder", "TrainingResult"]
@@ -117,7 +117,7 @@ class RunFolder:
         """
         import yaml
 
-        wait()  # until all processes have looked whether a run is here
+        barrier()  # until all processes have looked whether a run is here
         if rank() > 0:
             return
         sweep(self.path)

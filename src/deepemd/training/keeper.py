@@ -16,7 +16,7 @@ import torch
 
 from deepemd.errors import InputError, Interrupted
 from deepemd.files import write
-from deepemd.processes import agree, rank
+from deepemd.processes import all_reduce_max, rank
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
 
@@ -107,7 +107,7 @@ class Keeper(pl.Callback):
         step = trainer.global_step
         if step % self.every == 0:
             return  # a validation follows, and saves
-        stop, save = agree(self.received or 0, time.monotonic() - self._saved > SAVE_EVERY)
+        stop, save = all_reduce_max(self.received or 0, time.monotonic() - self._saved > SAVE_EVERY)
         if stop or save:
             self.save(trainer, pl_module)
         if stop:
@@ -143,7 +143,7 @@ class Keeper(pl.Callback):
         self.display.say(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
         if step:  # before the first step there is no optimizer to save
             self.save(trainer, pl_module)
-        (stop,) = agree(self.received or 0)
+        (stop,) = all_reduce_max(self.received or 0)
         if stop and step < self.steps:
             raise Interrupted(stop, self.folder.path, step, self.steps)
 

@@ -19,7 +19,7 @@ from deepemd.embedding.cache import fingerprint
 from deepemd.embedding.views import View, prepare, view
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
-from deepemd.processes import first, together
+from deepemd.processes import process_group, rank_zero_first
 from deepemd.training.batches import Batch, check_seed, episode_batches
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
@@ -78,7 +78,7 @@ class Metatraining(nn.Module):
         return coins < 0.5
 
 
-@together()
+@process_group()
 def metatrain(
     recipe: MetatrainRecipe,
     model: str | Path,
@@ -140,7 +140,7 @@ def metatrain(
     steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
     images = recipe.episodes_per_step // recipe.parts * recipe.n_way * (recipe.n_shot + recipe.n_query)
     needed = estimate(start, recipe.memory, images, n_way=recipe.n_way, bf16=number_format == "bf16-mixed")
-    with first():
+    with rank_zero_first():
         prepare(start, base, val)
     folder.begin(settings)
     return fit(

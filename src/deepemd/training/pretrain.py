@@ -16,7 +16,7 @@ from deepemd.device import Device, Precision, choose_device, choose_precision
 from deepemd.embedding.views import prepare
 from deepemd.model import DeepEMD
 from deepemd.nodes import encode
-from deepemd.processes import first, together
+from deepemd.processes import process_group, rank_zero_first
 from deepemd.training.batches import Batch, check_seed, classification_batches
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
@@ -62,7 +62,7 @@ class Pretraining(nn.Module):
         return loss, logits
 
 
-@together()
+@process_group()
 def pretrain(
     recipe: PretrainRecipe,
     base: Images,
@@ -110,7 +110,7 @@ def pretrain(
     if result is not None:
         return result
     validator = Validator(val, recipe.validation)
-    with first():
+    with rank_zero_first():
         pixels = base.pixels(recipe.model.resize)
     batches = classification_batches(
         pixels, base.labels, recipe.batch_size, recipe.epochs, seed, rotations=recipe.rotations, parts=recipe.parts
@@ -122,7 +122,7 @@ def pretrain(
         task = Pretraining(recipe.model.build(), classes, recipe, len(batches))
     each = recipe.batch_size // recipe.parts
     needed = estimate(task.model, recipe.memory, each, bf16=number_format == "bf16-mixed")
-    with first():
+    with rank_zero_first():
         prepare(task.model, val)
     folder.begin(settings)
     return fit(

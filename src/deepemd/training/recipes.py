@@ -47,7 +47,7 @@ class ModelConfig:
     Args:
         backbone: ``resnet12`` as in the paper, or ``conv4``, about thirty times cheaper, for a CPU.
         widths: channels of resnet12's four blocks; fewer for a CPU.
-        fold: 2 has resnet12 fold 2 x 2 pixels into one first: a quarter of the work, for a CPU.
+        space_to_depth: 2 has resnet12 fold 2 x 2 pixels into one first: a quarter of the work, for a CPU.
         channels: width of conv4.
         pools: how many of conv4's four blocks halve the image; fewer for small images, to keep several nodes.
         regions: how an image becomes nodes: fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels
@@ -61,7 +61,7 @@ class ModelConfig:
 
     backbone: Literal["resnet12", "conv4"] = "resnet12"
     widths: tuple[int, int, int, int] = WIDTHS
-    fold: Literal[1, 2] = 1
+    space_to_depth: Literal[1, 2] = 1
     channels: int = 64
     pools: int = 4
     regions: str = "fcn"
@@ -83,7 +83,7 @@ class ModelConfig:
         """
         settings: dict[str, dict[str, Any]] = {
             "conv4": {"channels": self.channels, "pools": self.pools},
-            "resnet12": {"widths": self.widths, "fold": self.fold},
+            "resnet12": {"widths": self.widths, "space_to_depth": self.space_to_depth},
         }
         model = DeepEMD(
             backbone(self.backbone, **settings[self.backbone]),

@@ -16,9 +16,9 @@ from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from deepemd.evaluation.evaluate import Figure
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.model import DeepEMD
-from deepemd.processes import total
+from deepemd.processes import all_reduce
 from deepemd.training.batches import Batch
 from deepemd.training.keeper import diverged
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
@@ -129,7 +129,7 @@ class Training(pl.LightningModule):
         self.recipe = recipe
         self.validator = validator
         self.steps_per_epoch = steps_per_epoch
-        self.accuracy: Figure | None = None
+        self.accuracy: MeanCI | None = None
 
     @property
     def model(self) -> DeepEMD:
@@ -166,7 +166,7 @@ class Training(pl.LightningModule):
             if statistics:
                 statistics.end()
         if statistics:
-            all_of_it = total(torch.cat((figures, statistics.change)))  # (3 + D,), one exchange for both
+            all_of_it = all_reduce(torch.cat((figures, statistics.change)))  # (3 + D,), one exchange for both
             figures = all_of_it[:3]
             statistics.settle(all_of_it[3:], self.recipe.parts)
         optimizer.step()

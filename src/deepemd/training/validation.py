@@ -11,12 +11,12 @@ from deepemd.data import EpisodeSampler, Images
 from deepemd.embedding.cache import rounded
 from deepemd.embedding.views import view
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Figure
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.evaluation.methods import choose
 from deepemd.evaluation.scoring import score
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
-from deepemd.processes import count, merge, share
+from deepemd.processes import all_gather, shard, world_size
 from deepemd.training.recipes import Validation
 
 __all__ = ["Validator"]
@@ -61,11 +61,11 @@ class Validator:
 
     def __len__(self) -> int:
         """The same in each process."""
-        return -(-len(self._batches()) // count())
+        return -(-len(self._batches()) // world_size())
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Indices of the images to embed in this process, in batches, of which the last may be empty."""
-        mine = share(self._batches())
+        mine = shard(self._batches())
         yield from mine
         yield from [self.used[:0]] * (len(self) - len(mine))
 
@@ -84,14 +84,14 @@ class Validator:
                 raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
             self._nodes.append(rounded(nodes))
 
-    def measure(self, model: DeepEMD) -> Figure:
+    def measure(self, model: DeepEMD) -> MeanCI:
         """Match the episodes over what was embedded since the last measurement."""
-        nodes = merge(torch.cat(self._nodes) if self._nodes else None)  # (U, N, C)
+        nodes = all_gather(torch.cat(self._nodes) if self._nodes else None)  # (U, N, C)
         self._nodes.clear()
         methods = choose("deepemd", model, n_shot=self.validation.n_shot)
-        return Figure.of(score(nodes, self.episodes, methods, quiet=True)["DeepEMD"])
+        return MeanCI.of(score(nodes, self.episodes, methods, quiet=True)["DeepEMD"])
 
-    def run(self, model: DeepEMD) -> Figure:
+    def run(self, model: DeepEMD) -> MeanCI:
         """Embed and measure in one go, without gradients, in evaluation mode."""
         training = model.training
         model.eval()

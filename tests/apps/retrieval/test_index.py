@@ -191,7 +191,7 @@ def test_reports_of_an_evaluation(index):
         better = max(figures["pooled cosine"], figures["pooled centred cosine"])
         assert figures[difference["than"]] == better
         assert difference["mean"] == pytest.approx(figures["EMD re-ranking"] - better)
-    assert ranking.grid().rows[-1][0] == "EMD minus the better cosine"
+    assert ranking.table().rows[-1][0] == "EMD minus the better cosine"
 
 
 def test_the_emd_raises_recall_on_colours(index):

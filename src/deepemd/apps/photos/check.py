@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepemd.apps.reports.tables import Grid
+from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier.classifier import FewShotClassifier
-from deepemd.classifier.support import KEPT
+from deepemd.classifier.support import MAX_EXAMPLES
 from deepemd.errors import InputError
+from deepemd.evaluation.intervals import wilson
 
-__all__ = ["SAYS", "Check", "Doubt", "check_classifier", "wilson"]
+__all__ = ["SAYS", "Check", "Doubt", "check_classifier"]
 
 SAYS = (
     "Each photo was classified by all the others: an estimate for new photos of the same kind. Photos of one series "
@@ -96,24 +97,24 @@ class Check:
             f"{low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
         )
 
-    def recalls(self) -> Grid:
+    def recalls(self) -> TextTable:
         """A row for each class."""
         rows = []
         for k, name in enumerate(self.classes):
             count, right = int(self.confusion[k].sum()), int(self.confusion[k, k])
             told = "" if not count else "{:.0%} to {:.0%}".format(*wilson(right, count))
             rows.append([name, f"{count:,}", f"{right:,}", f"{self.recall[k]:.0%}" if count else "one photo", told])
-        return Grid("Each class", ["class", "photos", "right", "recall", "95 % interval"], rows)
+        return TextTable("Each class", ["class", "photos", "right", "recall", "95 % interval"], rows)
 
-    def matrix(self) -> Grid:
+    def matrix(self) -> TextTable:
         """The confusion matrix where it fits a terminal; else the classes that are confused most."""
         if len(self.classes) <= _WIDE:
             rows = [[name, *map(str, row)] for name, row in zip(self.classes, self.confusion.tolist(), strict=True)]
-            return Grid("Photos of a class (row) by the label they were given (column)", ["", *self.classes], rows)
+            return TextTable("Photos of a class (row) by the label they were given (column)", ["", *self.classes], rows)
         off = self.confusion - np.diag(self.confusion.diagonal())
         worst = [divmod(int(k), len(self.classes)) for k in np.argsort(-off, axis=None, kind="stable")[:20]]
         pairs = [[self.classes[i], self.classes[j], str(off[i, j])] for i, j in worst if off[i, j]]
-        return Grid("The classes that are confused most", ["class", "taken for", "photos"], pairs)
+        return TextTable("The classes that are confused most", ["class", "taken for", "photos"], pairs)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -167,19 +168,5 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
         confusion,
         doubts,
         [name for name, count in counts.items() if count == 1],
-        [name for name, count in counts.items() if count > KEPT],
+        [name for name, count in counts.items() if count > MAX_EXAMPLES],
     )
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, which holds also for few and for shares near 0 and 1.
-
-    >>> [round(end, 3) for end in wilson(10, 10)]
-    [0.722, 1.0]
-
-    Source: Wilson, Probable inference (JASA 1927).
-    """
-    z, p = 1.959964, right / count
-    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

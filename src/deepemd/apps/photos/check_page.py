@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepemd.apps.photos.check import SAYS, Check, Doubt, wilson
+from deepemd.apps.photos.check import SAYS, Check, Doubt
 from deepemd.apps.photos.fitting import Note
 from deepemd.apps.photos.predict_page import article, bars, small_print
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, meter, shade, text, warning, write_standalone
 from deepemd.classifier.classifier import FewShotClassifier
 from deepemd.errors import InputError
+from deepemd.evaluation.intervals import wilson
 
 __all__ = ["write_check_page"]
 

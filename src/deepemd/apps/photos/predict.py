@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepemd.apps.photos.predictions import COLUMNS, PredictionFiles
-from deepemd.apps.reports.tables import Grid
+from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier.classifier import FewShotClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.embedding.cache import fingerprint
@@ -66,7 +66,7 @@ class Predicted:
         (heapq.heappushpop if len(self._heap) >= limit else heapq.heappush)(self._heap, item)
         self.photos += 1
 
-    def grid(self) -> Grid:
+    def table(self) -> TextTable:
         """The table for the terminal: every row, or the first and the last where there are many."""
         rows = [_cells(found) for found in self._first]
         left_out = self.photos - len(self._first) - len(self._last)
@@ -74,7 +74,7 @@ class Predicted:
             rows.append([f"... {left_out:,} more ...", "", "", "", ""])
         rows += [_cells(found) for found in self._last]
         heads = [*COLUMNS, ""] if self.strange else list(COLUMNS)
-        return Grid(
+        return TextTable(
             "1 photo" if self.photos == 1 else f"{self.photos:,} photos", heads, [row[: len(heads)] for row in rows]
         )
 

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepemd.errors import printable
-from deepemd.evaluation.evaluate import Evaluation, Figure
+from deepemd.evaluation.evaluate import Evaluation
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.files import write
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Grid", "Page", "accuracy_grid", "settings_grid", "signed", "write_json", "write_page"]
+__all__ = ["Page", "TextTable", "accuracy_table", "settings_table", "signed", "write_json", "write_page"]
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A small table: a title, a heading for each column, rows of text."""
 
     title: str
@@ -45,7 +46,7 @@ class Grid:
         return f"<h2>{html.escape(self.title)}</h2>\n<table>\n<tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>"
 
 
-def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Grid:
+def accuracy_table(evaluations: Mapping[str, Evaluation], title: str = "") -> TextTable:
     """A row for every method, two columns for every model: accuracy, and the first method minus this one, paired.
 
     Args:
@@ -63,11 +64,11 @@ def accuracy_grid(evaluations: Mapping[str, Evaluation], title: str = "") -> Gri
             difference = "" if method == first.first else signed(evaluation.difference(first.first, method))
             row += [str(evaluation.figure(method)), difference]
         rows.append(row)
-    return Grid(title, heads, rows)
+    return TextTable(title, heads, rows)
 
 
-def settings_grid(evaluations: Sequence[Evaluation]) -> Grid:
-    """Many data sets, ways and shots, one under the other: as `accuracy_grid` for each."""
+def settings_table(evaluations: Sequence[Evaluation]) -> TextTable:
+    """Many data sets, ways and shots, one under the other: as `accuracy_table` for each."""
     first, rows = evaluations[0].first, []
     for one in evaluations:
         e = one.episodes
@@ -75,10 +76,10 @@ def settings_grid(evaluations: Sequence[Evaluation]) -> Grid:
         for method in one.accuracies:
             difference = "" if method == first else signed(one.difference(first, method))
             rows.append([f"  {method}", str(one.figure(method)), difference])
-    return Grid("Accuracy in %, 95 % intervals", ["method", "accuracy", f"{first} minus it"], rows)
+    return TextTable("Accuracy in %, 95 % intervals", ["method", "accuracy", f"{first} minus it"], rows)
 
 
-def signed(figure: Figure) -> str:
+def signed(figure: MeanCI) -> str:
     """A difference with its sign."""
     return f"{100 * figure.mean:+.2f} ± {100 * figure.ci95:.2f}"
 
@@ -103,7 +104,7 @@ class Page:
 
     title: str
     lead: Sequence[str] = ()
-    grids: Sequence[Grid] = ()
+    grids: Sequence[TextTable] = ()
     pictures: Mapping[str, Path] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 

@@ -30,7 +30,7 @@ from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
 from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
-from deepemd.processes import rank, tell, wait
+from deepemd.processes import barrier, broadcast, rank
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -145,17 +145,17 @@ def build_index(
     """
     _refuse_other(path, force)
     network = DeepEMD.from_pretrained(model)
-    wait()  # until all processes have looked what is there
+    barrier()  # until all processes have looked what is there
     with replacing_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
         if made is not None:
             _copy_images(data, split, root, made / "images", skip_bad)
-        folder = tell(made)
+        folder = broadcast(made)
         assert folder is not None
         (images,) = open_store(folder / "images").splits.values()
         nodes = embed(network, images, bf16=bf16, cache=cache)  # (N, n, C)
         if made is not None:
             _fill(made, network, images, nodes)
-    wait()
+    barrier()
     return open_index(path)
 
 

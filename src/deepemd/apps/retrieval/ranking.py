@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepemd.apps.reports.tables import Grid, signed
+from deepemd.apps.reports.tables import TextTable, signed
 from deepemd.apps.retrieval.index import Index
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Figure
+from deepemd.evaluation.intervals import MeanCI
 from deepemd.matching import protonet_logits
 from deepemd.progress import track
 from deepemd.versions import versions
@@ -42,19 +42,19 @@ class Ranking:
     images: int
     fingerprint: str
 
-    def figure(self, way: str, measure: str) -> Figure:
+    def figure(self, way: str, measure: str) -> MeanCI:
         """Mean over the queries, with its 95 % interval."""
-        return Figure.of(self.values[way][measure])
+        return MeanCI.of(self.values[way][measure])
 
-    def difference(self, measure: str) -> Figure:
+    def difference(self, measure: str) -> MeanCI:
         """EMD re-ranking minus the better of the two cosines in this measure, query by query."""
-        return Figure.of(self.values[EMD][measure] - self.values[self.best_cosine(measure)][measure])
+        return MeanCI.of(self.values[EMD][measure] - self.values[self.best_cosine(measure)][measure])
 
     def best_cosine(self, measure: str) -> str:
         """The cosine with the larger mean: a baseline is reported in its best form."""
         return max((_CENTRED, _COSINE), key=lambda way: self.values[way][measure].mean())
 
-    def grid(self) -> Grid:
+    def table(self) -> TextTable:
         """A row for every way and one for the paired difference."""
         queries = len(self.values[EMD]["mAP"])
         title = (
@@ -63,12 +63,12 @@ class Ranking:
         )
         rows = [[way, *(str(self.figure(way, measure)) for measure in MEASURES)] for way in self.values]
         rows.append(["EMD minus the better cosine", *(signed(self.difference(measure)) for measure in MEASURES)])
-        return Grid(title, ["order", *MEASURES], rows)
+        return TextTable(title, ["order", *MEASURES], rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the single queries, ready for JSON."""
 
-        def plain(figure: Figure) -> dict[str, float]:
+        def plain(figure: MeanCI) -> dict[str, float]:
             return {"mean": figure.mean, "ci95": figure.ci95}
 
         return {
