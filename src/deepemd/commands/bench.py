@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from deepemd.commands.outputs import check_output
 from deepemd.errors import InputError
-from deepemd.files import writable, write
+from deepemd.files import atomic_write
 
 __all__ = ["bench_emd"]
 
@@ -45,12 +46,8 @@ def bench_emd(
     from deepemd.bench.run import run
     from deepemd.bench.tables import markdown
 
-    for option, file, example in (("out", out, "emd.json"), ("picture", picture, "emd.png")):
-        if file is not None:  # before the long work
-            if file.is_dir():
-                raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
-            with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
-                file.parent.mkdir(parents=True, exist_ok=True)
+    check_output("out", out, "emd.json")
+    check_output("picture", picture, "emd.png")
     if report is not None:
         found = _read(report)
     else:
@@ -67,7 +64,7 @@ def bench_emd(
             raise InputError("picture: it shows the part 'race'; add it to --parts, or leave --picture out")
         found = run(settings)
     if out is not None:
-        write(out, (json.dumps(found, indent=1) + "\n").encode())
+        atomic_write(out, (json.dumps(found, indent=1) + "\n").encode())
     print(markdown(found))
     if picture is not None and (found["race"] or report is not None):
         speed_picture(found, picture)

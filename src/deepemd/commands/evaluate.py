@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepemd.commands.console import console
+from deepemd.commands.outputs import check_output
 from deepemd.device import Device, Precision
 from deepemd.errors import InputError
 from deepemd.evaluation.evaluate import METHOD, Episodes
 from deepemd.evaluation.methods import SFC
-from deepemd.files import writable
 from deepemd.processes import rank, rank_zero_first
 
 if TYPE_CHECKING:
@@ -88,16 +88,9 @@ def evaluate(
     from deepemd.model.pretrained import pretrained
     from deepemd.nodes import parse_regions
 
-    for option, file, example in (
-        ("out", out, "report.json"),
-        ("picture", picture, "p.png"),
-        ("curve", curve, "c.png"),
-    ):
-        if file is not None:  # before the long work
-            if file.is_dir():
-                raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
-            with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
-                file.parent.mkdir(parents=True, exist_ok=True)
+    check_output("out", out, "report.json")
+    check_output("picture", picture, "p.png")
+    check_output("curve", curve, "c.png")
     settings = [
         Episodes(way, shot, n_query, n_episodes, seed)
         for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepemd.commands.console import console
+from deepemd.commands.outputs import check_output
 from deepemd.device import Precision
-from deepemd.errors import InputError
-from deepemd.files import writable
 from deepemd.processes import rank
 
 if TYPE_CHECKING:
@@ -92,8 +91,7 @@ def retrieve_query(
     from deepemd.apps.reports.tables import Page, write_page
     from deepemd.apps.retrieval.index import embed_files, open_index
 
-    if out is not None:  # before the work
-        _refuse_folder("out", out, "result.html")
+    check_output("out", out, "result.html")
     opened, told = open_index(index), console()
     pictures, nodes = embed_files(opened.model, images)
     hits = opened.search(nodes, top=top, shortlist=shortlist)
@@ -165,17 +163,8 @@ def retrieve_evaluate(
     from deepemd.apps.retrieval.index import open_index
     from deepemd.apps.retrieval.ranking import evaluate_index
 
-    if out is not None:
-        _refuse_folder("out", out, "report.json")
+    check_output("out", out, "report.json")
     ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
     console().print(ranking.table().rich())
     if out is not None:
         print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}")
-
-
-def _refuse_folder(option: str, file: Path, example: str) -> None:
-    """Find out before the work that a report cannot be written."""
-    if file.is_dir():
-        raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
-    with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
-        file.parent.mkdir(parents=True, exist_ok=True)
