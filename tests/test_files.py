@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deepemd.files import beside, replacing, replacing_folder, sweep, write
+from deepemd.files import atomic_file, atomic_folder, atomic_write, remove_leftovers, temporary_sibling
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and locks are POSIX")
 
@@ -33,11 +33,11 @@ if len(sys.argv) > 4:
 else:
     files._exchange = step(files._exchange)
 if sys.argv[3] == "folder":
-    with files.replacing_folder(path, 0) as folder:
+    with files.atomic_folder(path, 0) as folder:
         for name in "ab":
             (folder / name).write_text("new")
 else:
-    with files.replacing(path, 0, previous=path.with_name("previous")) as file:
+    with files.atomic_file(path, 0, previous=path.with_name("previous")) as file:
         file.write(b"new")
 print(steps)
 """
@@ -64,7 +64,7 @@ def test_a_folder_killed_at_every_step_is_the_old_or_the_new(tmp_path):
         found = content(place / "set")
         assert found in (old, new)
         seen.add(tuple(found))
-        with replacing_folder(place / "set", 0) as folder:
+        with atomic_folder(place / "set", 0) as folder:
             (folder / "a").write_text("old")
         assert content(place / "set") == old
         assert [path.name for path in place.iterdir()] == ["set"]  # leftovers are swept
@@ -78,12 +78,12 @@ def test_a_file_killed_at_every_step_is_there_or_the_one_before_it_is(tmp_path):
     seen = set()
     for at in range(1, 20):
         place = tmp_path / str(at)
-        write(place / "last", b"old")
+        atomic_write(place / "last", b"old")
         finished = run(at, place / "last", "file")
         files = {path.name: path.read_text() for path in place.iterdir() if not path.name.startswith(".tmp-")}
         assert files in ({"last": "old"}, {"previous": "old"}, {"last": "new", "previous": "old"})
         seen.add(tuple(files.items()))
-        sweep(place)
+        remove_leftovers(place)
         assert {path.name for path in place.iterdir()} == set(files)
         if finished:
             break
@@ -99,12 +99,12 @@ def test_where_the_system_cannot_exchange_folders_two_renames_do(tmp_path):
 
 
 def test_what_others_are_writing_is_not_swept(tmp_path):
-    with replacing(tmp_path / "x", 0) as file, beside(tmp_path / "y", folder=True) as folder:
+    with atomic_file(tmp_path / "x", 0) as file, temporary_sibling(tmp_path / "y", folder=True) as folder:
         file.write(b"x")
         dead = tmp_path / f".tmp-{'0' * 32}-z"
         (dead / "deep").mkdir(parents=True)
         (tmp_path / ".tmp-mine").touch()  # not one of ours
-        write(tmp_path / "other", b"1")
+        atomic_write(tmp_path / "other", b"1")
         assert not dead.exists()
         assert folder.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-mine", "other", "x"]

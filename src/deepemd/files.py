@@ -20,29 +20,36 @@ from typing import BinaryIO
 
 from deepemd.errors import InputError
 
-__all__ = ["beside", "replacing", "replacing_folder", "sweep", "writable", "write"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "atomic_write",
+    "explain_disk_errors",
+    "remove_leftovers",
+    "temporary_sibling",
+]
 
 _LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}-")
 
 _DATA_REMEDY = "free some space or choose another place by root= or the variable DEEPEMD_DATA"
 
 
-def write(path: Path, content: bytes, remedy: str = "free some space or choose another folder") -> Path:
+def atomic_write(path: Path, content: bytes, remedy: str = "free some space or choose another folder") -> Path:
     """Put a small file in its place whole or not at all; the folder is made if need be."""
-    with replacing(path, len(content), remedy) as file:
+    with atomic_file(path, len(content), remedy) as file:
         file.write(content)
     return path
 
 
 @contextmanager
-def replacing(
+def atomic_file(
     path: Path, needed: int, remedy: str = _DATA_REMEDY, *, previous: Path | None = None
 ) -> Iterator[BinaryIO]:
     """Write a file that appears as ``path`` only when the block has ended without an error.
 
     Where ``previous`` is given, the older ``path`` stays under that name: one of the two is there at every moment.
     """
-    with writable(path.parent, needed, remedy), beside(path) as temporary:
+    with explain_disk_errors(path.parent, needed, remedy), temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
             yield file
             file.flush()
@@ -54,13 +61,13 @@ def replacing(
 
 
 @contextmanager
-def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
+def atomic_folder(path: Path, needed: int) -> Iterator[Path]:
     """Fill a folder that appears as ``path`` only when the block has ended without an error.
 
     An older ``path`` stays until then, and is exchanged for the new one in one step where the system can (Linux). Where
     two processes write the same folder, one of the two is kept.
     """
-    with writable(path.parent, needed), beside(path, folder=True) as temporary:
+    with explain_disk_errors(path.parent, needed), temporary_sibling(path, folder=True) as temporary:
         yield temporary
         for written in temporary.rglob("*"):
             if written.is_dir():
@@ -75,12 +82,12 @@ def replacing_folder(path: Path, needed: int) -> Iterator[Path]:
 
 
 @contextmanager
-def beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
+def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """A new, empty, temporary file or folder beside ``path``, to be renamed; what is still there at the end is removed.
 
     Leftovers of killed processes are removed first. The folder around it is made if need be.
     """
-    sweep(path.parent)
+    remove_leftovers(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
     lock = None
@@ -93,7 +100,7 @@ def beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes have left half-written in a folder; what others are writing now stays."""
     if sys.platform == "win32":  # without a lock it cannot be told whose writer lives
         return
@@ -167,7 +174,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def writable(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[None]:
+def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[None]:
     """Turn the disk's errors into one clear message."""
     try:
         yield

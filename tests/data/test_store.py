@@ -20,7 +20,7 @@ from PIL import Image
 
 from deepemd.data import load, prepare, prepared, verify
 from deepemd.errors import InputError
-from deepemd.files import replacing, writable
+from deepemd.files import atomic_file, explain_disk_errors
 
 
 def picture(path: Path, seed: int, side: int = 16) -> None:
@@ -273,7 +273,7 @@ def test_a_disk_that_takes_no_more(tmp_path, what):
 def test_a_full_disk_is_named():
     with (
         pytest.raises(InputError, match=r"/dev: the disk is full; about 2 MB \(2,000,000 bytes\) are needed"),
-        writable(Path("/dev"), needed=2_000_000),
+        explain_disk_errors(Path("/dev"), needed=2_000_000),
         open("/dev/full", "wb", buffering=0) as full,
     ):
         full.write(b"x")
@@ -316,7 +316,7 @@ def test_decoded_pixels_that_were_cut_off_are_made_again(tmp_path, caplog):
 
 
 def test_an_error_within_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "x.npy", needed=10) as file:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "x.npy", needed=10) as file:  # noqa: PT012
         file.write(b"half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

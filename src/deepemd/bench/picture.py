@@ -8,7 +8,7 @@ import numpy as np
 
 from deepemd.bench.race import ours
 from deepemd.errors import InputError
-from deepemd.files import writable
+from deepemd.files import explain_disk_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding"
     inexact = " Dashed: not exact." if any(not peer["exact"] for peer in report["peers"].values()) else ""
     lead = f"Median time of a transport problem of n x n, {core} unless said.{inexact}"
     figure.text(0.015, 0.905, lead, fontsize=9, color="0.35")
-    with writable(path.parent, 100_000, "choose another folder"):
+    with explain_disk_errors(path.parent, 100_000, "choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     return path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deepemd.commands.console import console
 from deepemd.errors import InputError, printable
-from deepemd.files import writable
+from deepemd.files import explain_disk_errors
 from deepemd.model.pretrained import DEFAULT
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _free(option: str, file: Path, force: bool) -> None:
         raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / 'report.json'}")
     if file.exists() and not force:
         raise InputError(f"{option}: {file} is there already: choose another place, or pass --force to replace it")
-    with writable(file.parent, needed=0, remedy=f"choose another place for --{option}"):
+    with explain_disk_errors(file.parent, needed=0, remedy=f"choose another place for --{option}"):
         file.parent.mkdir(parents=True, exist_ok=True)
 
 

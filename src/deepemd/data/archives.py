@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from deepemd.errors import InputError
-from deepemd.files import writable
+from deepemd.files import explain_disk_errors
 
 __all__ = ["Archive", "open_archive"]
 
@@ -158,7 +158,7 @@ def _tar(path: Path, scratch: Path) -> Archive:
 
 def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO[bytes]]:
     """The files of a compressed tar, one after another, and where each lies."""
-    with ExitStack() as undo, writable(scratch, needed=2 * path.stat().st_size):
+    with ExitStack() as undo, explain_disk_errors(scratch, needed=2 * path.stat().st_size):
         file = undo.enter_context(tempfile.TemporaryFile(dir=scratch))
 
         def keep(member: tarfile.TarInfo) -> int:

@@ -12,7 +12,7 @@ from deepemd.data.downloads import DOWNLOADS, fetch
 from deepemd.data.folders import class_folders
 from deepemd.data.store import Draft, Store, open_store, write_store
 from deepemd.errors import InputError
-from deepemd.files import writable
+from deepemd.files import explain_disk_errors
 
 __all__ = ["DATASETS", "default_root", "load", "prepare", "prepared"]
 
@@ -124,7 +124,7 @@ def _is_folder(path: Path) -> bool:
 
 def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) -> dict[str, Draft]:
     """The splits at ``source``."""
-    with writable(root, needed=0):
+    with explain_disk_errors(root, needed=0):
         root.mkdir(parents=True, exist_ok=True)
     if name in BENCHMARKS:
         return BENCHMARKS[name].find(source, root, opened, strict=strict)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deepemd.errors import InputError
-from deepemd.files import writable
+from deepemd.files import explain_disk_errors
 
 if TYPE_CHECKING:
     from requests import Response
@@ -90,7 +90,7 @@ def _retrieve(remote: Remote, folder: Path) -> None:
     name = remote.name
     pooch.get_logger().setLevel("WARNING")
     try:
-        with writable(folder, needed=0):
+        with explain_disk_errors(folder, needed=0):
             resuming = Resuming(folder / f"{name}.part")
             pooch.retrieve(remote.address, f"md5:{remote.md5}", name, folder, downloader=resuming)
     except InputError:

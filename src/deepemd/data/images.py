@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from deepemd.data.decoding import decode, read_image, to_square
 from deepemd.errors import InputError
-from deepemd.files import replacing
+from deepemd.files import atomic_file
 from deepemd.progress import track
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Images:
         path = self.path.with_name(f"{self.path.stem}.{size}.{self.fingerprint.sha256[:12]}.npy")
         shape = (len(self), 3, size, size)
         if not _is_whole(path, shape):
-            with replacing(path, needed=int(np.prod(shape))) as file:
+            with atomic_file(path, needed=int(np.prod(shape))) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 self._write_pixels(file, size)

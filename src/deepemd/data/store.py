@@ -19,7 +19,7 @@ import numpy as np
 from deepemd.data.decoding import measure
 from deepemd.data.images import BLOCK, WORKERS, Fingerprint, Images
 from deepemd.errors import InputError
-from deepemd.files import replacing_folder
+from deepemd.files import atomic_folder
 from deepemd.progress import track
 
 __all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
@@ -95,7 +95,7 @@ def write_store(
         InputError: images that cannot be decoded (the first is named, the others counted) and are not left out, a class
             that would be empty without them, or a full disk.
     """
-    with replacing_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
+    with atomic_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
         prints, skipped = {}, list[str]()
         for split in (split for split in SPLITS if split in drafts):
             fingerprint, bad = _write_split(folder, name, split, drafts[split], skip_bad)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.files import beside
+from deepemd.files import temporary_sibling
 from deepemd.model import DeepEMD
 
 __all__ = ["default_cache", "fingerprint", "load", "prune", "rounded", "store"]
@@ -57,7 +57,7 @@ def store(path: Path, nodes: Tensor) -> None:
         OSError: they cannot be kept: the disk is full, or not to be written.
     """
     half = nodes.half()
-    with beside(path) as temporary:
+    with temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
             np.savez(file, nodes=(half if bool((half.float() == nodes).all()) else nodes).numpy())
         temporary.replace(path)

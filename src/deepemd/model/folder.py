@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from deepemd.errors import InputError
-from deepemd.files import replacing
+from deepemd.files import atomic_file
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "write_saved"]
 
@@ -37,8 +37,8 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     content, path = save(state, metadata={"format": "pt"}), folder / CONFIG_FILE
     remedy = "free some space or choose another folder"
     with (
-        replacing(path, len(content), remedy) as settings,
-        replacing(folder / WEIGHTS_FILE, len(content), remedy) as weights,
+        atomic_file(path, len(content), remedy) as settings,
+        atomic_file(folder / WEIGHTS_FILE, len(content), remedy) as weights,
     ):
         settings.write(text.encode())
         weights.write(content)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from deepemd.files import replacing
+from deepemd.files import atomic_file
 
 __all__ = ["Checkpoint", "CheckpointFiles", "previous", "read"]
 
@@ -30,7 +30,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write a checkpoint."""
         file = io.BytesIO()
         torch.save(checkpoint, file)
-        with replacing(Path(path), file.tell(), "free space and --resume", previous=previous(Path(path))) as whole:
+        with atomic_file(Path(path), file.tell(), "free space and --resume", previous=previous(Path(path))) as whole:
             whole.write(file.getbuffer())
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from deepemd.errors import InputError
-from deepemd.files import sweep, write
+from deepemd.files import atomic_write, remove_leftovers
 from deepemd.processes import barrier, rank
 from deepemd.training.checkpoint import Checkpoint, previous, read
 
@@ -120,12 +120,12 @@ class RunFolder:
         barrier()  # until all processes have looked whether a run is here
         if rank() > 0:
             return
-        sweep(self.path)
-        sweep(self.best)
+        remove_leftovers(self.path)
+        remove_leftovers(self.best)
         if not self.config.exists():
             made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
             content = yaml.safe_dump({**_plain(settings), "made_with": made_with}, sort_keys=False)
-            write(self.config, content.encode(), "choose another out")
+            atomic_write(self.config, content.encode(), "choose another out")
 
     def checkpoint(self, module: nn.Module) -> Checkpoint | None:
         """The last whole checkpoint, None where the run was ended before the first one.
@@ -175,7 +175,7 @@ class RunFolder:
         result = TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
         content = {**asdict(result), "model": self.best.name, "metrics": self.metrics.name}
         if rank() == 0:
-            write(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
+            atomic_write(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
         return result
 
     def result(self) -> TrainingResult | None:

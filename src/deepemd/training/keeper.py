@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from deepemd.errors import InputError, Interrupted
-from deepemd.files import write
+from deepemd.files import atomic_write
 from deepemd.processes import all_reduce_max, rank
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
@@ -163,7 +163,7 @@ class Keeper(pl.Callback):
         writer.writeheader()
         for row in self.rows:  # what is not known yet stays empty
             writer.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
-        write(self.folder.metrics, text.getvalue().encode(), "free some space, then --resume")
+        atomic_write(self.folder.metrics, text.getvalue().encode(), "free some space, then --resume")
 
 
 def diverged(what: str, step: int) -> InputError:

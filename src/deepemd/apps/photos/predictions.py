@@ -17,7 +17,7 @@ from typing import Any, Self
 from deepemd.classifier.classifier import FewShotClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.errors import InputError, printable
-from deepemd.files import replacing, writable
+from deepemd.files import atomic_file, explain_disk_errors
 
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
 
@@ -74,7 +74,7 @@ class PredictionFiles:
                 f"{' and '.join(there)}: there already: choose another folder by --out, or pass --force to replace"
             )
         self.rows = 0
-        with writable(folder, 0, _REMEDY):
+        with explain_disk_errors(folder, 0, _REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
             self._sheet = self.partial.open("w", newline="", encoding="utf-8")
             self._details = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115  (closed in __exit__)
@@ -105,7 +105,7 @@ class PredictionFiles:
             "similarity": _rounded(found.similarity),
             "probabilities": dict(zip(map(str, classes), map(_rounded, found.probabilities.tolist()), strict=True)),
         }
-        with writable(self.csv.parent, 0, _REMEDY):
+        with explain_disk_errors(self.csv.parent, 0, _REMEDY):
             self._writer.writerow(cells)
             self._sheet.flush()
             self._details.write((b",\n    " if self.rows else b"\n    ") + json.dumps(detail).encode())
@@ -123,12 +123,12 @@ class PredictionFiles:
             head: what else predictions.json says: settings, versions, what could not be read.
         """
         text = json.dumps(dict(head), indent=2)
-        with replacing(self.json, self._details.tell() + len(text), _REMEDY) as file:
+        with atomic_file(self.json, self._details.tell() + len(text), _REMEDY) as file:
             file.write(text.removesuffix("\n}").encode() + b',\n  "predictions": [')
             self._details.seek(0)
             shutil.copyfileobj(self._details, file)
             file.write(b"\n  ]\n}\n")
-        with writable(self.csv.parent, 0, _REMEDY):
+        with explain_disk_errors(self.csv.parent, 0, _REMEDY):
             self._sheet.flush()
             os.fsync(self._sheet.fileno())
             self._sheet.close()

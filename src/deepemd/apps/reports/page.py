@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deepemd.errors import printable
-from deepemd.files import replacing, writable
+from deepemd.files import atomic_file, explain_disk_errors
 
 __all__ = ["TOOLS", "data_url", "facts", "meter", "shade", "standalone", "text", "warning", "write_standalone"]
 
@@ -163,9 +163,9 @@ def write_standalone(title: str, body: Iterable[str], path: Path) -> Path:
         InputError: the folder cannot be written, or the disk is full.
     """
     remedy = "choose another folder by --report"
-    with writable(path.parent, 10_000_000, remedy):
+    with explain_disk_errors(path.parent, 10_000_000, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, needed=10_000_000, remedy=remedy) as file:
+    with atomic_file(path, needed=10_000_000, remedy=remedy) as file:
         for part in standalone(title, body):
             file.write(part.encode())
     return path

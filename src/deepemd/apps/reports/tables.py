@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deepemd.errors import printable
 from deepemd.evaluation.evaluate import Evaluation
 from deepemd.evaluation.intervals import MeanCI
-from deepemd.files import write
+from deepemd.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +87,7 @@ def signed(figure: MeanCI) -> str:
 def write_json(content: Mapping[str, Any], path: Path) -> Path:
     """Write a report for programs; what is there under the name is always whole."""
     text = json.dumps(content, indent=2, default=str) + "\n"
-    return write(path, text.encode())
+    return atomic_write(path, text.encode())
 
 
 @dataclass(frozen=True)
@@ -136,4 +136,4 @@ def write_page(page: Page, path: Path) -> Path:
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(page.title)}</title>\n'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
-    return write(path, text.encode())
+    return atomic_write(path, text.encode())

@@ -25,7 +25,7 @@ from deepemd.embedding.cache import rounded
 from deepemd.embedding.splits import embed
 from deepemd.embedding.views import look
 from deepemd.errors import InputError
-from deepemd.files import replacing_folder
+from deepemd.files import atomic_folder
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
@@ -146,7 +146,7 @@ def build_index(
     _refuse_other(path, force)
     network = DeepEMD.from_pretrained(model)
     barrier()  # until all processes have looked what is there
-    with replacing_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
+    with atomic_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
         if made is not None:
             _copy_images(data, split, root, made / "images", skip_bad)
         folder = broadcast(made)
