@@ -1,18 +1,17 @@
-"""The model as a whole: an episode in, logits out; one folder on the disk.
+"""The model as a whole: an episode in, logits out."""
 
-Tests deepemd.model.folder.
-"""
-
-import json
+import pickle
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from deepemd.errors import InputError
 from deepemd.matching import emd_logits
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, conv4
+from deepemd.nodes import FCN, Grid, conv4
 
 
 @pytest.fixture
@@ -61,83 +60,52 @@ def test_larger_images_are_cut_to_their_centre(model: DeepEMD) -> None:
     torch.testing.assert_close(model.embed(images), model.embed(images.float() / 255))
 
 
-def test_saving_and_loading_gives_the_same_model(model: DeepEMD, tmp_path: Path) -> None:
-    model.embed(draw(4, 3, 32, 32))  # moves the running statistics
-    model.eval()
-    again = DeepEMD.load(model.save(tmp_path / "a" / "model"))
-    assert again.config == model.config
-    assert not again.training
-    assert torch.equal(again.embed(draw(4, 3, 32, 32)), model.embed(draw(4, 3, 32, 32)))
-    assert sorted(path.name for path in (tmp_path / "a" / "model").iterdir()) == ["config.json", "model.safetensors"]
+class Counting(nn.Conv2d):
+    """Returns an 8 x 8 map of an image of 32 x 32, and counts its calls."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(images)
 
 
-def test_half_the_size_for_passing_on(model: DeepEMD, tmp_path: Path) -> None:
-    model.embed(draw(4, 3, 32, 32))  # moves the running statistics
-    whole, half = model.save(tmp_path / "whole"), model.save(tmp_path / "half", half=True)
-    assert (half / "config.json").read_bytes() == (whole / "config.json").read_bytes()
-    again = DeepEMD.load(half)
-    for name, values in model.state_dict().items():
-        kept = values.half().to(values.dtype) if values.ndim > 1 else values  # statistics and scales stay as they are
-        assert torch.equal(again.state_dict()[name], kept), name
-    assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
-    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
-    rounded = sum(values.numel() for values in model.state_dict().values() if values.ndim > 1)
-    assert sizes[0] - sizes[1] == pytest.approx(2 * rounded, abs=100)  # but for the list of their places
-    next(model.parameters()).data[0] = 1e6
-    with pytest.raises(InputError, match=r"half: backbone\.\S+ holds values that float16 cannot"):
-        model.save(half, half=True)
-    assert DeepEMD.load(half).config == model.config
+def test_where_nodes_lie_is_learned_from_the_encoder_once() -> None:
+    net = Counting(3, 6, 4, stride=4)
+    model = DeepEMD(net, FCN(), image_size=32, resize=32).train()
+    first = model.boxes([[64, 64]])
+    assert first.shape == (1, 64, 4)
+    calls = net.calls
+    assert (model.boxes([[64, 64], [64, 64]]) == first).all()
+    assert net.calls == calls
+    assert all(part.training for part in model.modules())
 
 
-def test_damaged_folders_are_explained(model: DeepEMD, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no model here"):
-        DeepEMD.load(tmp_path / "nothing")
+def test_where_nodes_lie_follows_every_change_of_the_model() -> None:
+    model = DeepEMD(Counting(3, 6, 4, stride=4), FCN(), image_size=32, resize=32)
+    sizes = [[32, 32]]
+    assert model.boxes(sizes).shape == (1, 64, 4)
+    model.regions = FCN((3,))
+    assert model.boxes(sizes).shape == (1, 73, 4)
+    model.image_size = 24
+    assert model.boxes(sizes).shape == (1, 9 + 36, 4)
+    model.image_size = 32
+    model.regions = Grid((2,))
+    assert model.boxes(sizes).shape == (1, 4, 4)
+    model.regions = FCN()
+    model.backbone = DeepEMD(nn.Conv2d(3, 6, 8, stride=8), image_size=32, resize=32).backbone
+    assert model.boxes(sizes).shape == (1, 16, 4)
+
+
+def test_where_nodes_lie_survives_copying_pickling_and_loading(model: DeepEMD, tmp_path: Path) -> None:
+    sizes = [[40, 30], [7, 9]]
+    boxes = model.boxes(sizes)
     folder = model.save(tmp_path / "model")
-    weights, config = (folder / "model.safetensors").read_bytes(), (folder / "config.json").read_text()
-
-    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(InputError, match=r"model\.safetensors: damaged or truncated"):
-        DeepEMD.load(folder)
-    (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"model\.safetensors: damaged or truncated"):
-        DeepEMD.load(folder)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
-        DeepEMD.load(folder)
-
-    (folder / "model.safetensors").write_bytes(weights)
-    (folder / "config.json").write_text(config[:40])
-    with pytest.raises(InputError, match=r"config\.json: damaged, not JSON"):
-        DeepEMD.load(folder)
-    (folder / "config.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="format 99"):
-        DeepEMD.load(folder)
-    (folder / "config.json").write_text('{"format": 1}')
-    with pytest.raises(InputError, match="not the settings of a model"):
-        DeepEMD.load(folder)
-    for key, value in (("mean", [0.5]), ("std", "none"), ("temperature", "hot"), ("weights", "heavy"), ("resize", 1)):
-        (folder / "config.json").write_text(json.dumps({**json.loads(config), key: value}))
-        with pytest.raises(InputError, match="not the settings of a model"):
-            DeepEMD.load(folder)
-
-
-def test_weights_of_another_architecture_are_refused(model: DeepEMD, tmp_path: Path) -> None:
-    folder = model.save(tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    config["backbone"]["channels"] = 16
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"blocks\.0\.conv\.weight is \(8, 3, 3, 3\) .* \(16, 3, 3, 3\)"):
-        DeepEMD.load(folder)
-    config["backbone"] = {"name": "resnet12"}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"another architecture: .* from the same model$"):
-        DeepEMD.load(folder)
-
-
-def test_saving_where_it_cannot_be_says_so(model: DeepEMD, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match="cannot be written"):
-        model.save(tmp_path / "file" / "model")
+    for again in (deepcopy(model), pickle.loads(pickle.dumps(model)), DeepEMD.load(folder)):
+        assert (again.boxes(sizes) == boxes).all()
+        again.image_size = 24
+        assert again.boxes(sizes).shape != boxes.shape
+    assert (model.boxes(sizes) == boxes).all()
 
 
 def test_wrong_shapes_are_named(model: DeepEMD) -> None:

@@ -1,4 +1,4 @@
-"""DeepEMD: an encoder, the regions it looks at, and the transport between their node sets. Saved as one folder."""
+"""DeepEMD, the model: an encoder, the regions it looks at, and the transport between their node sets."""
 
 import math
 import os
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,17 +17,17 @@ from deepemd.errors import InputError
 from deepemd.matching import Weights, emd_logits
 from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, write_saved
 from deepemd.model.hub import card, find, push
+from deepemd.model.loading import build_model, load_weights
 from deepemd.nodes import (
     FCN,
     Backbone,
     Memory,
     Regions,
     as_backbone,
-    backbone,
     cut,
     encode,
+    encode_blank,
     patch_nodes,
-    regions_from,
     to_original,
 )
 
@@ -34,7 +35,9 @@ __all__ = ["MEAN", "STD", "DeepEMD"]
 
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)  # of miniImageNet's channels, as the paper normalises
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
-_EXTRA = "classifier."  # names of tensors that a classifier keeps beside its model's weights
+_CLASSIFIER = "classifier."  # prefix of the tensors that a saved classifier adds to its model's weights
+# Encoder -> side of the images -> (h, w) of its map. By weak reference: a replaced encoder is not kept alive by it.
+_MAP_SIZES: WeakKeyDictionary[nn.Module, dict[int, tuple[int, int]]] = WeakKeyDictionary()
 
 
 class DeepEMD(nn.Module):
@@ -175,15 +178,20 @@ class DeepEMD(nn.Module):
         if not isinstance(self.regions, FCN):
             return self.regions.boxes(sizes, seed=seed, indices=indices).astype(np.float64)
         side = self.image_size
-        training = self.training
-        try:
-            with torch.inference_mode():
-                h, w = self.eval().backbone(self.mean.new_zeros(1, 3, side, side)).shape[-2:]
-        finally:
-            self.train(training)
-        own = self.regions.boxes(side, side, h, w)  # (N, 4) of the encoder's input
-        whole = np.asarray(sizes).reshape(-1, 2).tolist()
-        return np.stack([to_original(own, width, height, resize=self.resize, size=side) for height, width in whole])
+        seen = self.regions.boxes(side, side, *self._map_size())  # (N, 4) in pixels of the encoder's input
+        return np.stack(
+            [
+                to_original(seen, width, height, resize=self.resize, size=side)
+                for height, width in np.asarray(sizes).reshape(-1, 2).tolist()
+            ]
+        )
+
+    def _map_size(self) -> tuple[int, int]:
+        """Return height and width of the encoder's map; one black image is encoded for each encoder and image size."""
+        sizes = _MAP_SIZES.setdefault(self.backbone, {})
+        if self.image_size not in sizes:
+            sizes[self.image_size] = tuple(encode_blank(self.backbone, self.image_size).shape[-2:])
+        return sizes[self.image_size]
 
     def forward(self, support: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Classify the queries of one episode.
@@ -333,41 +341,8 @@ class DeepEMD(nn.Module):
             InputError: a file is missing or damaged, or the weights are of another architecture.
         """
         folder = Path(folder)
-        model = cls.from_config(read_config(folder), folder / CONFIG_FILE, encoder=backbone)
-        state = {name: tensor for name, tensor in read_tensors(folder).items() if not name.startswith(_EXTRA)}
-        _load_weights(model, state, folder / WEIGHTS_FILE)
+        model = build_model(cls, read_config(folder), folder / CONFIG_FILE, encoder=backbone)
+        tensors = read_tensors(folder)
+        state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIER)}
+        load_weights(model, state, folder / WEIGHTS_FILE)
         return model.to(device).eval()
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], path: Path, *, encoder: Backbone | nn.Module | None = None) -> Self:
-        """Build the model that a config.json describes, its weights as they are drawn; `path` is for messages."""
-        config = {"max_side": 256, "floor": 1e-3, "context": 0.0, **config}  # older models have not all of these
-        settings = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context")
-        try:
-            encoder = backbone(**config["backbone"]) if encoder is None else as_backbone(encoder, config["image_size"])
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
-        try:
-            return cls(encoder, regions_from(config["regions"]), **{key: config[key] for key in settings})
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
-
-
-def _load_weights(model: DeepEMD, state: dict[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    for name in [*expected, *state]:
-        here = tuple(state[name].shape) if name in state else "absent"
-        there = tuple(expected[name].shape) if name in expected else "absent"
-        if here != there:
-            raise InputError(
-                f"{path}: weights of another architecture: {name} is {here} in the file and {there} in the model that"
-                f" {CONFIG_FILE} describes; both files must come from the same model{_version(model)}"
-            )
-    model.load_state_dict(state)
-
-
-def _version(model: DeepEMD) -> str:
-    version = model.backbone.config.get("version")
-    return f", which was saved under transformers {version}: install that version" if version else ""

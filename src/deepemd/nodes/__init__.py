@@ -5,7 +5,7 @@ from deepemd.nodes.cutting import cut, patch_nodes
 from deepemd.nodes.efficientnet import efficientnet_lite0
 from deepemd.nodes.fcn import FCN, to_original
 from deepemd.nodes.memory import Memory, encode
-from deepemd.nodes.own import as_backbone
+from deepemd.nodes.own import as_backbone, encode_blank
 from deepemd.nodes.patches import Grid, Sampling
 from deepemd.nodes.regions import Regions, parse_regions, regions_from
 
@@ -24,6 +24,7 @@ __all__ = [
     "cut",
     "efficientnet_lite0",
     "encode",
+    "encode_blank",
     "parse_regions",
     "patch_nodes",
     "regions_from",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from deepemd.errors import InputError
 from deepemd.nodes.backbones import OWN, Backbone
 
-__all__ = ["OwnEncoder", "as_backbone"]
+__all__ = ["OwnEncoder", "as_backbone", "encode_blank"]
 
 
 class OwnEncoder(nn.Module):
@@ -47,7 +47,7 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
         return module  # type: ignore[return-value]
     if not isinstance(module, nn.Module):
         raise InputError(f"backbone is a {type(module).__name__}: pass a torch module, or its name to pretrained()")
-    maps = _probe(module, size)
+    maps = encode_blank(module, size)
     if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != 1:
         found = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
         raise InputError(
@@ -57,8 +57,16 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
     return OwnEncoder(module, maps.shape[1])
 
 
-def _probe(module: nn.Module, size: int) -> Any:
-    """What it returns for a black image; the mode of each of its parts is put back."""
+def encode_blank(module: nn.Module, size: int) -> Any:
+    """Encode one black image in evaluation mode, and put the mode of each part of the module back.
+
+    Args:
+        module: takes (B, 3, H, W) images.
+        size: side of the image, in pixels.
+
+    Raises:
+        InputError: the module cannot encode the image.
+    """
     like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), torch.empty(0))
     modes = [(part, part.training) for part in module.modules()]
     try:
