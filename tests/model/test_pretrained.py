@@ -166,7 +166,7 @@ def test_a_transformer_by_its_folder(dinov2: Path, tmp_path: Path) -> None:
     assert torch.equal(pretrained(model.save(tmp_path / "saved")).embed(images), model.embed(images))
     with pytest.raises(InputError, match=r"returns a BaseModelOutputWithPooling .* goes in by its folder"):
         DeepEMD(model.backbone.model)
-    with pytest.raises(InputError, match=r"a model of transformers, not of deepemd: .*pretrained\(\) takes it"):
+    with pytest.raises(InputError, match=r"a model of transformers, not of deepemd: .*pretrained\(\) loads it"):
         DeepEMD.load(dinov2)
 
 

@@ -1,4 +1,4 @@
-"""DeepEMD, the model: an encoder, the regions it looks at, and the transport between their node sets."""
+"""DeepEMD, the model: an encoder, the regions that it encodes, and the transport between node sets."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from deepemd.errors import InputError
 from deepemd.matching import Weights, emd_logits
-from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, write_saved
+from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, round_to_half, write_saved
 from deepemd.model.hub import card, find, push
 from deepemd.model.loading import build_model, load_weights
 from deepemd.nodes import (
@@ -33,7 +33,8 @@ from deepemd.nodes import (
 
 __all__ = ["MEAN", "STD", "DeepEMD"]
 
-MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)  # of miniImageNet's channels, as the paper normalises
+# Mean and standard deviation of miniImageNet's channels, by which the paper normalises.
+MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 _CLASSIFIER = "classifier."  # prefix of the tensors that a saved classifier adds to its model's weights
 # Encoder -> side of the images -> (h, w) of its map. By weak reference: a replaced encoder is not kept alive by it.
@@ -47,20 +48,20 @@ class DeepEMD(nn.Module):
 
     Args:
         backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`; or any module that
-            returns (B, C, h, w) maps, which is asked to encode one image.
-        regions: how an image becomes nodes: :class:`FCN`, :class:`Grid` or :class:`Sampling`. May be changed later: the
-            weights are the same.
+            returns (B, C, h, w) maps; it is called once, on a black image.
+        regions: how an image becomes nodes: :class:`FCN`, :class:`Grid` or :class:`Sampling`. It can be changed later,
+            as the weights do not depend on it.
         image_size: side of the square that the encoder sees, in pixels.
-        resize: side of the square to which a whole image is scaled before its central `image_size` square is cut;
-            the paper's 92 to 84. Use the same number for images that fill their frame, such as glyphs. Grid and
-            Sampling cut their patches from the original instead.
-        max_side: originals from which patches are cut are made no larger than this, in pixels.
+        resize: side of the square to which a whole image is scaled before its central `image_size` square is cut out;
+            in the paper, 92 before 84. Pass `image_size` for objects that fill their image, such as glyphs. Grid and
+            Sampling do not use it: they cut their patches from the original.
+        max_side: largest side of the originals from which patches are cut, in pixels; larger ones are scaled down.
         mean, std: per channel, for values in 0..1.
         temperature: T of the logits, T * (1 - EMD); tuned in the paper.
         weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.
-        floor: what is added to every cross-reference weight. It is in the units of the embeddings' squares: the paper's
-            1e-3 for nodes about 10 long or longer.
-        context: how much of its whole image each node takes with it, see :func:`deepemd.matching.emd_logits`.
+        floor: added to every cross-reference weight, in the units of squared embeddings. The paper's 1e-3 suits nodes
+            of length 10 and more.
+        context: how much of its whole image is mixed into each node, see :func:`deepemd.matching.emd_logits`.
 
     >>> from deepemd.nodes import FCN, conv4
     >>> model = DeepEMD(conv4(), FCN())
@@ -96,7 +97,7 @@ class DeepEMD(nn.Module):
             raise InputError(f"max_side is {max_side}: an image has at least one pixel; 256 is usual")
         if weights not in get_args(Weights):
             raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
-        # a module, which torch's types cannot say beside a protocol
+        # Any, because the types of torch cannot express "a module with the attributes of Backbone".
         self.backbone: Any = as_backbone(backbone, image_size)
         self.regions: Regions = FCN() if regions is None else regions
         self.image_size = int(image_size)
@@ -108,12 +109,12 @@ class DeepEMD(nn.Module):
         self.context = float(context)
         if not 0 <= self.context < math.inf:
             raise InputError(f"context is {context}: it must be a number of at least 0")
-        # in the config, not among the weights
+        # Not persistent: mean and std are saved in config.json, not with the weights.
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self._mean, self._std = tuple(map(float, mean)), tuple(map(float, std))
         for parameter in self.parameters():
-            if parameter.ndim == 4:  # several times faster on a CPU in bfloat16
+            if parameter.ndim == 4:  # several times faster in bfloat16 on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -133,30 +134,31 @@ class DeepEMD(nn.Module):
         """Encode images into their node sets.
 
         Args:
-            images: (B, 3, H, W), uint8, or float in 0..1. FCN cuts what is larger than `image_size` to its centre;
+            images: (B, 3, H, W), uint8, or float in 0..1. FCN cuts the central `image_size` square out of larger ones;
                 Grid and Sampling take the originals, padded to a common size where they differ.
-            boxes: (B, M, 4) the patches of Grid or Sampling, x0, y0, x1, y1 in pixels of `images`; by default those
-                that the regions give to images of H x W. FCN takes none.
-            flip: (B, M) bool, patches to mirror; in training.
-            memory: what is kept for the backward pass; in training.
+            boxes: (B, M, 4) float, the patches of Grid or Sampling: x0, y0, x1, y1 in pixels of `images`. By default
+                the regions choose them for images of H x W. FCN takes none.
+            flip: (B, M) bool, the patches to mirror; for training.
+            memory: what is stored for the backward pass; for training.
 
         Returns:
-            (B, N, C) raw nodes, float32, also under autocast.
+            (B, N, C) raw nodes, float32 even under autocast.
 
         Raises:
             InputError: images smaller than `image_size` (FCN), not of three channels, or boxes that do not fit.
         """
-        least = self.image_size if isinstance(self.regions, FCN) else 1
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < least:
+        min_side = self.image_size if isinstance(self.regions, FCN) else 1
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < min_side:
             raise InputError(
                 f"images has shape {tuple(images.shape)}: the model takes (B, 3, H, W) with H and W of at least"
-                f" {least}; resize them first"
+                f" {min_side}; resize them first"
             )
         encoder = partial(encode, self.backbone, memory=memory)
         if not isinstance(self.regions, FCN):
             if boxes is None:
                 boxes = torch.from_numpy(self.regions.boxes(np.broadcast_to(images.shape[-2:], (len(images), 2))))
-            # held by no name, so that they go when they are normalised: (B, M, 3, S, S) -> (B * M, 3, S, S)
+            # Without a name of their own, the raw patches are freed once they are normalised.
+            # (B, M, 3, S, S) -> (B * M, 3, S, S)
             flat = self.normalise(cut(images, boxes, self.image_size, flip=flip).flatten(0, 1))
             return patch_nodes(encoder, flat.unflatten(0, boxes.shape[:2]))  # -> (B, M, C)
         if boxes is not None or flip is not None:
@@ -166,11 +168,12 @@ class DeepEMD(nn.Module):
         return self.regions(encoder, self.normalise(images))  # -> (B, N, C)
 
     def boxes(self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Where the nodes of images lie: what a picture draws.
+        """Return the boxes of the nodes in the original images, for instance to draw them.
 
         Args:
             sizes: (B, 2) height and width of the original images, in pixels.
-            seed, indices: of Sampling's crops, as for :meth:`deepemd.nodes.Sampling.boxes`; others take no notice.
+            seed, indices: choose the crops of Sampling, see :meth:`deepemd.nodes.Sampling.boxes`; other regions ignore
+                them.
 
         Returns:
             (B, N, 4) x0, y0, x1, y1 in pixels of the originals.
@@ -196,11 +199,11 @@ class DeepEMD(nn.Module):
     def forward(self, support: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Classify the queries of one episode.
 
-        Support and query pass through the encoder as one batch, so that in training batch norm sees both. A class
-        is the mean of its shots' node sets.
+        Support and query pass through the encoder as one batch, so that batch norm sees both in training. A class is
+        represented by the mean of its shots' node sets.
 
         Args:
-            support: (n_shot * n_way, 3, H, W), shot by shot: the classes in order, then again for the next shot.
+            support: (n_shot * n_way, 3, H, W) images, shot by shot: one of each class in order, then the next shot.
             query: (Q, 3, H, W) images, as for :meth:`embed`.
             n_way: number of classes.
 
@@ -208,27 +211,27 @@ class DeepEMD(nn.Module):
             (Q, n_way) logits, float32, differentiable.
 
         Raises:
-            InputError: support images that do not divide into n_way classes.
+            InputError: the support images do not divide into n_way classes.
         """
         if n_way < 1 or len(support) % n_way or not len(support):
-            raise InputError(f"support holds {len(support)} images: pass n_way * n_shot of them, n_way being {n_way}")
+            raise InputError(f"support holds {len(support)} images: pass n_way * n_shot of them; n_way is {n_way}")
         nodes = self.embed(torch.cat((support, query)))  # (n_shot * n_way + Q, 3, H, W) -> (..., N, C)
         return self.match(nodes[: len(support)], nodes[len(support) :], n_way)  # -> (Q, n_way)
 
     def match(self, support: Tensor, query: Tensor, n_way: int, *, query_chunk: int | None = None) -> Tensor:
-        """Classify node sets that are already encoded, over any number of episodes at once.
+        """Classify encoded node sets, of any number of episodes together.
 
         Args:
             support: (..., n_shot * n_way, N, C) nodes, shot by shot.
             query: (..., Q, N, C) nodes.
             n_way: number of classes.
-            query_chunk: as for :func:`deepemd.matching.emd_logits`; in training.
+            query_chunk: see :func:`deepemd.matching.emd_logits`; for training.
 
         Returns:
             (..., Q, n_way) logits, float32.
         """
         classes = support.unflatten(-3, (-1, n_way)).mean(-4)  # (..., n_shot * n_way, N, C) -> (..., n_way, N, C)
-        with torch.autocast(query.device.type, enabled=False):  # transport is exact: keep its input float32
+        with torch.autocast(query.device.type, enabled=False):  # the transport is exact: its input stays float32
             logits: Tensor = emd_logits(
                 query.float(),
                 classes.float(),
@@ -240,12 +243,12 @@ class DeepEMD(nn.Module):
 
     @property
     def head(self) -> dict[str, Any]:
-        """How node sets are compared: arguments of :func:`deepemd.matching.emd_logits`, beside the temperature."""
+        """The arguments of :func:`deepemd.matching.emd_logits` other than the temperature."""
         return {"weights": self.weights, "floor": self.floor, "context": self.context}
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json holds: all that is needed to build the model again."""
+        """The content of config.json: the settings from which :meth:`load` builds the model again."""
         return {
             "backbone": dict(self.backbone.config),
             "regions": self.regions.config,
@@ -259,39 +262,37 @@ class DeepEMD(nn.Module):
         }
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
-        """Write model.safetensors and config.json into a folder, which is made if need be.
+        """Write model.safetensors and config.json into a folder, which is created if needed.
 
         Args:
-            folder: where to.
-            half: round matrices and filters to float16, for passing on: half the size, and the same to three digits.
-                They come back in float32.
+            folder: the folder.
+            half: round matrices and filters to float16, to publish a file of half the size; three digits remain. They
+                are loaded as float32.
+
+        Returns:
+            The folder.
 
         Raises:
-            InputError: the folder cannot be written (no space, no permission), or weights that float16 cannot hold.
+            InputError: the folder cannot be written (no space, no permission), or a weight is too large for float16.
         """
         state = self.state_dict()
-        if half:
-            state = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in state.items()}
-            for name, x in state.items():
-                if not x.isfinite().all():
-                    raise InputError(f"half: {name} holds values that float16 cannot; save it without half")
-        return write_saved(Path(folder), self.config, state)
+        return write_saved(Path(folder), self.config, round_to_half(state) if half else state)
 
     def push_to_hub(self, repo_id: str, *, license: str | None = None, **settings: Any) -> str:
         """Upload the folder that :meth:`save` writes, and a model card, to the Hugging Face Hub.
 
         Args:
-            repo_id: ``"owner/name"``; the repository is made if need be.
-            license: of the weights, as the hub spells it; "apache-2.0" by default. To be given where the encoder began
-                with another's weights.
-            **settings: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr`` and others of
+            repo_id: ``"owner/name"``; the repository is created if needed.
+            license: licence of the weights, as the hub spells it; "apache-2.0" by default. Required where the encoder
+                was pretrained by somebody else.
+            **settings: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr`` and other arguments of
                 ``huggingface_hub.ModelHubMixin.push_to_hub``.
 
         Returns:
-            Where the commit is.
+            The address of the commit.
 
         Raises:
-            InputError: no licence, or the hub cannot be reached or refuses.
+            InputError: the licence is missing, or the hub cannot be reached or refuses.
         """
         settings = {"commit_message": "Upload a model of deepemd", **settings}
         return push(self.save, card(repo_id, self.config, license), repo_id, **settings)
@@ -305,17 +306,17 @@ class DeepEMD(nn.Module):
         backbone: Backbone | nn.Module | None = None,
         **download: Any,
     ) -> Self:
-        """:meth:`load` of a folder, of what comes with the package, or of what :meth:`push_to_hub` uploaded.
+        """Load a model by its name: a folder, a model that comes with the package, or one on the Hugging Face Hub.
 
         Args:
-            name: a folder, which comes first; ``"resnet12-miniimagenet"``, which is installed and needs no network (see
-                docs/results.md); or ``"owner/name"`` on the hub.
-            device, backbone: as for :meth:`load`.
+            name: a folder; else ``"resnet12-miniimagenet"``, which is installed with the package and needs no network
+                (see docs/results.md); else ``"owner/name"`` on the hub, as :meth:`push_to_hub` uploads it.
+            device, backbone: see :meth:`load`.
             **download: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` of
                 ``huggingface_hub.snapshot_download``.
 
         Raises:
-            InputError: as for :meth:`load`; no such name, or the hub cannot be reached.
+            InputError: there is no such model, the hub cannot be reached, or the errors of :meth:`load`.
 
         >>> DeepEMD.from_pretrained("resnet12-miniimagenet").backbone.channels
         640
@@ -330,15 +331,15 @@ class DeepEMD(nn.Module):
         device: str | torch.device = "cpu",
         backbone: Backbone | nn.Module | None = None,
     ) -> Self:
-        """Read a folder that :meth:`save` wrote, or a saved classifier's; the model comes in evaluation mode.
+        """Load a model from a folder that :meth:`save` or a classifier wrote, in evaluation mode.
 
         Args:
-            folder: what holds model.safetensors and config.json.
-            device: where the model is to be.
-            backbone: a module of your own, built as it was when the model was saved: a folder holds its weights alone.
+            folder: the folder of model.safetensors and config.json.
+            device: the device to load the model to.
+            backbone: a module of your own, built as it was when the model was saved; the folder has only its weights.
 
         Raises:
-            InputError: a file is missing or damaged, or the weights are of another architecture.
+            InputError: a file is missing or damaged, or the weights belong to another architecture.
         """
         folder = Path(folder)
         model = build_model(cls, read_config(folder), folder / CONFIG_FILE, encoder=backbone)

@@ -10,7 +10,7 @@ from torch import Tensor
 from deepemd.errors import InputError
 from deepemd.files import atomic_file
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "write_saved"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "round_to_half", "write_saved"]
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -18,10 +18,10 @@ FORMAT = 1  # of config.json
 
 
 def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write both files into a folder, which is made if need be.
+    """Write both files into a folder, which is created if needed.
 
-    Both are written beside their places, flushed to the disk and renamed: whoever loads meanwhile, or after a crash,
-    finds the old model or the new one; never the weights of one with the other settings of the other.
+    Both are written under temporary names, flushed to the disk and renamed. Who loads the folder meanwhile, or after a
+    crash, finds the old model or the new one, and never the weights of one with the settings of the other.
 
     Raises:
         InputError: the folder cannot be written (no space, no permission).
@@ -31,7 +31,9 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     state, seen = dict[str, Tensor](), set[int]()
     for name, tensor in tensors.items():
         whole = tensor.detach().cpu().contiguous()
-        state[name] = whole.clone() if whole.untyped_storage().data_ptr() in seen else whole  # one of another's encoder
+        state[name] = (
+            whole.clone() if whole.untyped_storage().data_ptr() in seen else whole
+        )  # an encoder may share tensors
         seen.add(whole.untyped_storage().data_ptr())
     text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
     content, path = save(state, metadata={"format": "pt"}), folder / CONFIG_FILE
@@ -43,22 +45,38 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         settings.write(text.encode())
         weights.write(content)
         settings.flush()
-        weights.flush()  # there was room for both
+        weights.flush()  # now both are known to fit on the disk
         if not path.is_file() or path.read_bytes() != text.encode():
-            path.unlink(missing_ok=True)  # killed between the two renames that follow, it would belong to other weights
+            # A process killed between the two renames that follow would leave the old settings with the new weights.
+            path.unlink(missing_ok=True)
     return folder
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The settings.
+def round_to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round matrices and filters to float16; vectors, such as the statistics of a batch norm, stay as they are.
 
     Raises:
-        InputError: the file is missing, damaged, or of another format.
+        InputError: a value is too large for float16.
+    """
+    rounded = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in tensors.items()}
+    for name, x in rounded.items():
+        if not x.isfinite().all():
+            raise InputError(f"half: {name} holds values that float16 cannot; save the model without half")
+    return rounded
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the settings of a saved model.
+
+    Raises:
+        InputError: config.json is missing, damaged, or of another format.
     """
     path = folder / CONFIG_FILE
     config = read_json(path)
     if "model_type" in config and "format" not in config:
-        raise InputError(f"{folder}: a model of transformers, not of deepemd: deepemd.model.pretrained takes it")
+        raise InputError(
+            f"{folder}: a model of transformers, not of deepemd: deepemd.model.pretrained.pretrained() loads it"
+        )
     if config.get("format") != FORMAT:
         raise InputError(
             f"{path}: format {config.get('format')!r}, this version reads format {FORMAT}; save the model again"
@@ -67,7 +85,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The settings in a file of a model's folder, as they are.
+    """Read a JSON file of a model's folder, without checking its format.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -87,10 +105,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The weights, and what else is kept beside them.
+    """Read all tensors of a saved model, those that a classifier adds among them.
 
     Raises:
-        InputError: the file is missing, damaged or truncated.
+        InputError: model.safetensors is missing, damaged or truncated.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""Models for photos, by one word: the encoder that is installed, a folder, a name on the hub, or any module."""
+"""Get a model for photos by name: the installed encoder, a folder, a model on the hub, or any module."""
 
 import os
 import warnings
@@ -18,9 +18,9 @@ __all__ = ["DEFAULT", "pretrained"]
 
 DEFAULT = "efficientnet-lite0"
 _PROCESSOR_FILE = "preprocessor_config.json"
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its channels
-_SIDE = 224  # pixels; what ImageNet's encoders are trained with
-_CELLS = 7  # of a transformer's map: 49 nodes
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its channels
+_SIDE = 224  # pixels, the image size of most encoders trained on ImageNet
+_CELLS = 7  # side of a transformer's map: 49 nodes
 
 
 def pretrained(
@@ -29,38 +29,38 @@ def pretrained(
     regions: Regions | None = None,
     side: int | None = None,
 ) -> DeepEMD:
-    """A model that is ready to compare photos.
+    """Return a model that is ready to compare photos.
 
     Args:
         name: one of
 
-            - ``"efficientnet-lite0"``, which is installed with the package and needs no download: the one for photos;
-            - ``"resnet12-miniimagenet"``, which is installed too: the paper's encoder, trained on small images of 64
-              classes (see docs/results.md), for experiments with the method;
+            - ``"efficientnet-lite0"``: installed with the package, needs no download; the best choice for photos;
+            - ``"resnet12-miniimagenet"``: installed too; the paper's encoder, trained on small images of 64 classes
+              (see docs/results.md), for experiments with the method;
             - a folder, or ``"owner/name"`` on the Hugging Face Hub, that holds a saved model
               (:meth:`deepemd.DeepEMD.save`) or one of the library `transformers`, such as ``"facebook/dinov2-small"``
               (:data:`deepemd.nodes.transformer.FAMILIES`; weights as safetensors only). Mean, deviation and size come
               from its preprocessor_config.json, where there is one;
             - a module that returns (B, C, h, w) maps. Images are scaled to 224 x 224 and normalised by ImageNet's mean
               and deviation; for other settings pass a ``DeepEMD(module, ...)``;
-            - a model. It is copied, as a module is.
-        regions: how an image becomes nodes, where the model's own way is not wanted.
-        side: of the map to which a transformer's tokens are averaged, by default 7 (49 nodes); more is slower.
+            - a ``DeepEMD``. Modules and models are copied.
+        regions: how an image becomes nodes; by default the model's own regions.
+        side: side of the map to which a transformer's tokens are averaged, by default 7 (49 nodes); larger is slower.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        InputError: no model of this name, the hub cannot be reached, `transformers` is not installed, damaged files, or
-            a module that returns no map.
+        InputError: there is no model of this name, the hub cannot be reached, `transformers` is not installed, a file
+            is damaged, or the module returns no map.
 
     >>> import torch
     >>> pretrained().embed(torch.zeros(1, 3, 224, 224)).shape
     torch.Size([1, 9, 1280])
     """
     if isinstance(name, nn.Module):
-        own = deepcopy(name)  # its mode, its regions and the layout of its weights may change
-        model = own if isinstance(own, DeepEMD) else _photos(own)
+        copy = deepcopy(name)  # mode, regions and memory layout of the weights may change
+        model = copy if isinstance(copy, DeepEMD) else _for_photos(copy)
     elif str(name) == DEFAULT:
         model = _efficientnet()
     else:
@@ -76,15 +76,15 @@ def pretrained(
     return model.eval()
 
 
-def _photos(encoder: nn.Module, regions: Regions | None = None, **settings: Any) -> DeepEMD:
-    """Whole images in, by default as ImageNet's encoders are trained."""
+def _for_photos(encoder: nn.Module, regions: Regions | None = None, **settings: Any) -> DeepEMD:
+    """Return a model that sees whole images, by default as most encoders trained on ImageNet do."""
     mean, std = _IMAGENET
     return DeepEMD(encoder, regions, **{"image_size": _SIDE, "resize": _SIDE, "mean": mean, "std": std, **settings})
 
 
 def _efficientnet() -> DeepEMD:
-    """The settings that were chosen on miniImageNet's base classes, see docs/photos.md."""
-    mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # to -1..1, as it was trained
+    """Return the default model; its settings were chosen on miniImageNet's base classes, see docs/photos.md."""
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # scales to -1..1, as in its training
     regions = FCN((3,), dense=False)
     return DeepEMD(efficientnet_lite0("head"), regions, image_size=224, resize=224, mean=mean, std=std, context=1.0)
 
@@ -93,46 +93,46 @@ def _transformer(folder: Path, regions: Regions | None, side: int) -> DeepEMD:
     from deepemd.nodes.transformer import transformer  # an optional library
 
     settings = _processor(folder / _PROCESSOR_FILE)
-    return _photos(transformer(folder, side), regions, **settings).eval()
+    return _for_photos(transformer(folder, side), regions, **settings).eval()
 
 
 def _processor(path: Path) -> dict[str, Any]:
-    """A preprocessor_config.json as settings of a model; where there is none, ImageNet's, with a warning.
+    """Read the settings of a model from preprocessor_config.json; if it is missing, warn and use ImageNet's.
 
-    Read as plain JSON: the processors of transformers need torchvision. ``crop_size`` is what the encoder sees, after
-    the whole image is scaled to ``size``; ConvNeXt's ``crop_pct`` is the ratio of the two. The aspect is ignored
-    here, as everywhere in this package.
+    It is read as plain JSON, because the processors of transformers need torchvision. The whole image is scaled to
+    ``size``, and the encoder sees the central ``crop_size``; ConvNeXt's ``crop_pct`` is the ratio of the two. The
+    aspect ratio is ignored, as everywhere in this package.
     """
     if not path.is_file():
         warnings.warn(
-            f"{path} is missing: images are scaled to {_SIDE} x {_SIDE} and normalised as ImageNet's;"
-            " fetch it beside the model if it was trained otherwise",
+            f"{path} is missing: images are scaled to {_SIDE} x {_SIDE} and normalised by ImageNet's mean and"
+            " deviation; if the model was trained with other settings, download this file too",
             stacklevel=2,
         )
         return {}
-    made = read_json(path)
+    processor = read_json(path)
     try:
-        size = _pixels(made.get("size"), _SIDE)
-        crop, ratio = size, made.get("crop_pct")
+        size = _pixels(processor.get("size"), _SIDE)
+        crop, ratio = size, processor.get("crop_pct")
         if ratio and size < 384:  # ConvNeXt's own rule: larger images are not cut
             size = int(size / float(ratio))
-        elif made.get("do_center_crop") and made.get("crop_size"):
-            crop = min(_pixels(made["crop_size"], _SIDE), size)
-        mean, std = made.get("image_mean") or _IMAGENET[0], made.get("image_std") or _IMAGENET[1]
-        if made.get("do_normalize") is False:
+        elif processor.get("do_center_crop") and processor.get("crop_size"):
+            crop = min(_pixels(processor["crop_size"], _SIDE), size)
+        mean, std = processor.get("image_mean") or _IMAGENET[0], processor.get("image_std") or _IMAGENET[1]
+        if processor.get("do_normalize") is False:
             mean, std = (0.0,) * 3, (1.0,) * 3
         mean, std = [float(value) for value in mean], [float(value) for value in std]
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or min(size, crop) < 1:
             raise ValueError("three channels, deviations above 0 and sizes of at least 1 are needed")
     except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError) as error:
         raise InputError(
-            f"{path}: image_mean, image_std, size or crop_size cannot be understood ({error}); fetch the model again"
+            f"{path}: image_mean, image_std, size or crop_size cannot be understood ({error}); download the model again"
         ) from error
     return {"image_size": crop, "resize": size, "mean": mean, "std": std}
 
 
-def _pixels(size: Any, missing: int) -> int:
-    """The side of a square: of a number, or of what the processors call height, width or shortest_edge."""
+def _pixels(size: Any, default: int) -> int:
+    """Return the side of a square, given as a number or as a dict with height and width or with shortest_edge."""
     if isinstance(size, dict):
         size = size.get("shortest_edge") or min(size["height"], size["width"])
-    return missing if size is None else int(size)
+    return default if size is None else int(size)
