@@ -34,15 +34,16 @@ from PIL import Image
 
 from deepemd.apps.reports.tables import write_json
 from deepemd.apps.retrieval.index import build_index, open_index
-from deepemd.data import load
+from deepemd.data import Episodes, load
 from deepemd.data.store import open_store, verify
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, evaluate, versions
+from deepemd.evaluation.evaluate import evaluate
 from deepemd.model import DeepEMD
 from deepemd.training.checkpoint import read
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig, PretrainRecipe, Schedule, Validation
+from deepemd.versions import versions
 
 PRE = PretrainRecipe(
     ModelConfig("conv4", channels=32, pools=3, image_size=32, resize=32),

@@ -18,11 +18,11 @@ import numpy as np
 from deepemd import DeepEMD
 from deepemd.apps.reports.tables import write_json
 from deepemd.bench.measure import processor
-from deepemd.data import Images, load
+from deepemd.data import Episodes, Images, load
 from deepemd.device import choose_precision
 from deepemd.embedding.cache import default_cache
 from deepemd.embedding.splits import embed
-from deepemd.evaluation.evaluate import Episodes, evaluate
+from deepemd.evaluation.evaluate import evaluate
 from deepemd.evaluation.methods import SFC
 from deepemd.nodes import parse_regions
 

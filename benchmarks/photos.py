@@ -21,9 +21,9 @@ from deepemd.classifier.calibration import TEMPERATURE, fit_temperature, unknown
 from deepemd.classifier.support import Support
 from deepemd.data import EpisodeSampler, load
 from deepemd.embedding.splits import embed
-from deepemd.evaluation.evaluate import versions
 from deepemd.explain.plots import new_figure, save_figure
 from deepemd.model.pretrained import pretrained
+from deepemd.versions import versions
 
 ROOT = Path(__file__).parents[1]
 WAYS, SHOTS, QUERIES, SHARE = 5, 5, 15, 0.05

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 from problems import FAMILIES, FLOAT32_ROUNDING, defects, draw_batch
 
 from deepemd.bench.measure import processor
-from deepemd.evaluation.evaluate import versions
 from deepemd.transport import emd
+from deepemd.versions import versions
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 LARGEST_DEFECT = 1e-9  # relative to max |c| and sum a

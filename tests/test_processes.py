@@ -43,7 +43,7 @@ PRE = PretrainRecipe(  # 20 steps, a validation after each, so that metrics.csv 
     ModelConfig("conv4", channels=8, pools=3, image_size=20, resize=24),
     epochs=20,
     batch_size=192,
-    parts=2,
+    grad_accum_steps=2,
     schedule=Schedule("cosine", warmup=0.5),
     augmentation=Augmentation(flip=False, crop_scale=(0.6, 1.0)),
     validation=VALIDATION,
@@ -52,7 +52,7 @@ META = MetatrainRecipe(
     epochs=20,
     episodes_per_epoch=2,
     episodes_per_step=2,
-    parts=2,
+    grad_accum_steps=2,
     n_way=5,
     n_query=2,
     regions="fcn",
@@ -185,7 +185,7 @@ def test_two_processes_with_a_part_each_train_as_one_with_both(run: str, alone: 
 def test_parts_make_a_difference(alone: Path, patterns: Store, tmp_path: Path) -> None:
     """The recipe says in how many parts, and what is computed depends on it: else the test above would say nothing."""
     splits = patterns.splits["base"], patterns.splits["val"]
-    whole = metatrain(replace(META, epochs=1, parts=1), alone / "model", *splits, tmp_path / "run", precision="32")
+    whole = metatrain(replace(META, epochs=1, grad_accum_steps=1), alone / "model", *splits, tmp_path / "run", precision="32")
     assert abs(rows(whole.metrics.parent)["loss"][1] - rows(alone / "meta")["loss"][1]) > 1e-3
 
 
@@ -246,7 +246,7 @@ def test_a_step_of_parts_is_the_sum_of_its_parts(patterns: Store, alone: Path) -
             loss, _ = task(task.augment(batch))
             (loss / 2).backward()
             kept.end()
-        kept.settle(kept.change, 2)
+        kept.finish(kept.change, 2)
         for parameter, one, two in zip(model.parameters(), *gradients, strict=True):
             torch.testing.assert_close(parameter.grad, (one + two) / 2, rtol=1e-4, atol=1e-6)
         for name, buffer in model.named_buffers():
@@ -279,15 +279,15 @@ def test_processes_that_do_not_divide_the_parts_are_refused(monkeypatch: pytest.
         return Batch(step, part, torch.empty(0), torch.empty(0))
 
     at(monkeypatch, 1, 2)
-    assert [[batch.seed for batch in step] for step in Batches(make, 2, parts=6)] == [[3, 4, 5]] * 2
-    with pytest.raises(InputError, match=r"recipe\.parts is 3, and 2 processes share .*: set recipe\.parts to 4 "):
-        Batches(make, 2, parts=3)
-    with pytest.raises(InputError, match=r"recipe\.parts is 1, .*: set recipe\.parts to 2 "):
+    assert [[batch.seed for batch in step] for step in Batches(make, 2, grad_accum_steps=6)] == [[3, 4, 5]] * 2
+    with pytest.raises(InputError, match=r"recipe\.grad_accum_steps is 3, and 2 processes .*: set recipe\.grad_accum_steps to 4 "):
+        Batches(make, 2, grad_accum_steps=3)
+    with pytest.raises(InputError, match=r"recipe\.grad_accum_steps is 1, .*: set recipe\.grad_accum_steps to 2 "):
         Batches(make, 2)
-    with pytest.raises(InputError, match="parts is 3: it must divide episodes_per_step, 2"):
-        replace(META, parts=3)
-    with pytest.raises(InputError, match="parts is 5: it must divide batch_size, 192"):
-        replace(PRE, parts=5)
+    with pytest.raises(InputError, match="grad_accum_steps is 3: it must divide episodes_per_step, 2"):
+        replace(META, grad_accum_steps=3)
+    with pytest.raises(InputError, match="grad_accum_steps is 5: it must divide batch_size, 192"):
+        replace(PRE, grad_accum_steps=5)
 
 
 def test_where_a_process_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

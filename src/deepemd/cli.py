@@ -161,6 +161,8 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
 
     text = (function.__doc__ or "").split("\n\n    Args:")[0]
     parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False, formatter_class=Help)
+    if "recipe" in signature(function).parameters:
+        parser.parser_mode = _recipe_loader()
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     lists = _lists(function)
     parser.add_function_arguments(function, as_positional=True, sub_configs=True, skip=set(lists))
@@ -177,6 +179,18 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
         where = f"{', '.join(files)}: " if files and ("config" in told or isinstance(error, UnicodeDecodeError)) else ""
         raise InputError(f"{where}{told}; 'deepemd {name} --help' explains every option") from error
     return {key: value for key, value in vars(options).items() if key != "config"}
+
+
+def _recipe_loader() -> str:
+    """Register a loader of YAML that accepts the old names of a recipe's settings; return its name."""
+    from jsonargparse import get_loader, set_loader
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    from deepemd.training.aliases import rename_keys
+
+    load = get_loader("yaml")
+    set_loader("recipe", lambda text: rename_keys(load(text)), exceptions=(YAMLError,))
+    return "recipe"
 
 
 def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
@@ -196,7 +210,9 @@ def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
 
 def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
     """``--resume`` alone means ``--resume=true``, for every option that is true or false; ``--n-way``, ``--n_way``."""
-    words = [_underscored(word) for word in words]
+    from deepemd.training.aliases import rename_option
+
+    words = [rename_option(_underscored(word)) for word in words]
     switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}
     return [
         f"{word}=true" if word in switches and after.startswith("-") else word

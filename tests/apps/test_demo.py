@@ -15,9 +15,9 @@ from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.demo import run_demo
 from deepemd.apps.reports.curves import learning_curve
 from deepemd.apps.reports.tables import Page, TextTable, accuracy_table, write_json, write_page
-from deepemd.data import load
+from deepemd.data import Episodes, load
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, Evaluation
+from deepemd.evaluation.evaluate import Evaluation
 from deepemd.explain.matches import match
 from deepemd.explain.plots import matches_picture
 from deepemd.training.recipes import GLYPHS_METATRAIN, GLYPHS_PRETRAIN, Validation

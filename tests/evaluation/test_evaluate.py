@@ -1,6 +1,6 @@
 """Evaluation over cached embeddings against the plain way: one episode at a time through the whole model.
 
-Tests deepemd.commands.evaluate, deepemd.evaluation.methods, deepemd.evaluation.scoring.
+Tests deepemd.commands.evaluate, deepemd.evaluation.intervals, deepemd.evaluation.methods, deepemd.evaluation.scoring.
 """
 
 import numpy as np
@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from deepemd import FCN, DeepEMD, conv4, emd_logits, fit_prototypes
-from deepemd.data import load
+from deepemd.data import Episodes, load
 from deepemd.embedding.splits import embed
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, Evaluation, evaluate
+from deepemd.evaluation.evaluate import Evaluation, evaluate
 from deepemd.evaluation.intervals import MeanCI
 from deepemd.evaluation.methods import METHODS, SFC, choose
 from deepemd.evaluation.scoring import score

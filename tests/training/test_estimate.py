@@ -14,7 +14,7 @@ import torch
 from deepemd import DeepEMD, cli, conv4
 from deepemd.data import Store
 from deepemd.errors import InputError, Interrupted
-from deepemd.model import FCN, Memory
+from deepemd.nodes import FCN, Memory
 from deepemd.training import metatrain as meta
 from deepemd.training.estimate import estimate
 from deepemd.training.metatrain import metatrain

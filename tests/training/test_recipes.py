@@ -1,4 +1,7 @@
-"""Recipes: the paper's numbers, and settings that make no sense."""
+"""Recipes: the paper's numbers, and settings that make no sense.
+
+Tests deepemd.training.settings.
+"""
 
 from pathlib import Path
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from deepemd.commands.console import console
 from deepemd.commands.outputs import check_output
+from deepemd.data import Episodes
 from deepemd.device import Device, Precision
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import METHOD, Episodes
+from deepemd.evaluation.evaluate import METHOD
 from deepemd.evaluation.methods import SFC
 from deepemd.processes import rank, rank_zero_first
 

@@ -2,7 +2,7 @@
 
 from deepemd.data.catalog import DATASETS, default_root, load, prepare, prepared
 from deepemd.data.decoding import decode
-from deepemd.data.episodes import Episode, EpisodeSampler
+from deepemd.data.episodes import Episode, Episodes, EpisodeSampler
 from deepemd.data.images import Fingerprint, Images
 from deepemd.data.store import Store, verify
 
@@ -10,6 +10,7 @@ __all__ = [
     "DATASETS",
     "Episode",
     "EpisodeSampler",
+    "Episodes",
     "Fingerprint",
     "Images",
     "Store",

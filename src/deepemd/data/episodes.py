@@ -7,13 +7,45 @@ a resume.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from deepemd.data.images import Images
 from deepemd.errors import InputError
 
-__all__ = ["Episode", "EpisodeSampler"]
+__all__ = ["Episode", "EpisodeSampler", "Episodes"]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The settings of a fixed sequence of episodes.
+
+    Args:
+        n_way: classes of an episode.
+        n_shot: labelled images of a class.
+        n_query: images to classify of each class; 15 is the custom of the published tables.
+        n_episodes: length of the sequence; a confidence interval narrows with its square root. The paper takes 5,000
+            for one shot.
+        seed: the same seed gives the same episodes, whatever the model.
+
+    Raises:
+        InputError: no episodes, or no queries.
+    """
+
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 15
+    n_episodes: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_episodes < 1 or self.n_query < 1:
+            raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
+
+    def sampler(self, images: Images) -> "EpisodeSampler":
+        """Return the episodes over a split; see :class:`EpisodeSampler` for what is refused."""
+        return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
 
 
 @dataclass(frozen=True)
@@ -35,27 +67,27 @@ class Episode:
 
     @property
     def n_way(self) -> int:
-        """Classes in the episode."""
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def n_shot(self) -> int:
-        """Support images of each class."""
+        """Number of support images of each class."""
         return len(self.support) // self.n_way
 
     @property
     def n_query(self) -> int:
-        """Query images of each class."""
+        """Number of query images of each class."""
         return len(self.query) // self.n_way
 
     @property
     def support_labels(self) -> np.ndarray:
-        """int64 (n_shot * n_way,), labels 0 .. n_way-1 within the episode."""
+        """Labels of the support within the episode, 0 .. n_way-1: int64 (n_shot * n_way,)."""
         return np.arange(len(self.support)) % self.n_way
 
     @property
     def query_labels(self) -> np.ndarray:
-        """int64 (n_query * n_way,), labels 0 .. n_way-1 within the episode."""
+        """Labels of the queries within the episode, 0 .. n_way-1: int64 (n_query * n_way,)."""
         return np.arange(len(self.query)) % self.n_way
 
 
@@ -70,7 +102,7 @@ class EpisodeSampler:
         n_episodes: length of the sequence; the first episodes do not depend on it.
         seed: 0 <= seed < 2**64; another seed gives unrelated episodes.
         groups: int64 (N,) or None; query images of a class then come from groups that do not occur in its support.
-        names: of the classes, by label, to call them in messages.
+        names: names of the classes, by label, for messages.
 
     Raises:
         InputError: more ways than classes, or a class with too few images or groups (it is named).
@@ -118,7 +150,7 @@ class EpisodeSampler:
             self._check(f"class {label}" if names is None else f"class {names[label]!r}", members)
 
     def _check(self, name: str, members: list[int]) -> None:
-        """Refuse a class from which some draw of the support would leave too few queries."""
+        """Refuse a class where some draw of the support would leave too few queries."""
         asked = f"{self.n_shot} support + {self.n_query} query images"
         if len(members) < self.n_shot + self.n_query:
             raise InputError(
@@ -141,7 +173,7 @@ class EpisodeSampler:
         return (self[i] for i in range(self.n_episodes))
 
     def __getitem__(self, i: int) -> Episode:
-        """Episode ``i``, counted from 0; IndexError beyond the last."""
+        """Return episode ``i``, counted from 0; IndexError beyond the last."""
         if not 0 <= i < self.n_episodes:
             raise IndexError(f"episode {i} of {self.n_episodes}")
         # The 256-bit counter steps by one for each four words: i in its second 64-bit limb keeps episodes apart.
@@ -152,7 +184,7 @@ class EpisodeSampler:
         return Episode(self.classes[ways], images[: self.n_shot].ravel(), images[self.n_shot :].ravel())
 
     def _images(self, philox: np.random.Philox, members: list[int]) -> list[int]:
-        """The support, then the query images of one class."""
+        """Draw the support images, then the query images, of one class."""
         if self._groups is None:
             return [members[k] for k in _draw(philox, len(members), self.n_shot + self.n_query)]
         groups = self._groups
@@ -164,10 +196,10 @@ class EpisodeSampler:
 
 
 def _draw(philox: np.random.Philox, size: int, count: int) -> list[int]:
-    """``count`` of ``range(size)`` without replacement, in random order: the head of a Fisher-Yates shuffle.
+    """Draw ``count`` of ``range(size)`` without replacement, in random order: the head of a Fisher-Yates shuffle.
 
-    The word w picks one of n by floor(w * n / 2**64), whose bias is below n / 2**64. Only the places that were
-    swapped are kept, so the cost does not grow with ``size``.
+    The word w picks one of n by floor(w * n / 2**64), whose bias is below n / 2**64. Only the swapped places are
+    stored, so the cost does not grow with ``size``.
     """
     moved: dict[int, int] = {}
     drawn = []

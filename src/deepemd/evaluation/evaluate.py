@@ -11,45 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepemd.data import EpisodeSampler, Images
+from deepemd.data import Episodes, Images
 from deepemd.embedding.splits import embed
-from deepemd.errors import InputError
 from deepemd.evaluation.intervals import MeanCI
 from deepemd.evaluation.methods import SFC, choose
 from deepemd.evaluation.scoring import score
 from deepemd.model import DeepEMD
 from deepemd.versions import versions
 
-__all__ = ["METHOD", "Episodes", "Evaluation", "evaluate"]
+__all__ = ["METHOD", "Evaluation", "evaluate"]
 
 METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares unless told otherwise
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """Which episodes an evaluation draws.
-
-    Args:
-        n_way: classes of an episode.
-        n_shot: labelled images of a class.
-        n_query: images to classify of each class.
-        n_episodes: how many; the interval narrows with their square root. The paper takes 5,000 for one shot.
-        seed: the same seed gives the same episodes, whatever the model.
-    """
-
-    n_way: int = 5
-    n_shot: int = 1
-    n_query: int = 15
-    n_episodes: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_episodes < 1 or self.n_query < 1:
-            raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
-
-    def sampler(self, images: Images) -> EpisodeSampler:
-        """The episodes over a split."""
-        return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
 
 
 @dataclass(frozen=True)

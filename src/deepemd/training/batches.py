@@ -1,4 +1,4 @@
-"""The batches of a run: part p of step i is a function of (seed, i, p) alone, so that a resumed run is the run.
+"""The batches of a run: micro-batch k of step i is a function of (seed, i, k) alone, so a resumed run repeats them.
 
 Pixels come from a decoded memory map by one indexed read; they stay uint8 until they are on the device.
 """
@@ -18,58 +18,60 @@ from deepemd.processes import shard, world_size
 
 __all__ = ["Batch", "Batches", "check_seed", "classification_batches", "draw_seed", "episode_batches"]
 
-ORDER, AUGMENTATION = 1, 2  # what random words are for: a limb of the generator's counter keeps the streams apart
+ORDER, AUGMENTATION = 1, 2  # what random words are for: one limb of the generator's counter, so that the streams differ
 
 
 class Batch(NamedTuple):
-    """The input of a step, or of a part of it: what the model sees, and what it should answer."""
+    """One micro-batch: images and the labels that the model should give them."""
 
     step: int  # counted from 0
-    seed: int  # of its augmentation
+    seed: int  # of the augmentation
     images: Tensor  # uint8 (B, 3, H, W)
-    labels: Tensor  # int64 (B,), or of the queries only
+    labels: Tensor  # int64 (B,); in meta-training (Q,), of the queries only
     boxes: Tensor | None = None  # int64 (B, M, 4): the patches of Grid and Sampling
 
 
 def _words(seed: int, purpose: int, index: int, count: int) -> NDArray[np.uint64]:
-    """Raw words of the counter-based generator Philox: the same with every version of NumPy, on every machine."""
+    """Draw raw words of the counter-based generator Philox: the same with every version of NumPy, on every machine."""
     return np.random.Philox(key=seed, counter=[0, index, purpose, 0]).random_raw(count)
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that the generators do not take."""
+    """Raise InputError for a seed that the generators do not accept."""
     if not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed}: it must be from 0 to 2**63 - 1")
 
 
-def draw_seed(seed: int, step: int, part: int = 0) -> int:
-    """The seed of the augmentation of a part of a step, a function of (seed, step, part)."""
-    return int(_words(seed, AUGMENTATION, step, part + 1)[part] >> np.uint64(1))
+def draw_seed(seed: int, step: int, micro_batch: int = 0) -> int:
+    """Draw the seed of a micro-batch's augmentation, a function of (seed, step, micro_batch)."""
+    return int(_words(seed, AUGMENTATION, step, micro_batch + 1)[micro_batch] >> np.uint64(1))
 
 
 class Batches:
-    """The steps of a run, each as the parts that this process has of it; sized, and a Lightning checkpoint can put it
-    back to the step where it was.
+    """The steps of a run, each a list of the micro-batches that this process encodes.
+
+    It has a length, and a Lightning checkpoint can set it back to a step.
 
     Args:
-        make: a part of a step, from the numbers of both.
+        make: makes a micro-batch from the number of its step and its own number within the step.
         total: number of steps of the run.
-        parts: in how many parts a step is encoded; the processes share them.
+        grad_accum_steps: micro-batches of a step, which the processes share.
 
     Raises:
-        InputError: the processes cannot have the same number of parts each.
+        InputError: the number of processes does not divide `grad_accum_steps`.
     """
 
-    def __init__(self, make: Callable[[int, int], Batch], total: int, parts: int = 1) -> None:
-        if parts % world_size():
+    def __init__(self, make: Callable[[int, int], Batch], total: int, grad_accum_steps: int = 1) -> None:
+        processes = world_size()
+        if grad_accum_steps % processes:
             raise InputError(
-                f"recipe.parts is {parts}, and {world_size()} processes share the parts of a step: set recipe.parts to"
-                f" {-(-parts // world_size()) * world_size()} (another run: batch norm sees parts), or start as many"
-                " processes as divide it"
+                f"recipe.grad_accum_steps is {grad_accum_steps}, and {processes} processes share the micro-batches of a"
+                f" step: set recipe.grad_accum_steps to {-(-grad_accum_steps // processes) * processes} (another run:"
+                " batch norm sees micro-batches), or start as many processes as divide it"
             )
         self.make = make
         self.total = total
-        self.mine = shard(range(parts))
+        self.mine = shard(range(grad_accum_steps))
         self.next = 0
 
     def __len__(self) -> int:
@@ -78,14 +80,14 @@ class Batches:
     def __iter__(self) -> Iterator[list[Batch]]:
         while self.next < self.total:
             self.next += 1
-            yield [self.make(self.next - 1, part) for part in self.mine]
+            yield [self.make(self.next - 1, k) for k in self.mine]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the step that comes next."""
+        """Return the step that comes next, for a checkpoint."""
         return {"next": self.next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's step."""
+        """Continue from the step of a checkpoint."""
         self.next = int(state["next"])
 
 
@@ -97,61 +99,70 @@ def classification_batches(
     seed: int,
     *,
     rotations: bool = False,
-    parts: int = 1,
+    grad_accum_steps: int = 1,
 ) -> Batches:
-    """Shuffled passes over all images; the remainder of each pass that fills no batch is left out.
+    """Make batches of shuffled passes over all images, without the last images of a pass that do not fill a batch.
 
-    A step has batch_size images in `parts` parts.
-
-    With `rotations` each image also comes turned by 90, 180 and 270 degrees, as images of three more sets of classes,
-    whose labels follow those of the first.
+    Args:
+        pixels: uint8 (N, 3, S, S).
+        labels: int64 (N,), from 0.
+        batch_size: images of a step; all images if there are fewer.
+        epochs: number of passes.
+        seed: seed of order and augmentation.
+        rotations: also show each image turned by 90, 180 and 270 degrees, as three more sets of classes, whose labels
+            follow those of the first.
+        grad_accum_steps: micro-batches of a step.
 
     >>> batches = classification_batches(np.zeros((10, 3, 4, 4), np.uint8), np.arange(10), 3, epochs=2, seed=0)
     >>> len(batches), next(iter(batches))[0].images.shape
     (6, torch.Size([3, 3, 4, 4]))
     """
     images, classes = len(labels) * (4 if rotations else 1), int(labels.max()) + 1
-    size = min(batch_size, images) // parts  # of a part
+    size = min(batch_size, images) // grad_accum_steps  # of a micro-batch
     if not size:
-        raise InputError(f"recipe.parts is {parts}, but there are only {images} images: lower it")
-    per_epoch = images // (size * parts)
+        raise InputError(f"recipe.grad_accum_steps is {grad_accum_steps}, but there are only {images} images: lower it")
+    per_epoch = images // (size * grad_accum_steps)
     orders: dict[int, NDArray[np.int64]] = {}  # of the present epoch only
 
-    def make(step: int, part: int) -> Batch:
+    def make(step: int, k: int) -> Batch:
         epoch, place = divmod(step, per_epoch)
         if epoch not in orders:
             orders.clear()
             orders[epoch] = np.argsort(_words(seed, ORDER, epoch, images), kind="stable")
-        begin = (place * parts + part) * size
+        begin = (place * grad_accum_steps + k) * size
         turns, indices = np.divmod(orders[epoch][begin : begin + size], len(labels))
-        seen = squares(pixels, indices)  # (B, 3, S, S)
+        shown = squares(pixels, indices)  # (B, 3, S, S)
         for turn in range(1, 4) if rotations else ():
-            seen[turns == turn] = seen[turns == turn].rot90(turn, (2, 3))
-        return Batch(step, draw_seed(seed, step, part), seen, torch.from_numpy(labels[indices] + turns * classes))
+            shown[turns == turn] = shown[turns == turn].rot90(turn, (2, 3))
+        return Batch(step, draw_seed(seed, step, k), shown, torch.from_numpy(labels[indices] + turns * classes))
 
-    return Batches(make, per_epoch * epochs, parts)
+    return Batches(make, per_epoch * epochs, grad_accum_steps)
 
 
 def episode_batches(
-    see: Callable[[NDArray[np.int64], int], View], sampler: EpisodeSampler, per_step: int, parts: int = 1
+    make_view: Callable[[NDArray[np.int64], int], View],
+    sampler: EpisodeSampler,
+    per_step: int,
+    grad_accum_steps: int = 1,
 ) -> Batches:
-    """Training episodes, `per_step` at a time in `parts` parts: each one's support, then its queries; labels are the
-    queries'.
+    """Make batches of training episodes: each episode's support, then its queries; the labels are those of the queries.
 
     Args:
-        see: what the model is shown of images, from their indices and a seed; see :func:`deepemd.embedding.views.view`.
+        make_view: returns the input of the model from the indices of images and a seed; see
+            :func:`deepemd.embedding.views.view`.
         sampler: the episodes.
-        per_step: how many make a step.
-        parts: divides it.
+        per_step: episodes of a step.
+        grad_accum_steps: micro-batches of a step; it divides `per_step`.
     """
-    size = per_step // parts  # episodes of a part
+    size = per_step // grad_accum_steps  # episodes of a micro-batch
 
-    def make(step: int, part: int) -> Batch:
-        episodes = [sampler[step * per_step + part * size + k] for k in range(size)]
-        indices = np.concatenate([part for episode in episodes for part in (episode.support, episode.query)])
+    def make(step: int, k: int) -> Batch:
+        first = step * per_step + k * size
+        episodes = [sampler[i] for i in range(first, first + size)]
+        indices = np.concatenate([some for episode in episodes for some in (episode.support, episode.query)])
         labels = torch.from_numpy(np.concatenate([episode.query_labels for episode in episodes]))  # (size * Q,)
-        seed = draw_seed(sampler.seed, step, part)
-        images, boxes = see(indices, seed)
+        seed = draw_seed(sampler.seed, step, k)
+        images, boxes = make_view(indices, seed)
         return Batch(step, seed, images, labels, boxes)
 
-    return Batches(make, len(sampler) // per_step, parts)
+    return Batches(make, len(sampler) // per_step, grad_accum_steps)

@@ -1,4 +1,4 @@
-"""Runs a Lightning module from its first step, or from where it was interrupted, to its result."""
+"""Training by Lightning, from the first step or from a checkpoint, to the result."""
 
 import logging
 import signal
@@ -18,10 +18,10 @@ from deepemd.errors import InputError
 from deepemd.nodes import Memory
 from deepemd.processes import process_info, world_size
 from deepemd.training.batches import Batches
+from deepemd.training.callback import STATE, CheckpointCallback
 from deepemd.training.checkpoint import CheckpointFiles
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder, TrainingResult
-from deepemd.training.keeper import STATE, Keeper
 from deepemd.training.steps import Training
 
 __all__ = ["fit"]
@@ -29,9 +29,9 @@ __all__ = ["fit"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's banners and tips, and a warning that it draws from newer versions of torch.
+    """Silence Lightning's banners and tips, and a warning that newer versions of torch give it.
 
-    TensorBoard's writing thread is silenced too: what stops it is raised again at the next write.
+    The thread in which TensorBoard writes is silenced too: its error is raised again at the next write.
     """
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
@@ -62,20 +62,20 @@ def fit(
     title: str,
     steps_per_epoch: int,
     validate_every: int,
-    precision: str,
+    precision: Literal["bf16-mixed", "32-true"],
     accelerator: str,
     validate_first: bool = False,
     notice: object = None,
 ) -> TrainingResult:
-    """Train to the end.
+    """Train to the end of the run.
 
-    The whole run is one epoch of Lightning's, whose checkpoint and loader know the step; ours are counted in steps.
+    For Lightning the whole run is one epoch, so that its checkpoints store the step; our epochs are counted in steps.
 
     Args:
-        module: what is trained.
-        batches: all steps.
-        folder: opened already.
-        title: what to call it on the screen.
+        module: the module to train.
+        batches: all steps of the run.
+        folder: folder of the run, which has been opened.
+        title: name of the training, for the terminal.
         steps_per_epoch: steps of one of our epochs.
         validate_every: steps between validations; divides the number of steps.
         precision, accelerator: Lightning's names.
@@ -83,33 +83,35 @@ def fit(
         notice: a line for the user before training begins, such as an estimate of its memory.
 
     Raises:
-        Interrupted: SIGTERM or Ctrl-C.
-        KeyboardInterrupt: a second Ctrl-C; what was done since the last checkpoint is lost.
-        InputError: the loss or the weights left the finite, or the folder cannot be written.
+        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+        KeyboardInterrupt: a second Ctrl-C; the steps since the last checkpoint are lost.
+        InputError: the loss or the weights are not finite any more, or the folder cannot be written.
     """
     steps = len(batches)
     display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
-    keeper = Keeper(folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display)
+    saving = CheckpointCallback(
+        folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display
+    )
     checkpoint = folder.checkpoint(module)
     if checkpoint is not None and checkpoint.content["global_step"] >= steps:  # interrupted after the last step
         return folder.finish(checkpoint.content["callbacks"][STATE]["best"], steps)
     done = 0 if checkpoint is None else int(checkpoint.content["global_step"])
     if notice is not None:
         display.say(str(notice))
-    if accelerator == "cpu" and module.recipe.memory == Memory():  # kept pieces do not always fit what comes next
+    if accelerator == "cpu" and module.recipe.memory == Memory():  # else freed blocks often do not fit the next step
         keep_freed_memory()
-    environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()  # Slurm is not asked
-    with quiet(), keeper.signals():
+    environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()  # never Slurm's
+    with quiet(), saving.signals():
         trainer = pl.Trainer(
             accelerator=accelerator,
             **_engine(),
-            precision=_lightning_precision(precision),
+            precision=precision,
             benchmark=accelerator == "cuda",
             max_epochs=1,
             val_check_interval=validate_every,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
-            callbacks=[display, keeper],
+            callbacks=[display, saving],
             plugins=[CheckpointFiles(), environment],
             logger=TensorBoardLogger(folder.path, name="tensorboard", version="", purge_step=done or None),
             log_every_n_steps=min(10, steps),
@@ -128,14 +130,14 @@ def fit(
             raise KeyboardInterrupt from stop
         except OSError as error:  # of TensorBoard's own file: ours are written with messages of their own
             raise InputError(f"{folder.path}: cannot be written ({error}); free space and --resume") from error
-    result = folder.finish(keeper.best, steps)
-    if keeper.received is not None:  # it came in the last step: this run has ended, what would follow shall not begin
-        signal.raise_signal(keeper.received)
+    result = folder.finish(saving.best, steps)
+    if saving.received is not None:  # it came in the last step: nothing that follows should begin
+        signal.raise_signal(saving.received)
     return result
 
 
 def _engine() -> dict[str, Any]:
-    """Lightning's settings for the processes that are here."""
+    """Return Lightning's settings for the processes that share the run."""
     if world_size() == 1:
         return {"devices": 1}
     here = process_info().local_world_size
@@ -144,7 +146,3 @@ def _engine() -> dict[str, Any]:
         "num_nodes": world_size() // here,
         "strategy": DDPStrategy(),
     }
-
-
-def _lightning_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:
-    return "bf16-mixed" if precision == "bf16-mixed" else "32-true"

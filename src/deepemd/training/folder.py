@@ -23,6 +23,7 @@ from torch import nn
 from deepemd.errors import InputError
 from deepemd.files import atomic_write, remove_leftovers
 from deepemd.processes import barrier, rank
+from deepemd.training.aliases import rename_keys
 from deepemd.training.checkpoint import Checkpoint, previous, read
 
 __all__ = ["RunFolder", "TrainingResult"]
@@ -89,7 +90,7 @@ class RunFolder:
             raise InputError(f"{self.path}: holds a run already: pass --resume to go on with it, or another out")
         try:
             earlier = yaml.safe_load(self.config.read_text())
-            before = _flat({key: value for key, value in earlier.items() if key != "made_with"})
+            before = _flat(rename_keys({key: value for key, value in earlier.items() if key != "made_with"}))
         except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.config}: damaged ({error}); begin again in another out") from error
         now = _flat(_plain(settings))

@@ -12,22 +12,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepemd.data import EpisodeSampler, Images
+from deepemd.data import Episodes, Images
 from deepemd.data.augment import Augment
-from deepemd.device import Device, Precision, choose_device, choose_precision
+from deepemd.device import Device, Precision
 from deepemd.embedding.cache import fingerprint
-from deepemd.embedding.views import View, prepare, view
+from deepemd.embedding.views import View, view
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, parse_regions
-from deepemd.processes import process_group, rank_zero_first
-from deepemd.training.batches import Batch, check_seed, episode_batches
-from deepemd.training.estimate import estimate
-from deepemd.training.fit import fit
-from deepemd.training.folder import RunFolder, TrainingResult
-from deepemd.training.keeper import diverged
+from deepemd.processes import process_group
+from deepemd.training.batches import Batch, episode_batches
+from deepemd.training.folder import TrainingResult
 from deepemd.training.recipes import MetatrainRecipe
-from deepemd.training.steps import Training
-from deepemd.training.validation import Validator
+from deepemd.training.run import Plan, run
+from deepemd.training.steps import diverged
 
 __all__ = ["Metatraining", "metatrain"]
 
@@ -36,14 +33,14 @@ class Metatraining(nn.Module):
     """Classifies the queries of training episodes.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         recipe: the settings.
     """
 
     def __init__(self, model: DeepEMD, recipe: MetatrainRecipe) -> None:
         super().__init__()
         self.model = model
-        whole = isinstance(model.regions, FCN)  # else patches are cut from the original: they are the crops
+        whole = isinstance(model.regions, FCN)  # otherwise the patches are the random crops
         self.vary = (
             Augment(model.image_size, **asdict(recipe.augmentation))
             if whole
@@ -56,14 +53,16 @@ class Metatraining(nn.Module):
         return batch._replace(images=self.vary(batch.images, batch.seed))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the queries over all episodes of the batch, which batch norm sees together; and logits
-        (E * Q, n_way)."""
+        """Return the cross-entropy of all queries, and the logits (E * Q, n_way).
+
+        Batch norm sees all episodes of the micro-batch together.
+        """
         recipe = self.recipe
         # (E * (n_way * n_shot + Q), 3, H, W) -> (..., N, C)
         nodes = self.model.embed(batch.images, batch.boxes, flip=self._flip(batch), memory=recipe.memory)
         if nodes.device.type == "cpu" and not torch.isfinite(nodes).all():
             raise diverged("the embeddings are", batch.step)
-        episodes = recipe.episodes_per_step // recipe.parts
+        episodes = recipe.episodes_per_step // recipe.grad_accum_steps
         nodes = nodes.unflatten(0, (episodes, -1))  # -> (E, n_way * n_shot + Q, N, C)
         support, query = nodes.split((recipe.n_way * recipe.n_shot, recipe.n_way * recipe.n_query), dim=1)
         logits = self.model.match(support, query, recipe.n_way, query_chunk=recipe.memory.query_chunk)
@@ -71,7 +70,7 @@ class Metatraining(nn.Module):
         return F.cross_entropy(logits, batch.labels), logits
 
     def _flip(self, batch: Batch) -> Tensor | None:
-        """Which patches to mirror, (B, M): half of them, a function of the batch's seed."""
+        """Choose which patches (B, M) are mirrored: half of them, as a function of the batch's seed."""
         if batch.boxes is None or not self.recipe.augmentation.flip:
             return None
         coins = torch.rand(batch.boxes.shape[:2], generator=torch.Generator().manual_seed(batch.seed))
@@ -91,7 +90,7 @@ def metatrain(
     precision: Precision = "auto",
     device: Device = "auto",
 ) -> TrainingResult:
-    """Train a saved model on episodes and keep the best by validation accuracy, never one worse than it was.
+    """Train a saved model on episodes and save the one with the best validation accuracy, counting the start.
 
     Args:
         recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_METATRAIN` for a complete one.
@@ -100,58 +99,36 @@ def metatrain(
         base, val, out, seed, resume, precision, device: as for :func:`deepemd.training.pretrain.pretrain`.
 
     Raises:
-        InputError: as for pre-training; or `model` is no saved model.
-        Interrupted: SIGTERM or Ctrl-C came; everything is on the disk.
+        InputError: as for pre-training; or `model` is not a saved model.
+        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
     """
-    folder = RunFolder(Path(out))
     start = DeepEMD.from_pretrained(model).train()
     if recipe.regions:
         start.regions = parse_regions(recipe.regions)
-    accelerator = choose_device(device)
-    number_format = choose_precision(precision, accelerator)
-    check_seed(seed)
-    settings = {
-        "command": "metatrain",
-        "recipe": asdict(recipe),
-        "model": {"config": start.config, "sha256": fingerprint(start)},
-        "seed": seed,
-        "precision": number_format,
-        "data": {"base": base.fingerprint.as_dict(), "val": val.fingerprint.as_dict()},
-    }
-    result = folder.open(settings, resume=resume)
-    if result is not None:
-        return result
-    validator = Validator(val, recipe.validation)
-    episodes = EpisodeSampler(
-        base.labels,
-        recipe.n_way,
-        recipe.n_shot,
-        recipe.n_query,
-        n_episodes=recipe.epochs * recipe.episodes_per_epoch,
-        seed=seed,
-        groups=base.groups,
-        names=base.classes,
-    )
 
-    def see(indices: NDArray[np.int64], seed: int) -> View:
+    def make_view(indices: NDArray[np.int64], seed: int) -> View:
         return view(start, base, indices, seed=seed, training=True)
 
-    batches = episode_batches(see, episodes, recipe.episodes_per_step, recipe.parts)
-    steps_per_epoch = recipe.episodes_per_epoch // recipe.episodes_per_step
-    images = recipe.episodes_per_step // recipe.parts * recipe.n_way * (recipe.n_shot + recipe.n_query)
-    needed = estimate(start, recipe.memory, images, n_way=recipe.n_way, bf16=number_format == "bf16-mixed")
-    with rank_zero_first():
-        prepare(start, base, val)
-    folder.begin(settings)
-    return fit(
-        Training(Metatraining(start, recipe), recipe, validator, steps_per_epoch),
-        batches,
-        folder,
-        title="meta-training",
-        steps_per_epoch=steps_per_epoch,
-        validate_every=recipe.validation.every * steps_per_epoch,
-        precision=number_format,
-        accelerator=accelerator,
-        validate_first=True,
-        notice=needed,
+    def make_plan() -> Plan:
+        length = recipe.epochs * recipe.episodes_per_epoch
+        episodes = Episodes(recipe.n_way, recipe.n_shot, recipe.n_query, length, seed).sampler(base)
+        return Plan(
+            "meta-training",
+            Metatraining(start, recipe),
+            episode_batches(make_view, episodes, recipe.episodes_per_step, recipe.grad_accum_steps),
+            images=recipe.episodes_per_step
+            // recipe.grad_accum_steps
+            * recipe.n_way
+            * (recipe.n_shot + recipe.n_query),
+            n_way=recipe.n_way,
+            validate_first=True,
+        )
+
+    return run(
+        *("metatrain", recipe, base, val, out, make_plan),
+        seed=seed,
+        resume=resume,
+        precision=precision,
+        device=device,
+        start={"config": start.config, "sha256": fingerprint(start)},
     )

@@ -12,18 +12,14 @@ from torch import Tensor, nn
 
 from deepemd.data import Images
 from deepemd.data.augment import Augment
-from deepemd.device import Device, Precision, choose_device, choose_precision
-from deepemd.embedding.views import prepare
+from deepemd.device import Device, Precision
 from deepemd.model import DeepEMD
 from deepemd.nodes import encode
 from deepemd.processes import process_group, rank_zero_first
-from deepemd.training.batches import Batch, check_seed, classification_batches
-from deepemd.training.estimate import estimate
-from deepemd.training.fit import fit
-from deepemd.training.folder import RunFolder, TrainingResult
+from deepemd.training.batches import Batch, classification_batches
+from deepemd.training.folder import TrainingResult
 from deepemd.training.recipes import PretrainRecipe
-from deepemd.training.steps import Training
-from deepemd.training.validation import Validator
+from deepemd.training.run import Plan, run
 
 __all__ = ["Pretraining", "pretrain"]
 
@@ -32,10 +28,10 @@ class Pretraining(nn.Module):
     """Classifies base images.
 
     Args:
-        model: whose encoder is trained.
+        model: the model whose encoder is trained.
         classes: number of base classes.
         recipe: the settings.
-        steps: length of the run.
+        steps: number of steps of the run.
     """
 
     def __init__(self, model: DeepEMD, classes: int, recipe: PretrainRecipe, steps: int) -> None:
@@ -48,12 +44,12 @@ class Pretraining(nn.Module):
         self.steps = steps
 
     def augment(self, batch: Batch) -> Batch:
-        """Vary the images, to the size of crops of this part of the run."""
+        """Vary the images; the size of the crops depends on the step."""
         vary = self.augments[len(self.augments) * batch.step // self.steps]
         return batch._replace(images=vary(batch.images, batch.seed))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the base classes, and logits (B, K)."""
+        """Return the cross-entropy over the base classes, and the logits (B, K)."""
         images = self.model.normalise(batch.images)  # (B, 3, S, S)
         maps = encode(self.model.backbone, images, self.recipe.memory)  # -> (B, C, h, w)
         with torch.autocast(maps.device.type, enabled=False):
@@ -74,65 +70,50 @@ def pretrain(
     precision: Precision = "auto",
     device: Device = "auto",
 ) -> TrainingResult:
-    """Pre-train a model and keep the best by validation accuracy.
+    """Pre-train a model and save the one with the best validation accuracy.
 
-    Step i is a function of (seed, i) and the weights before it: on a CPU, a run that was interrupted and resumed with
-    the same number of threads ends as one that was not, to the bit. Where torchrun started several processes, they
-    share the parts of each step (`recipe.parts`): see :mod:`deepemd.training.steps`.
+    Step i is a function of (seed, i) and the weights before it: on a CPU with the same number of threads, a resumed run
+    gives the same result, to the bit, as an uninterrupted one. If torchrun started several processes, they share the
+    micro-batches of each step (`recipe.grad_accum_steps`): see :mod:`deepemd.training.steps`.
 
     Args:
         recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_PRETRAIN` for a complete one.
         base: the images to train on.
-        val: the images on whose episodes the best checkpoint is picked; of other classes.
+        val: images of other classes, whose episodes choose the best checkpoint.
         out: folder of the run: see :mod:`deepemd.training.folder`. The model is saved as ``out/best``.
-        seed: of weights, order and augmentation.
-        resume: go on with the run in `out`, or begin it if there is none yet; a finished run returns its result.
+        seed: seed of weights, order and augmentation.
+        resume: continue the run in `out`, or begin it if there is none; of a finished run, return the result.
         precision: ``auto``, ``bf16`` or ``32``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         InputError: `out` holds a run and `resume` is not set, or it was started with other settings or data; the loss
-            left the finite; a file cannot be written.
-        Interrupted: SIGTERM or Ctrl-C came; everything is on the disk.
+            is not finite any more; a file cannot be written.
+        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
     """
-    folder = RunFolder(Path(out))
-    accelerator = choose_device(device)
-    number_format = choose_precision(precision, accelerator)
-    check_seed(seed)
-    settings = {
-        "command": "pretrain",
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "precision": number_format,
-        "data": {"base": base.fingerprint.as_dict(), "val": val.fingerprint.as_dict()},
-    }
-    result = folder.open(settings, resume=resume)
-    if result is not None:
-        return result
-    validator = Validator(val, recipe.validation)
-    with rank_zero_first():
-        pixels = base.pixels(recipe.model.resize)
-    batches = classification_batches(
-        pixels, base.labels, recipe.batch_size, recipe.epochs, seed, rotations=recipe.rotations, parts=recipe.parts
-    )
-    steps_per_epoch = len(batches) // recipe.epochs
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        classes = len(base.classes) * (4 if recipe.rotations else 1)
-        task = Pretraining(recipe.model.build(), classes, recipe, len(batches))
-    each = recipe.batch_size // recipe.parts
-    needed = estimate(task.model, recipe.memory, each, bf16=number_format == "bf16-mixed")
-    with rank_zero_first():
-        prepare(task.model, val)
-    folder.begin(settings)
-    return fit(
-        Training(task, recipe, validator, steps_per_epoch),
-        batches,
-        folder,
-        title="pre-training",
-        steps_per_epoch=steps_per_epoch,
-        validate_every=recipe.validation.every * steps_per_epoch,
-        precision=number_format,
-        accelerator=accelerator,
-        notice=needed,
+
+    def make_plan() -> Plan:
+        with rank_zero_first():
+            pixels = base.pixels(recipe.model.resize)
+        batches = classification_batches(
+            pixels,
+            base.labels,
+            recipe.batch_size,
+            recipe.epochs,
+            seed,
+            rotations=recipe.rotations,
+            grad_accum_steps=recipe.grad_accum_steps,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed)
+            classes = len(base.classes) * (4 if recipe.rotations else 1)
+            task = Pretraining(recipe.model.build(), classes, recipe, len(batches))
+        return Plan("pre-training", task, batches, images=recipe.batch_size // recipe.grad_accum_steps)
+
+    return run(
+        *("pretrain", recipe, base, val, out, make_plan),
+        seed=seed,
+        resume=resume,
+        precision=precision,
+        device=device,
     )

@@ -1,4 +1,4 @@
-"""DeepEMD accuracy on fixed episodes: each image is embedded once, then episodes are matched in batches."""
+"""Validation: DeepEMD accuracy on fixed episodes, over embeddings that are computed once for each image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.data import EpisodeSampler, Images
+from deepemd.data import Images
 from deepemd.embedding.cache import rounded
 from deepemd.embedding.views import view
 from deepemd.errors import InputError
@@ -17,23 +17,23 @@ from deepemd.evaluation.scoring import score
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
 from deepemd.processes import all_gather, shard, world_size
-from deepemd.training.recipes import Validation
+from deepemd.training.settings import Validation
 
 __all__ = ["Validator"]
 
 IMAGES = 128  # in a batch
-SQUARES = 128  # encoded at once: whole images, or patches
+SQUARES = 128  # whole images, or patches, that are encoded together
 
 
 @dataclass
 class Validator:
-    """Collects the embeddings of the images that the fixed episodes use, then measures.
+    """Embeds the images of the fixed episodes, then measures the accuracy.
 
-    Of several processes each embeds some of the batches and matches some of the episodes.
+    Several processes share both the images and the episodes.
 
     Args:
         images: the split to validate on.
-        validation: which episodes.
+        validation: the settings of the episodes.
     """
 
     images: Images
@@ -41,18 +41,7 @@ class Validator:
     _nodes: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        v = self.validation
-        sampler = EpisodeSampler(
-            self.images.labels,
-            v.n_way,
-            v.n_shot,
-            v.n_query,
-            v.n_episodes,
-            v.seed,
-            groups=self.images.groups,
-            names=self.images.classes,
-        )
-        episodes = list(sampler)
+        episodes = list(self.validation.episodes.sampler(self.images))
         self.used = np.unique(np.concatenate([part for e in episodes for part in (e.support, e.query)]))
         self.episodes = [  # their indices count the images in `used`
             replace(e, support=np.searchsorted(self.used, e.support), query=np.searchsorted(self.used, e.query))
@@ -60,11 +49,11 @@ class Validator:
         ]
 
     def __len__(self) -> int:
-        """The same in each process."""
+        """Return the number of batches, which is the same in each process."""
         return -(-len(self._batches()) // world_size())
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Indices of the images to embed in this process, in batches, of which the last may be empty."""
+        """Yield the indices of the images that this process embeds, in batches; the last may be empty."""
         mine = shard(self._batches())
         yield from mine
         yield from [self.used[:0]] * (len(self) - len(mine))
@@ -73,7 +62,7 @@ class Validator:
         return [self.used[start : start + IMAGES] for start in range(0, len(self.used), IMAGES)]
 
     def embed(self, model: DeepEMD, indices: np.ndarray) -> None:
-        """Embed one batch and keep its nodes."""
+        """Embed one batch and store its nodes."""
         if not len(indices):
             return
         together = SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches) or 1
@@ -81,18 +70,18 @@ class Validator:
             images, boxes = view(model, self.images, np.asarray(indices[start : start + together]))
             nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
             if not torch.isfinite(nodes).all():
-                raise InputError("the embeddings of validation images are not finite: the weights are spoilt; lower lr")
+                raise InputError("the embeddings of validation images are not finite: training has diverged; lower lr")
             self._nodes.append(rounded(nodes))
 
     def measure(self, model: DeepEMD) -> MeanCI:
-        """Match the episodes over what was embedded since the last measurement."""
+        """Match the episodes over the nodes that were embedded since the last measurement."""
         nodes = all_gather(torch.cat(self._nodes) if self._nodes else None)  # (U, N, C)
         self._nodes.clear()
         methods = choose("deepemd", model, n_shot=self.validation.n_shot)
         return MeanCI.of(score(nodes, self.episodes, methods, quiet=True)["DeepEMD"])
 
     def run(self, model: DeepEMD) -> MeanCI:
-        """Embed and measure in one go, without gradients, in evaluation mode."""
+        """Embed all images and measure, without gradients and in evaluation mode."""
         training = model.training
         model.eval()
         try:

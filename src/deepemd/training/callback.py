@@ -1,4 +1,4 @@
-"""Keeps a run: the best model, a checkpoint to resume from, the metrics, and a clean stop on SIGTERM or Ctrl-C."""
+"""Saving during a run: the best model, a checkpoint to resume from, the metrics; stopping on SIGTERM or Ctrl-C."""
 
 import csv
 import io
@@ -14,31 +14,32 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from deepemd.errors import InputError, Interrupted
+from deepemd.errors import Interrupted
 from deepemd.files import atomic_write
 from deepemd.processes import all_reduce_max, rank
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
+from deepemd.training.steps import diverged
 
-__all__ = ["Keeper"]
+__all__ = ["STATE", "CheckpointCallback"]
 
 SAVE_EVERY = 120.0  # seconds between checkpoints, besides one after each validation
-STATE = "deepemd"  # our entry among the callbacks' states of a checkpoint
+STATE = "deepemd"  # key of this callback's state in a checkpoint
 
 
-class Keeper(pl.Callback):
-    """Saves and stops, always between two steps, so that a resumed run is the run.
+class CheckpointCallback(pl.Callback):
+    """Saves and stops between two steps, so that a resumed run gives the same result as an uninterrupted one.
 
-    Of several processes the first one writes, and all of them stop after the same step, whichever was asked to.
+    Of several processes the first one writes, and all stop after the same step, whichever received the signal.
 
-    The module offers ``model``, ``meter``, ``accuracy`` (of the validation that has just ended) and ``rate(step)``.
+    The module has ``model``, ``meter``, ``accuracy`` (of the latest validation) and ``rate(step)``.
 
     Args:
-        folder: where to save.
-        steps: length of the run.
-        steps_per_epoch: to name the epoch.
+        folder: folder of the run.
+        steps: number of steps of the run.
+        steps_per_epoch: steps of an epoch, for metrics and messages.
         every: steps between validations.
-        display: to tell the user.
+        display: prints messages to the user.
     """
 
     def __init__(
@@ -52,30 +53,30 @@ class Keeper(pl.Callback):
         self.best: dict[str, float] = {}
         self.rows: list[dict[str, float]] = []
         self.received: int | None = None  # the signal that asks to stop
-        self._before = 0.0  # seconds of the run's earlier processes
+        self._before = 0.0  # seconds before the run was resumed
         self._began = self._saved = time.monotonic()
 
     @property
     def state_key(self) -> str:
-        """Our name in a checkpoint."""
+        """The key of this callback's state in a checkpoint."""
         return STATE
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of us."""
+        """Return what a checkpoint stores of this callback."""
         return {"best": dict(self.best), "rows": list(self.rows), "seconds": self.seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.best, self.rows = dict(state_dict["best"]), list(state_dict["rows"])
         self._before, self._began = float(state_dict["seconds"]), time.monotonic()
 
     def seconds(self) -> float:
-        """Time that the run has taken, over all its processes."""
+        """Return the seconds that the run has taken, including those before it was resumed."""
         return self._before + time.monotonic() - self._began
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGTERM and Ctrl-C as a wish to stop after the present step."""
+        """Make SIGTERM and Ctrl-C stop the run after the current step."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -96,14 +97,16 @@ class Keeper(pl.Callback):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C: now
         self.received = number
-        self.display.say("stopping after this step; press Ctrl-C again to stop at once, back to the last checkpoint")
+        self.display.say(
+            "stopping after this step; press Ctrl-C again to stop now and lose the steps since the last checkpoint"
+        )
 
     def on_train_start(self, *_: Any) -> None:
-        """Lightning has put its own handlers before ours: ours alone save between steps."""
+        """Replace the signal handlers that Lightning has just set, which do not save between steps."""
         self._listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """After a step: save if it is time, stop if asked to."""
+        """Save if it is time, and stop if a signal came."""
         step = trainer.global_step
         if step % self.every == 0:
             return  # a validation follows, and saves
@@ -114,7 +117,7 @@ class Keeper(pl.Callback):
             raise Interrupted(stop, self.folder.path, step, self.steps)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """After a validation: note it, keep the model if it is the best so far, save, stop if asked to."""
+        """Record the validation, save the model if it is the best so far, and stop if a signal came."""
         step, accuracy = trainer.global_step, pl_module.accuracy
         loss, train_accuracy = pl_module.meter.read()
         pl_module.meter.reset()
@@ -148,7 +151,7 @@ class Keeper(pl.Callback):
             raise Interrupted(stop, self.folder.path, step, self.steps)
 
     def save(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Put last.ckpt in its place, whole or not at all; see :mod:`deepemd.training.checkpoint`."""
+        """Write last.ckpt; see :mod:`deepemd.training.checkpoint`."""
         self._check_finite(pl_module, trainer.global_step)
         trainer.save_checkpoint(self.folder.last)  # the first process writes it
         self._saved = time.monotonic()
@@ -161,14 +164,6 @@ class Keeper(pl.Callback):
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
-        for row in self.rows:  # what is not known yet stays empty
+        for row in self.rows:  # unknown values stay empty
             writer.writerow({name: "" if math.isnan(value) else value for name, value in row.items()})
         atomic_write(self.folder.metrics, text.getvalue().encode(), "free some space, then --resume")
-
-
-def diverged(what: str, step: int) -> InputError:
-    """The error for a run whose numbers have left the finite."""
-    return InputError(
-        f"{what} not finite at step {step}: the run has diverged; begin again in another out with a lower lr or"
-        " a longer warm-up (the best model so far and the last checkpoint are kept)"
-    )
