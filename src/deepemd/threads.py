@@ -1,7 +1,7 @@
-"""Work in pieces: as many at once as PyTorch has threads, each on one thread from its beginning to its end.
+"""Work in pieces: as many at a time as PyTorch has threads, each piece on one thread from beginning to end.
 
-To share out every operation, as PyTorch does, gains less, and takes many times as long where another process holds one
-of the cores. And what becomes of a piece does not depend on how many threads there are.
+Sharing out every operation, as PyTorch does, gains less, and takes many times as long if another process uses one of
+the cores. The result of a piece does not depend on the number of threads.
 """
 
 import threading
@@ -12,44 +12,45 @@ from typing import Protocol, TypeVar
 
 import torch
 
-__all__ = ["at_once", "stopped", "threads_of_one"]
+__all__ = ["single_threads", "stopped", "thread_count"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Run(Protocol):
-    """What works on pieces."""
+    """A function that applies ``work`` to each piece and yields the results in order."""
 
     def __call__(self, work: Callable[[T], R], pieces: Iterable[T], /) -> Iterator[R]: ...
 
 
-_here = threading.local()  # .stop: the event that ends the work of this thread
+_local = threading.local()  # .stop: the event that ends the work of this thread
 
 
-def at_once(device: torch.device) -> int:
-    """How many pieces are worked on at once: a GPU has one queue for all of them."""
+def thread_count(device: torch.device) -> int:
+    """Return how many pieces to work on at a time: PyTorch's threads on a CPU, 1 on a GPU, which has one queue."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @contextmanager
-def threads_of_one(count: int) -> Iterator[Run]:
-    """Yield run(work, pieces), which gives what `work` makes of each piece, in order; `count` of them at once.
+def single_threads(count: int) -> Iterator[Run]:
+    """Yield run(work, pieces), which yields `work` of each piece, in order, on `count` threads at a time.
 
-    Where the block ends by an exception, an interrupt among them, pieces that have begun end as soon as their work asks
-    whether it is :func:`stopped`; no others begin. Within a piece `work` may cut its own work into pieces likewise.
+    Within a piece PyTorch uses a single thread. If the block ends by an exception, an interrupt among them, no further
+    pieces begin, and those that have begun end as soon as their work asks whether it is :func:`stopped`. `work` may
+    divide a piece into pieces in the same way.
     """
-    stop: threading.Event = getattr(_here, "stop", None) or threading.Event()
+    stop: threading.Event = getattr(_local, "stop", None) or threading.Event()
 
     def run(work: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
         def one(piece: T) -> R:
-            _here.stop = stop
+            _local.stop = stop
             return work(piece)
 
         return pool.map(one, pieces)
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # what threads that start from now on take for their own
+    torch.set_num_threads(1)  # threads that start from now on take this number
     try:
         with ThreadPoolExecutor(count) as pool:
             try:
@@ -63,6 +64,6 @@ def threads_of_one(count: int) -> Iterator[Run]:
 
 
 def stopped() -> bool:
-    """Whether nobody waits for the piece that this thread works on any more."""
-    stop: threading.Event | None = getattr(_here, "stop", None)
+    """Return whether the work of this thread should end, because its result is no longer needed."""
+    stop: threading.Event | None = getattr(_local, "stop", None)
     return stop is not None and stop.is_set()

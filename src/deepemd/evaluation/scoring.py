@@ -15,7 +15,7 @@ from deepemd.evaluation.methods import Logits
 from deepemd.matching.cost import NodeSets, measured
 from deepemd.processes import all_gather, shard, world_size
 from deepemd.progress import track
-from deepemd.threads import at_once, threads_of_one
+from deepemd.threads import single_threads, thread_count
 
 __all__ = ["score"]
 
@@ -56,7 +56,7 @@ def score(
     labels = torch.arange(n_way * n_query, device=nodes.device) % n_way  # (Q,)
     if nodes.device.type == "cpu":
         keep_freed_memory()
-    count = at_once(nodes.device)
+    count = thread_count(nodes.device)
     with torch.inference_mode():
         spaces = [nodes.new_empty(together * images, *nodes.shape[1:]) for _ in range(count)]  # used again and again
 
@@ -84,7 +84,7 @@ def score(
     starts = shard(range(0, len(episodes), together))
     batches: list[dict[str, tuple[Tensor, float]]] = []
     try:
-        with threads_of_one(count) as run:
+        with single_threads(count) as run:
             blocks = list(run(torch.inference_mode()(measured), nodes.split(_MEASURED)))
             split = NodeSets(nodes, *(torch.cat(parts) for parts in list(zip(*blocks, strict=True))[1:]))
             found = run(partial(match, split=split), starts)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from deepemd.matching._descent import Descent
 from deepemd.matching.head import Weights
 from deepemd.matching.shots import members_of
-from deepemd.threads import at_once, stopped, threads_of_one
+from deepemd.threads import single_threads, stopped, thread_count
 
 __all__ = ["class_means", "fit_prototypes"]
 
@@ -135,7 +135,7 @@ def _descend(
     track: Callable[[Iterable[Any], str, int], Iterable[Any]],
 ) -> list[Tensor]:
     """Take the steps of all episodes, piece by piece."""
-    count = at_once(device)
+    count = thread_count(device)
     size = max(1, min(_TOGETHER, math.ceil(episodes / count)))
     pieces = [slice(k, k + size) for k in range(0, episodes, size)]
 
@@ -148,7 +148,7 @@ def _descend(
                 descent.step(some)
             return descent.prototypes()
 
-    with threads_of_one(count) as run:
+    with single_threads(count) as run:
         return list(track(run(fit, pieces), "fitting prototypes", len(pieces)))
 
 
