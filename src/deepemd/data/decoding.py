@@ -1,4 +1,4 @@
-"""One image, however it comes: a file, its bytes, a PIL image or an array; always RGB and upright."""
+"""Decode one image, from a file, its bytes, a PIL image or an array, to upright RGB; and resize it."""
 
 import io
 import os
@@ -24,21 +24,22 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
 _OPENING = threading.Lock()
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_GREY_16_BITS = ("PNG", "PPM", None)  # formats whose mode "I" holds 16 bits; None is an image made in memory
 _PROGRAMS = ("EPS", "WMF")  # drawing instructions, which Pillow hands to other programs
 
 
 def decode(source: bytes | Path, name: str) -> "Image":
-    """Decode one image to RGB, turned upright by its EXIF orientation.
+    """Decode one image to RGB and turn it upright by its EXIF orientation.
 
-    Of an animation the first frame is taken; transparency is dropped; 16 bits become 8.
+    Only the first frame of an animation is decoded; transparency is dropped; 16 bits become 8.
 
     Args:
         source: the encoded bytes, or the file that holds them.
         name: what to call the image in a message, usually its file name.
 
     Raises:
-        InputError: the file is missing, is no image, is truncated or damaged, has more than 89,478,485 pixels (a
-            "decompression bomb" of some bytes could fill the memory), or holds pixels without a known range (float).
+        InputError: the file is missing, not an image, truncated or damaged; it has more than 89,478,485 pixels (a
+            "decompression bomb" of a few bytes could fill the memory); or its pixels have no known range (float).
 
     >>> decode(b"GIF?", "cat.gif")
     Traceback (most recent call last):
@@ -48,33 +49,36 @@ def decode(source: bytes | Path, name: str) -> "Image":
 
 
 def read_image(source: bytes | Path, name: str, max_side: int | None) -> "tuple[Image, tuple[int, int]]":
-    """One image as :func:`decode` gives it, but no larger than max_side, and its own (height, width)."""
+    """Decode one image like :func:`decode`, scaled down to max_side; also return its original (height, width)."""
     from PIL import ImageOps
 
     try:
         with _opened(source, name) as image:
-            deep = image.mode.startswith("I")
+            sixteen_bits = image.mode.startswith("I")
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            original = (width, height) if _sides_are_swapped(image) else (height, width)
             large = max_side is not None and max(width, height) > max_side
-            # a JPEG is decoded at a half, a quarter or an eighth where that is still larger than asked
+            # A JPEG is decoded at a half, a quarter or an eighth, where that is still larger than max_side.
             drafted = large and image.draft("RGB", _within(width, height, max_side or 1)) is not None
-            upright = _rgb(ImageOps.exif_transpose(image), deep)
-            own = (width, height) if turned else (height, width)
+            upright = _rgb(ImageOps.exif_transpose(image), sixteen_bits)
             if not drafted:
-                own = (upright.height, upright.width)  # a TIFF turns itself upright while it is read
-            return upright if max_side is None else shrink(upright, max_side), own
+                original = (upright.height, upright.width)  # Pillow turns a TIFF upright while it reads it
+            return upright if max_side is None else shrink(upright, max_side), original
     except Exception as error:  # Pillow's readers raise every kind of exception for damaged files
         raise _unreadable(error, name) from error
 
 
 def shrink(image: "Image", max_side: int) -> "Image":
-    """An image no wider or higher than max_side, its aspect kept (bilinear, antialiased)."""
+    """Scale an image down to a largest side of max_side, with the same aspect ratio (bilinear, antialiased)."""
     from PIL import Image
 
     if max(image.size) <= max_side:
         return image
     return image.resize(_within(*image.size, max_side), Image.Resampling.BILINEAR)
+
+
+def _sides_are_swapped(image: "Image") -> bool:
+    return int(image.getexif().get(0x0112, 1)) >= 5  # EXIF orientations 5 to 8
 
 
 def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
@@ -83,44 +87,53 @@ def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def measure(encoded: bytes, name: str) -> tuple[int, int]:
-    """Width and height of an image, upright, after decoding all of it, so that what is wrong is found here."""
+    """Return width and height of an image, upright; all of it is decoded, so that damage is found here."""
     try:
         with _opened(encoded, name) as image:
             width, height = image.size
-            # JPEG: reads every byte, makes fewer pixels
+            # This makes the decoding of a JPEG faster: every byte is read, but fewer pixels are computed.
             drafted = image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
             if drafted is None:
-                width, height = image.size  # TIFF turns itself upright
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+                width, height = image.size  # Pillow turns a TIFF upright while it reads it
+            swapped = _sides_are_swapped(image)
     except Exception as error:
         raise _unreadable(error, name) from error
-    return (height, width) if turned else (width, height)
+    return (height, width) if swapped else (width, height)
 
 
 def _opened(source: bytes | Path, name: str) -> "Image":
-    """The image with only its header read, after a look at its size and at what its pixels are."""
+    """Open an image, which reads only its header, and check its size and its kind of pixels."""
     from PIL import Image
 
-    _read_heif()
-    # Pillow warns of images above Image.MAX_IMAGE_PIXELS and raises above twice that. Both are errors here; the
-    # filters of warnings belong to the whole process, hence the lock.
+    _register_heif()
+    # Pillow warns of images above Image.MAX_IMAGE_PIXELS and raises above twice that. Here both are errors. Warning
+    # filters are shared by all threads, hence the lock.
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    deep_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits, as older versions of Pillow read them
-    if not (image.mode in _MODES or image.mode.startswith("I;16") or deep_grey) or image.format in _PROGRAMS:
+    try:
+        _check_mode(image, name)
+    except InputError:
         image.close()
-        raise InputError(
-            f"{name}: a {image.format} image of mode {image.mode}, which has no certain reading as RGB: save it as PNG "
-            "or JPEG, or remove it"
-        )
+        raise
     return image
 
 
+def _check_mode(image: "Image", name: str) -> None:
+    """Raise if the pixels of an image have no known range, or are drawn by another program."""
+    grey_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _GREY_16_BITS)
+    if not (image.mode in _MODES or grey_16_bits) or image.format in _PROGRAMS:
+        kind = f"a {image.format} image" if image.format else "an image"
+        raise InputError(
+            f"{name}: {kind} of mode {image.mode}, which cannot be converted to RGB reliably: save it as PNG or JPEG, "
+            "or remove it"
+        )
+
+
 @cache
-def _read_heif() -> bool:
-    """Let Pillow read telephones' HEIC photos too, where pillow-heif is installed; whether it is."""
+def _register_heif() -> bool:
+    """Let Pillow read the HEIC photos of phones, if pillow-heif is installed; return whether it is."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -129,63 +142,66 @@ def _read_heif() -> bool:
     return True
 
 
-def _rgb(image: "Image", deep: bool) -> "Image":
-    """RGB from any of the modes; of `deep` grey, 0 to 65,535, the upper 8 bits."""
+def _rgb(image: "Image", sixteen_bits: bool) -> "Image":
+    """Convert an image of any supported mode to RGB; of 16 bits, the upper 8 remain."""
     from PIL import Image
 
-    if deep:
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if sixteen_bits:
+        return Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info:  # converting a palette with transparency straight to RGB makes Pillow warn
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _unreadable(error: Exception, name: str) -> InputError:
-    """The one clear message for an image that could not be decoded."""
+    """Return the error, with one clear message, for an image that could not be decoded."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, InputError):
         return error
     if isinstance(error, FileNotFoundError):
         return InputError(f"{name}: there is no such file: check the path")
-    if isinstance(error, OSError) and error.strerror:  # the disk's, not Pillow's
+    if isinstance(error, OSError) and error.strerror:  # raised by the disk, not by Pillow
         return InputError(f"{name}: cannot be read ({error.strerror}): check the file")
-    if isinstance(error, UnidentifiedImageError) and name.lower().endswith((".heic", ".heif")) and not _read_heif():
+    if isinstance(error, UnidentifiedImageError) and name.lower().endswith((".heic", ".heif")) and not _register_heif():
         return InputError(
             f"{name}: a HEIC photo, which needs pillow-heif: pip install 'deepemd[heif]', or save it as JPEG"
         )
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: not an image that Pillow can read: replace or remove the file")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        size = re.search(r"\d+ pixels", str(error))  # the limit that Pillow names beside it is at times twice ours
+        size = re.search(r"\d+ pixels", str(error))  # Pillow's message names another limit, sometimes twice this one
         most = f"{size[0] if size else error}, at most {Image.MAX_IMAGE_PIXELS} are read"
         return InputError(f"{name}: too many pixels to be decoded ({most}): scale it down or remove the file")
     return InputError(f"{name}: truncated or damaged image ({error}): replace or remove the file")
 
 
 def as_picture(image: "Picture", name: str = "image") -> "Image":
-    """An image as RGB: of a file, a PIL image (turned upright) or an array.
+    """Return an image as upright RGB: a file, a PIL image or an array.
 
     Args:
         image: a path, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, or floats from 0 to 1.
-        name: what to call it in a message.
+        name: what to call the image in a message.
 
     Raises:
-        InputError: a file that is no image, or an array of another shape, type or range.
+        InputError: the file or the PIL image cannot be decoded, see :func:`decode`; or the array is of another shape,
+            type or range.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if isinstance(image, str | os.PathLike):
         return decode(Path(image), str(image))
     if isinstance(image, Image.Image):
-        file = io.BytesIO()
-        image.save(file, "PNG", compress_level=0)  # one way for every mode, and EXIF's orientation
-        return decode(file.getvalue(), name)
+        _check_mode(image, name)
+        try:
+            return _rgb(ImageOps.exif_transpose(image), image.mode.startswith("I"))
+        except Exception as error:  # it may be a file that Pillow has opened but not read yet
+            raise _unreadable(error, name) from error
     return Image.fromarray(_as_bytes(image, name)).convert("RGB")
 
 
 def _as_bytes(image: object, name: str) -> NDArray[np.uint8]:
-    """An array's pixels as uint8 (H, W) or (H, W, 3)."""
+    """Return an array's pixels as uint8 (H, W) or (H, W, 3)."""
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
@@ -195,7 +211,7 @@ def _as_bytes(image: object, name: str) -> NDArray[np.uint8]:
             " (height, width) or (height, width, 3)"
         )
     if 0 in pixels.shape:
-        raise InputError(f"{name}: an array of shape {pixels.shape} has no pixels")
+        raise InputError(f"{name}: an array of shape {pixels.shape} has no pixels: pass one with pixels")
     if pixels.dtype != np.uint8:
         if not np.issubdtype(pixels.dtype, np.floating) or not (pixels.min() >= 0 and pixels.max() <= 1):
             raise InputError(
@@ -205,17 +221,20 @@ def _as_bytes(image: object, name: str) -> NDArray[np.uint8]:
     return pixels[..., :3] if pixels.ndim == 3 else pixels
 
 
-def to_square(image: "Image", size: int) -> np.ndarray:
-    """The whole image as size x size, whatever its aspect, as the paper's evaluation does: uint8 (3, size, size)."""
+def to_square(image: "Image", size: int) -> "Image":
+    """Resize a whole image to size x size, whatever its aspect, as the paper's evaluation does."""
     from PIL import Image
 
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)  # (size, size, 3) -> (3, size, size)
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def thumbnail(picture: "Image", side: int) -> bytes:
-    """An image made small, as a JPEG file."""
+    """Return an image as a small JPEG file.
+
+    Args:
+        picture: the image.
+        side: its largest side, in pixels.
+    """
     file = io.BytesIO()
     small = picture.copy()
     small.thumbnail((side, side))

@@ -1,4 +1,4 @@
-"""One split of a prepared store: encoded images, their classes, and decoded pixels on demand."""
+"""One split of a prepared store: encoded images, their classes, and pixels that are decoded on demand."""
 
 import logging
 import os
@@ -23,12 +23,12 @@ __all__ = ["Fingerprint", "Images", "Originals", "pad"]
 
 T = TypeVar("T")
 WORKERS = min(8, os.cpu_count() or 1)
-BLOCK = 512  # images in flight between reading, decoding and writing
+BLOCK = 512  # images held in memory between reading, decoding and writing
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What was prepared, for every report: a wrong data set is the most frequent cause of wrong figures.
+    """A summary of a split, repeated in every report: a wrong data set is the most frequent cause of wrong figures.
 
     ``sha256`` covers the class names and, image by image, the label, the group, the name and the encoded bytes.
     """
@@ -44,20 +44,25 @@ class Fingerprint:
     sha256: str
 
     def as_dict(self) -> dict[str, str | int]:
-        """The fields, ready for JSON."""
+        """Return the fields, ready for JSON."""
         return asdict(self)
 
 
 class Originals(NamedTuple):
-    """Images in their own sizes and shapes, made no larger than asked, in one array."""
+    """Images in their own shapes, scaled down to a largest side, in one padded array."""
 
     pixels: np.ndarray  # uint8 (B, 3, H, W): each image in the upper left corner, zeros around it
-    sizes: np.ndarray  # int64 (B, 2): its height and width there
-    own: np.ndarray  # int64 (B, 2): height and width of the original
+    sizes: np.ndarray  # int64 (B, 2): height and width of each image in `pixels`
+    own: np.ndarray  # int64 (B, 2): height and width of each original, before scaling
 
 
 def pad(images: "Sequence[Image]", own: ArrayLike | None = None) -> Originals:
-    """Put RGB images of any sizes into one array; ``own`` (B, 2): heights and widths, where they were made smaller."""
+    """Put RGB images of any sizes into one array.
+
+    Args:
+        images: the images.
+        own: (B, 2) height and width of the originals; by default those of the images, which were not scaled down.
+    """
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
     pixels = np.zeros((len(images), 3, *sizes.max(0, initial=1)), dtype=np.uint8)
     for array, image, (height, width) in zip(pixels, images, sizes, strict=True):
@@ -74,11 +79,11 @@ class Images:
         classes: the class names, sorted.
         labels: int64 (N,), index into ``classes``.
         names: the file that each image came from.
-        groups: int64 (N,) or None; images of a class with the same group (a typeface of glyphs) are near copies,
-            which an episode must not divide between support and query.
+        groups: int64 (N,) or None; images of a class with the same group (such as a typeface of glyphs) are nearly
+            copies: an episode never has one in its support and another in its query.
         fingerprint: counts, sizes and hash.
         path: the file with the encoded bytes.
-        offsets: int64 (N + 1,), where each image begins in it.
+        offsets: int64 (N + 1,), where each image begins in the file.
     """
 
     name: str
@@ -94,22 +99,22 @@ class Images:
         return len(self.names)
 
     def encoded(self, i: int) -> bytes:
-        """The bytes of image ``i`` as they came."""
+        """Return the bytes of image ``i``, as they were in the source."""
         i = range(len(self))[i]
         with self.path.open("rb") as file:
             file.seek(int(self.offsets[i]))
             return file.read(int(self.offsets[i + 1] - self.offsets[i]))
 
     def image(self, i: int) -> "Image":
-        """Image ``i``, decoded to RGB in its own size."""
+        """Return image ``i``, decoded to RGB in its own size."""
         return decode(self.encoded(i), f"{self.name}: {self.names[range(len(self))[i]]}")
 
     def originals(self, indices: Sequence[int], max_side: int = 256) -> Originals:
-        """Some images as they are, decoded in threads now: what patches are cut from.
+        """Decode some images in their own shapes, in threads, to cut patches from.
 
         Args:
-            indices: which.
-            max_side: what is higher or wider is scaled down to it, its aspect kept.
+            indices: the images.
+            max_side: largest side, in pixels; larger images are scaled down, with the same aspect ratio.
 
         Raises:
             InputError: an image is damaged.
@@ -123,21 +128,20 @@ class Images:
         return pad(images, own)
 
     def pixels(self, size: int) -> np.memmap:
-        """All images as uint8 (N, 3, size, size), a read-only memory map made on first use.
+        """Return all images as uint8 (N, 3, size, size): a read-only memory map of a file, written on first use.
 
-        An image is resized to the square (bilinear, antialiased, aspect ignored: the paper's evaluation); one of that
-        very size is not resampled. The file lies beside the store under a name with the size and the hash; it is
-        written under another name first, so one that is interrupted is never taken for whole; one that is cut off later
-        is made again.
+        Each image is resized to the square (bilinear, antialiased, aspect ratio ignored, as in the paper's evaluation);
+        an image of exactly that size is not resampled. The file is in the store's folder, and its name has the size and
+        the hash. It appears only when it is complete, and a damaged one is written again.
 
         Raises:
-            InputError: ``size`` is not positive, or the disk is full or not writable.
+            InputError: ``size`` is not positive, or the disk is full or read-only.
         """
         if size < 1:
             raise InputError(f"size: an image side of at least 1 pixel is needed, but got {size}")
         path = self.path.with_name(f"{self.path.stem}.{size}.{self.fingerprint.sha256[:12]}.npy")
         shape = (len(self), 3, size, size)
-        if not _is_whole(path, shape):
+        if not _is_complete(path, shape):
             with atomic_file(path, needed=int(np.prod(shape))) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -145,17 +149,17 @@ class Images:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
     def _write_pixels(self, file: BinaryIO, size: int) -> None:
-        # Plain writes, not a writable memory map: on a full disk that one dies of SIGBUS instead of raising.
+        # Plain writes raise when the disk is full; a writable memory map would end the process with SIGBUS.
         with ThreadPoolExecutor(WORKERS) as pool:
             starts = range(0, len(self), BLOCK)
             for start in track(starts, f"decoding {self.name} to {size} x {size}", len(starts)):
                 block = range(start, min(start + BLOCK, len(self)))
-                for array in pool.map(lambda i: to_square(self.image(i), size), block):
-                    file.write(array.tobytes())
+                for square in pool.map(lambda i: to_square(self.image(i), size), block):
+                    file.write(np.asarray(square).transpose(2, 0, 1).tobytes())  # (size, size, 3) -> (3, size, size)
 
 
-def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a file of pixels is there, of its full length; what is wrong with one that is not is told."""
+def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether a file of pixels is there in its full length; log a warning if it is damaged."""
     if not path.is_file():
         return False
     try:

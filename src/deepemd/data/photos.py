@@ -1,4 +1,4 @@
-"""The user's own photos: class folders and query files, found leniently and told about plainly."""
+"""Find the user's own photos: class folders, query files, and what lies among them that is not a photo."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ _LAYOUT = "put each class into a folder of its own: {path}/<class>/<photo>, such
 
 @dataclass(frozen=True)
 class Photos:
-    """Photo files, sorted, and what else was found among them.
+    """Photo files, and the other files that were found among them.
 
     Attributes:
-        files: the photos.
-        labels: the class of each, for class folders; else empty.
-        others: files that are no photos by their name (videos, documents), which are left alone.
+        files: the photos; those of a folder are sorted.
+        labels: the class of each photo, for class folders; else empty.
+        others: files that are not photos by their names (videos, documents), which are ignored.
     """
 
     files: list[Path]
@@ -31,17 +31,18 @@ class Photos:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, sorted."""
+        """The sorted names of the classes."""
         return sorted(set(self.labels))
 
 
 def class_photos(folder: Path) -> Photos:
-    """The photos of class folders; the class of a photo is the first folder below `folder`, however deep it lies.
+    """Find the photos of class folders; the class of a photo is the first folder below `folder`, at any depth.
 
-    Hidden files, files that are not named like photos and photos outside of any class folder are left alone.
+    Hidden files are ignored. Files that are not named like photos, and photos outside of any class folder, are returned
+    as `others`.
 
     Raises:
-        InputError: no such folder, or no class folders with photos in them.
+        InputError: there is no such folder, or there are no class folders with photos in it.
     """
     photos, others = _found(folder)
     inside = [file for file in photos if len(file.relative_to(folder).parts) > 1]
@@ -52,10 +53,13 @@ def class_photos(folder: Path) -> Photos:
 
 
 def query_photos(paths: Sequence[Path]) -> Photos:
-    """The photos of files and folders, however deep; a file that is named is taken whatever its name is.
+    """Find the photos among files and folders, at any depth.
+
+    A file that is passed itself counts as a photo, whatever its name; it may turn out to be missing or damaged when it
+    is read.
 
     Raises:
-        InputError: a path that is not there, or no photos.
+        InputError: there are no photos.
     """
     files, others = list[Path](), list[Path]()
     for path in paths:
@@ -64,7 +68,7 @@ def query_photos(paths: Sequence[Path]) -> Photos:
             files += inside
             others += rest
         else:
-            files.append(path)  # what is missing or no photo is told when it is read
+            files.append(path)
     if not files:
         raise InputError(
             f"{', '.join(map(str, paths)) or 'query'}: no photos there ({', '.join(IMAGES)}): check the path"
@@ -73,22 +77,22 @@ def query_photos(paths: Sequence[Path]) -> Photos:
 
 
 def duplicates(files: Sequence[Path], labels: Sequence[str]) -> list[list[Path]]:
-    """Groups of files with the same content in different classes: one of the labels must be wrong."""
-    same: dict[str, list[int]] = {}
-    sizes: dict[int, list[int]] = {}
+    """Find groups of files with the same content in different classes: one of the labels must be wrong."""
+    by_size: dict[int, list[int]] = {}
     for i, file in enumerate(files):
-        sizes.setdefault(file.stat().st_size, []).append(i)
-    for group in (group for group in sizes.values() if len(group) > 1):  # only equal sizes can be equal files
+        by_size.setdefault(file.stat().st_size, []).append(i)
+    by_hash: dict[str, list[int]] = {}
+    for group in (group for group in by_size.values() if len(group) > 1):  # equal files have equal sizes
         for i in group:
-            same.setdefault(hashlib.sha256(files[i].read_bytes()).hexdigest(), []).append(i)
-    return [[files[i] for i in group] for group in same.values() if len({labels[i] for i in group}) > 1]
+            by_hash.setdefault(hashlib.sha256(files[i].read_bytes()).hexdigest(), []).append(i)
+    return [[files[i] for i in group] for group in by_hash.values() if len({labels[i] for i in group}) > 1]
 
 
 def _found(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files below a folder that are named like photos, and the others."""
+    """Return the files below a folder that are named like photos, and the others."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder: check the path")
-    with closing(open_archive(folder, folder)) as archive:  # a folder is read where it is
+    with closing(open_archive(folder, folder)) as archive:  # listing a folder needs no scratch space
         files = [folder / name for name in archive.sizes]
     photos = [file for file in files if file.suffix.lower() in IMAGES]
     return photos, [file for file in files if file.suffix.lower() not in IMAGES]
