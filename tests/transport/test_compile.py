@@ -1,10 +1,10 @@
-"""Compiled code is kept and found again; whatever goes wrong on disk costs time and never the result.
+"""Compiled code is stored and loaded again; whatever goes wrong on disk costs time and never the result.
 
-One compilation of the solver itself, in a copy of the package with a cache of its own; the rest on a function so small
-that compiling it takes a second. Tests may run as root, who can write everywhere: what nobody can write to is a folder
-below a file.
+One test compiles the solver itself, in a copy of the package with its own cache. The others use a function so small
+that it compiles in a second. Tests may run as root, who can write everywhere, so the folder that nobody can write to
+is below a file.
 
-Tests deepemd.transport._compile, deepemd.commands.warmup.
+Tests deepemd.transport._compile.
 """
 
 import os
@@ -35,10 +35,10 @@ print([name for name in ("torch._dynamo", "sympy", "numba.np.linalg") if name in
 """
 TINY = """
 import numpy as np
-from alone._compile import kept
+from alone._compile import cached_njit
 
 def entry(fingerprint):
-    @kept(lambda args: f"{args[0]} numbers")
+    @cached_njit(lambda args: f"{args[0]} numbers")
     def tiny(x):
         fingerprint
         return np.full(3, x).sum() + 1  # allocates memory, as the solver does
@@ -53,7 +53,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
-    """A folder to import from: a copy of deepemd, one of ``_compile.py`` that loads no PyTorch, and ``tiny``."""
+    """A folder to import from: copies of deepemd and, without PyTorch, of ``_compile.py``; and ``tiny``."""
     folder = tmp_path_factory.mktemp("copy")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(deepemd.__file__).parent, folder / "deepemd", ignore=ignored)
@@ -80,16 +80,16 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def _start(copy: Path, code: str, before: str = "", **environment: object) -> subprocess.Popen:
     given = {"PYTHONPATH": copy, "PYTHONDONTWRITEBYTECODE": 1, **environment}
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    others = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(before) + code],
-        env=kept | {k: str(v) for k, v in given.items()},
+        env=others | {k: str(v) for k, v in given.items()},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 def _run(copy: Path, code: str, before: str = "", **environment: object) -> tuple[str, list[str]]:
-    """What a new process prints, and the lines of its standard error."""
+    """Return what a new process prints, and the lines of its standard error."""
     process = _start(copy, code, before, **environment)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -101,25 +101,26 @@ def _tiny(copy: Path, before: str = "", **environment: object) -> tuple[str, lis
 
 
 def test_the_solver_is_compiled_once_with_one_line_and_again_when_a_source_changes(copy, tmp_path):
-    value, told = _run(copy, SOLVE, NUMBA_CACHE_DIR=tmp_path)
-    assert told == [
+    numba = {"NUMBA_CACHE_DIR": tmp_path, "NUMBA_OPT": 0}  # how fast the code is makes no difference here
+    value, lines = _run(copy, SOLVE, **numba)
+    assert lines == [
         "deepemd: compiling the transport solver for float32 costs, up to 16 x 16, once on this machine ..."
     ]
-    assert _run(copy, SOLVE + NEEDLESS, NUMBA_CACHE_DIR=tmp_path) == (value + "[]\n", [])
+    assert _run(copy, SOLVE + NEEDLESS, **numba) == (value + "[]\n", [])
 
-    source = copy / "deepemd" / "emd" / "_start.py"
+    source = copy / "deepemd" / "transport" / "_start.py"
     code = source.read_text()
     changed = re.sub(r"^ROUNDS = \(\d", "ROUNDS = (5", code, flags=re.M)
     assert changed != code
     source.write_text(changed)
-    process = _start(copy, SOLVE, NUMBA_CACHE_DIR=tmp_path)
+    process = _start(copy, SOLVE, **numba)
     try:
         assert "once on this machine" in process.stderr.readline()
     finally:
         process.kill()
         process.communicate()
     source.write_text(code)
-    assert _run(copy, SOLVE, NUMBA_CACHE_DIR=tmp_path) == (value, [])
+    assert _run(copy, SOLVE, **numba) == (value, [])
 
 
 def test_processes_that_compile_at_once(copy, tmp_path):
@@ -130,22 +131,22 @@ def test_processes_that_compile_at_once(copy, tmp_path):
 
 
 def test_a_cache_folder_that_cannot_be_written(copy):
-    out, told = _tiny(copy, NUMBA_CACHE_DIR=NOWHERE)
+    out, lines = _tiny(copy, NUMBA_CACHE_DIR=NOWHERE)
     assert out == "7.0\n"
-    assert len(told) == 1
-    assert "for this process only: cannot write to /dev/null/cache" in told[0]
-    assert "set NUMBA_CACHE_DIR to a folder" in told[0]
-    assert "once" not in told[0]
+    assert len(lines) == 1
+    assert "for this process only: cannot write to /dev/null/cache" in lines[0]
+    assert "set NUMBA_CACHE_DIR to a writable folder" in lines[0]
+    assert "once" not in lines[0]
 
 
 def test_neither_package_nor_home_can_be_written_and_then_home_can(copy, tmp_path):
     beside = copy / "alone" / "__pycache__"
     beside.write_text("a file where the folder would be")
     try:
-        out, told = _tiny(copy, HOME="/dev/null")
+        out, lines = _tiny(copy, HOME="/dev/null")
         assert out == "7.0\n"
-        assert len(told) == 1
-        assert f"cannot write to {beside} or /dev/null/.cache" in told[0]
+        assert len(lines) == 1
+        assert f"cannot write to {beside} or /dev/null/.cache" in lines[0]
         assert "once on this machine" in _tiny(copy, HOME=tmp_path)[1][0]
         assert _tiny(copy, HOME=tmp_path) == ("7.0\n", [])
     finally:
@@ -155,16 +156,16 @@ def test_neither_package_nor_home_can_be_written_and_then_home_can(copy, tmp_pat
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_does_not_cost_the_result(copy, tmp_path):
     full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-    out, told = _tiny(copy, before=full, NUMBA_CACHE_DIR=tmp_path)
+    out, lines = _tiny(copy, before=full, NUMBA_CACHE_DIR=tmp_path)
     assert out == "7.0\n"
-    assert len(told) == 2
-    assert "could not be kept" in told[1]
-    assert "File too large" in told[1]
+    assert len(lines) == 2
+    assert "could not be stored" in lines[1]
+    assert "File too large" in lines[1]
     assert not list(tmp_path.glob("*/*"))
 
 
 @pytest.mark.usefixtures("cache")
-def test_kept_code_is_found_in_a_folder_that_only_others_can_write(entry, capsys):
+def test_stored_code_is_found_in_a_folder_that_only_others_can_write(entry, capsys):
     entry("")(1.0)
     capsys.readouterr()
     user = entry("")
@@ -172,7 +173,8 @@ def test_kept_code_is_found_in_a_folder_that_only_others_can_write(entry, capsys
     user._cache.folders[1].chmod(0o555)
     assert user(2.0) == 7.0
     user._cache.folders[1].chmod(0o755)
-    assert len(user._cache.loaded) == 1
+    assert len(user._cache.files) == 1
+    assert not user._cache.compiled
     assert capsys.readouterr().err == ""
 
 
@@ -181,7 +183,7 @@ def test_kept_code_is_found_in_a_folder_that_only_others_can_write(entry, capsys
 def test_a_damaged_file_is_compiled_again_and_replaced(entry, capsys, damage):
     first = entry("")
     assert first(1.0) == 4.0
-    (path,) = first._cache.files()
+    (path,) = first._cache.files.values()
     whole = path.read_bytes()
     if damage == "a folder":
         path.unlink()
@@ -197,14 +199,14 @@ def test_a_damaged_file_is_compiled_again_and_replaced(entry, capsys, damage):
         )
     capsys.readouterr()
     assert entry("")(2.0) == 7.0
-    told = capsys.readouterr().err
-    assert "compiling" in told
-    if damage == "a folder":  # cannot be replaced: said, and no more
-        assert "could not be kept" in told
+    message = capsys.readouterr().err
+    assert "compiling" in message
+    if damage == "a folder":  # cannot be replaced, which is a warning and no error
+        assert "could not be stored" in message
     else:
         again = entry("")
         assert again(2.0) == 7.0
-        assert again._cache.loaded
+        assert not again._cache.compiled
         assert capsys.readouterr().err == ""
 
 
@@ -213,14 +215,14 @@ def test_code_from_other_sources_types_or_settings_is_not_taken(entry, cache, mo
     first(1.0)
     other = entry("another version")
     other(1.0)
-    assert not other._cache.loaded
-    assert other._cache.files() == first._cache.files()  # it takes the place of what nobody will ask for again
+    assert other._cache.compiled
+    assert other._cache.files == first._cache.files  # the file of the other version is replaced
     other(np.float32(1.0))
     assert len(list(cache.glob("*/*"))) == 2
     monkeypatch.setattr(config, "BOUNDSCHECK", 1)
     checked = entry("another version")
     checked(1.0)
-    assert not checked._cache.loaded
+    assert checked._cache.compiled
 
 
 def test_a_closed_standard_error_is_no_failure(copy, tmp_path):
@@ -229,9 +231,9 @@ def test_a_closed_standard_error_is_no_failure(copy, tmp_path):
 
 
 def test_from_a_zip_archive_and_without_sources(copy, tmp_path):
-    say = "from deepemd import emd\nfrom deepemd.transport._compile import sources\nprint(sources())\n"
+    say = "from deepemd.transport import emd, _compile\nprint(_compile.source_fingerprint())\n"
     archive = shutil.make_archive(str(tmp_path / "deepemd"), "zip", copy)
-    assert _run(Path(archive), say)[0] == _compile.sources() + "\n"
+    assert _run(Path(archive), say)[0] == _compile.source_fingerprint() + "\n"
 
     bare = tmp_path / "bare"
     shutil.copytree(copy, bare)
@@ -245,6 +247,8 @@ def test_from_a_zip_archive_and_without_sources(copy, tmp_path):
 def test_every_file_with_compiled_code_is_watched():
     folder = Path(_compile.__file__).parent
     compiled = {
-        p.name for p in folder.glob("*.py") if re.search(r"^ *@(njit|intrinsic|overload|kept)", p.read_text(), re.M)
+        p.name
+        for p in folder.glob("*.py")
+        if re.search(r"^ *@(inlined|subroutine|cached_njit|njit|intrinsic|overload)", p.read_text(), re.M)
     }
     assert compiled == set(_compile.KERNELS)

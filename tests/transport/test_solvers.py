@@ -1,4 +1,9 @@
-"""Every solver beside ``emd`` over the same problems, within the errors that its docstring states."""
+"""Every other solver against ``emd``, within the errors that its docstring states.
+
+Tests deepemd.transport.solvers._batch, deepemd.transport.solvers._cvxpy, deepemd.transport.solvers._highs,
+deepemd.transport.solvers._opencv, deepemd.transport.solvers._pot, deepemd.transport.solvers._qpth,
+deepemd.transport.solvers._sinkhorn.
+"""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How many threads solve, who says so, and that it changes no answer.
+"""The number of threads, how it is set, and that it changes no answer.
 
 Tests deepemd.transport._threads, deepemd.transport._tickets.
 """
@@ -22,15 +22,15 @@ def _many(batch=300):
 
 @pytest.fixture
 def used(monkeypatch):
-    """How many threads each solve of the test used, seen where help is asked for; of eight processors."""
+    """The number of threads that each solve of the test used, on eight processors."""
     seen = []
-    ask = _threads._helpers.ask
+    submit = _threads._pool.submit
 
     def spy(work, count):
         seen.append(1 + count)
-        ask(work, count)
+        submit(work, count)
 
-    monkeypatch.setattr(_threads._helpers, "ask", spy)
+    monkeypatch.setattr(_threads._pool, "submit", spy)
     monkeypatch.setattr(_threads, "_processors", lambda: 8)
     _environment(monkeypatch, None)
     yield seen
@@ -38,7 +38,7 @@ def used(monkeypatch):
 
 
 def _environment(monkeypatch, count):
-    """Set the variable, as if the process had just begun."""
+    """Set the variable, as if the process had just started."""
     if count is None:
         monkeypatch.delenv("DEEPEMD_NUM_THREADS", raising=False)
     else:

@@ -1,6 +1,6 @@
 """Warm starts give the answers of cold ones, whatever changes between two batches.
 
-Tests deepemd.transport._warm.
+Tests deepemd.transport._resume.
 """
 
 import numpy as np

@@ -1,56 +1,30 @@
-"""``deepemd warmup``: compile everything that would else be compiled when it is first needed."""
+"""``deepemd warmup``: compile ahead what would otherwise be compiled when it is first needed."""
 
 import time
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from deepemd.errors import InputError
-from deepemd.transport import WarmStart, emd
-from deepemd.transport._compile import Shelf
-from deepemd.transport._solve import solve_batch
-from deepemd.transport._warm import resume_batch
-from deepemd.transport._workspace import kind
+from deepemd.transport import SIZES, CompiledCode, compile_ahead
 
 __all__ = ["warmup"]
 
-
-class Entry(NamedTuple):
-    """A compiled function, and a call that comes to it."""
-
-    name: str
-    compiled: Callable
-    call: Callable[[Tensor, Tensor, Tensor], object]
-
-
-def _twice(cost: Tensor, a: Tensor, b: Tensor) -> object:
-    solver = WarmStart()
-    solver(cost, a, b)
-    return solver(cost, a, b)
-
-
-ENTRIES = [
-    Entry("transport", solve_batch, emd),
-    Entry("warm start", resume_batch, _twice),
-]
-
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_SIZES = (16, 32, 64, 128, 256)  # one of each kind that the solver is compiled for
+_ENTRIES = {"transport": False, "warm start": True}  # whether it is a warm start
 
 
 def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | None = None) -> None:
-    """Compile the transport solver for every size and type now, and keep it on disk.
+    """Compile the transport solver for every size and type now, and store it on disk.
 
-    Otherwise that happens when emd meets a size or type for the first time: 5 to 30 seconds each. The compiled code
-    lies in $NUMBA_CACHE_DIR if that is set; else beside the package, or in ~/.cache/deepemd where that cannot be
-    written. Any user who can read the folder profits. It is for one kind of processor: build where you run. In a
+    Otherwise this happens the first time emd sees a new problem size or type, in 5 to 30 seconds each. The compiled
+    code is stored in $NUMBA_CACHE_DIR if that is set; else beside the package, or in ~/.cache/deepemd if that cannot be
+    written. Any user who can read the folder benefits. The code is for one kind of processor: build where you run. In a
     container:
 
         RUN pip install . && deepemd warmup
 
-    What is there already is kept, so a second run takes seconds.
+    Code that is there already is not compiled again, so a second run takes seconds.
 
     Args:
         dtype: the type of costs to compile for.
@@ -61,29 +35,31 @@ def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | N
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     dtypes = list(_DTYPES) if dtype == "both" else [dtype]
-    wanted = list({kind(size, size): size for size in _numbers(sizes)}.values())
-    jobs = [(entry, size, name) for entry in ENTRIES for name in dtypes for size in wanted]
+    ranges = {_range(size): size for size in _numbers(sizes)}
+    jobs = [(entry, name, where) for entry in _ENTRIES for name in dtypes for where in ranges]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=14), MofNCompleteColumn(), TimeElapsedColumn())
-    found, made, began = 0, 0, time.perf_counter()
+    results: list[CompiledCode] = []
+    began = time.perf_counter()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(jobs))
-        for entry, size, name in jobs:
-            what = f"{entry.name}, {name}, {_up_to(size)}"
+        for entry, name, where in jobs:
+            what = f"{entry}, {name}, {where}"
             bar.update(task, description=what)
-            kept, seconds = _compile(entry, size, _DTYPES[name])
-            found, made = found + kept, made + (not kept)
-            bar.console.print(
-                f"{what:<42}" + ("already there" if kept else f"compiled in {seconds:.1f} s"), highlight=False
-            )
+            result = compile_ahead(ranges[where], _DTYPES[name], warm_start=_ENTRIES[entry])
+            results.append(result)
+            outcome = "already there" if result.found else f"compiled in {result.seconds:.1f} s"
+            bar.console.print(f"{what:<42}{outcome}", highlight=False)
             bar.advance(task)
-    print(f"{made} compiled, {found} already there, in {time.perf_counter() - began:.1f} s")
-    _tell_where()
+    found = sum(result.found for result in results)
+    print(f"{len(results) - found} compiled, {found} already there, in {time.perf_counter() - began:.1f} s")
+    _print_folders(results)
 
 
 def _numbers(sizes: str | None) -> list[int]:
+    """Return the sizes to compile for: those given, else one of each range."""
     try:
-        found = [int(word) for word in sizes.split(",")] if sizes is not None else list(_SIZES)
+        found = [int(word) for word in sizes.split(",")] if sizes is not None else [*SIZES, SIZES[-1] + 1]
     except ValueError:
         found = [0]
     if min(found) < 1:
@@ -91,36 +67,17 @@ def _numbers(sizes: str | None) -> list[int]:
     return found
 
 
-def _up_to(size: int) -> str:
-    top = next((top for top in _SIZES[:-1] if size <= top), None)
+def _range(size: int) -> str:
+    """Name the range of sizes that the code for this size serves."""
+    top = next((top for top in SIZES if size <= top), None)
     return "larger" if top is None else f"up to {top} x {top}"
 
 
-def _compile(entry: Entry, size: int, dtype: torch.dtype) -> tuple[bool, float]:
-    """Solve a problem of this size. -> whether its code was there, and the seconds that it took."""
-    shelf = _shelf(entry)
-    shelf.quiet = True  # the bar says it
-    before, began = len(shelf.compiled), time.perf_counter()
-    try:
-        entry.call(torch.ones(size, size, dtype=dtype), torch.ones(size, dtype=dtype), torch.ones(size, dtype=dtype))
-    finally:
-        shelf.quiet = False
-    return len(shelf.compiled) == before, time.perf_counter() - began
-
-
-def _tell_where() -> None:
-    """The folder and the size of what lies there; an error where nothing could be kept."""
-    files = {path for entry in ENTRIES for path in _shelf(entry).files()}
-    lost = [what for entry in ENTRIES for what, path in _shelf(entry).compiled.items() if path is None]
+def _print_folders(results: list[CompiledCode]) -> None:
+    """Print the folders and the size of what is stored there; raise an error if anything could not be stored."""
+    files = {result.file for result in results if result.file is not None}
     for folder in sorted({path.parent for path in files}):
-        here = [path.stat().st_size for path in files if path.parent == folder]
-        print(f"{folder}: {len(here)} files, {sum(here) / 1e6:.1f} MB")
-    if lost:
-        raise InputError(
-            f"{len(lost)} could not be kept, see above; set NUMBA_CACHE_DIR to a folder that can be written"
-        )
-
-
-def _shelf(entry: Entry) -> Shelf:
-    shelf: Shelf = entry.compiled._cache  # type: ignore[attr-defined]
-    return shelf
+        sizes = [path.stat().st_size for path in files if path.parent == folder]
+        print(f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
+    if lost := sum(result.file is None for result in results):
+        raise InputError(f"{lost} could not be stored, see above; set NUMBA_CACHE_DIR to a writable folder")

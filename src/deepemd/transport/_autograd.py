@@ -1,6 +1,6 @@
 """The transport solver as a PyTorch operator with a gradient, and the derivation of the gradient.
 
-The value of the linear programme as a function of its data,
+The value of the linear programme, as a function of its data,
 
     E(c, a, b) = min { <c, x> : x >= 0, x 1 = a, x' 1 = b } = max { a.u + b.v : u_i + v_j <= c_ij },
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from deepemd.transport import _solve, _threads
-from deepemd.transport._warm import resume_batch
+from deepemd.transport._resume import resume_batch
 
 _REASONS = {
     _solve.COST_NOT_FINITE: ("cost", "holds NaN or an infinite value", "costs must be finite"),
@@ -42,7 +42,8 @@ _REASONS = {
 }
 
 
-def _refuse(problem: int, reason: int, batch_shape: list[int], a: Tensor, b: Tensor, tolerance: float) -> None:
+def _raise_refusal(problem: int, reason: int, batch_shape: list[int], a: Tensor, b: Tensor, tolerance: float) -> None:
+    """Raise the error for a problem that the solver has refused."""
     index = tuple(int(k) for k in torch.unravel_index(torch.tensor(problem), batch_shape)) if batch_shape else ()
     where = f" at batch index {index}" if index else ""
     if reason == _solve.TOTALS:
@@ -62,11 +63,11 @@ def _refuse(problem: int, reason: int, batch_shape: list[int], a: Tensor, b: Ten
 
 # --- the operator -----------------------------------------------------------------------------------------------------
 
-# Exact transport for cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b counts as
-# scaled to the total of a; totals that differ by more than a relative tolerance are refused. batch_shape names the
-# problem in errors. old_arcs, if given, are the basis arcs to start from. Returns value (B,), u (B, n), v (B, m), the
-# basis: arcs (B, n + m - 1) int32, each the number i m + j of its cell, and their flow (B, n + m - 1), and resumed (B,)
-# bool, where the old arcs served. The operator is what torch.compile, vmap and fake tensors see instead of the solver.
+# Solve cost (B, n, m), a (B, n), b (B, m) of one dtype, float32 or float64, on the CPU. b counts as scaled to the total
+# of a; totals that differ by more than a relative tolerance are refused. batch_shape locates the problem in errors.
+# old_arcs, if given, are the basis arcs to start from. Returns value (B,), u (B, n), v (B, m); the basis, as arcs
+# (B, n + m - 1) int32, each the number i m + j of its cell, and their flow (B, n + m - 1); and resumed (B,) bool, which
+# says where the answer came from the old arcs. torch.compile, vmap and fake tensors see this operator, not the solver.
 _SCHEMA = (
     "transport(Tensor cost, Tensor a, Tensor b, Tensor? old_arcs, float tolerance, int[] batch_shape)"
     " -> (Tensor value, Tensor u, Tensor v, Tensor arcs, Tensor flow, Tensor resumed)"
@@ -98,7 +99,7 @@ def _transport(
         else:
             refused = _threads.solve(resume_batch, given, tolerance, answer)
         if refused is not None:
-            _refuse(*refused, batch_shape, a, b, tolerance)
+            _raise_refusal(*refused, batch_shape, a, b, tolerance)
     return tuple(torch.from_numpy(t) for t in answer)  # type: ignore[return-value]
 
 
@@ -114,7 +115,7 @@ def _(cost, a, b, old_arcs, tolerance, batch_shape):  # type: ignore[no-untyped-
 
 @torch.library.register_vmap("deepemd::transport", lib=_library)
 def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
-    """A further batch dimension joins the one that is there."""
+    """Merge the further batch dimension into the one that is there."""
     *tensors, tolerance, batch_shape = given
     size = info.batch_size
     joined = []
@@ -131,12 +132,12 @@ def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
 
 
 def dense_plan(arcs: Tensor, flow: Tensor, n: int, m: int) -> Tensor:
-    """The transport plan (B, n, m) from basis arcs (B, n + m - 1)."""
+    """Return the transport plan (B, n, m) of basis arcs (B, n + m - 1)."""
     return flow.new_zeros(flow.shape[0], n * m).scatter_add_(1, arcs.long(), flow).view(-1, n, m)  # (B, n, m)
 
 
 class _Solve(torch.autograd.Function):
-    """The operator with its gradient: an autograd.Function, because torch.func.grad ignores register_autograd."""
+    """The operator with its gradient, as an autograd.Function because torch.func.grad ignores register_autograd."""
 
     generate_vmap_rule = True
 
@@ -149,7 +150,7 @@ class _Solve(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: _Answer) -> None:
         _, a, b, *_ = inputs
         _, u, v, arcs, flow, resumed = output
-        # not u and v: what is made of them must know that it depends
+        # not u and v: what is computed from them depends on the inputs
         ctx.mark_non_differentiable(arcs, flow, resumed)
         ctx.save_for_backward(a, b, u, v, arcs, flow)
         ctx.set_materialize_grads(False)
@@ -162,7 +163,7 @@ class _Solve(torch.autograd.Function):
 
 
 def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
-    """The operator, differentiable where a derivative may be asked for; arguments and results as in its schema."""
+    """Call the operator, in autograd only if a gradient is needed; arguments and results as in its schema."""
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (cost, a, b)):
         raise RuntimeError(
             "emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev"
@@ -175,7 +176,7 @@ def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
 
 
 class _Gradient(torch.autograd.Function):
-    """dF/dc, dF/da, dF/db, each times the gradient (B,) of the value; has no derivative itself."""
+    """Return dF/dc, dF/da, dF/db, each times the gradient (B,) of the value. It has no derivative itself."""
 
     generate_vmap_rule = True
 
@@ -189,7 +190,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        """Nothing is kept: there is no second derivative."""
+        """Save nothing: there is no second derivative."""
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> tuple:  # noqa: ARG004

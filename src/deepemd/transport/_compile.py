@@ -1,9 +1,10 @@
-"""Compiling the solver: once, kept on disk, with a word to the user; without a folder to write to, for this process.
+"""Compile the solver once and store the machine code on disk, where every later process finds it.
 
-Numba's own cache falls short for code that takes many seconds to compile, so ``Shelf`` stands in its place. It reads
-from folders that it may not write to (what a container's build has compiled serves a user without rights), it loads
-without the half second in which Numba imports all that compiling would need, it watches every source file, it takes
-no damaged file and no other process's file for its own, and no failure to write costs the result.
+Numba's own cache falls short for code that takes many seconds to compile, so ``CodeCache`` replaces it. It reads from
+folders that it may not write to, so that code compiled when a container is built serves a user without rights. It
+loads without importing Numba's compiler, which takes half a second. It notices a change of any source file, rejects
+damaged files, and does not confuse the files of different versions. If nothing can be written, the code serves the
+running process.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import pkgutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,47 +25,61 @@ from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
-# Every file that compiled code comes from. tests/transport/test_compile.py sees that none is missing.
-KERNELS = ("_vectors.py", "_workspace.py", "_tickets.py", "_start.py", "_simplex.py", "_solve.py", "_warm.py")
+# Every file that compiled code comes from. tests/transport/test_compile.py checks that none is missing.
+KERNELS = ("_vectors.py", "_workspace.py", "_tickets.py", "_start.py", "_simplex.py", "_solve.py", "_resume.py")
 
-# Settings of Numba that change what it makes of the same source for the same processor.
+# Options of every compiled function. Functions that only compiled code calls go without the wrappers through which
+# Python and C would call them, which saves a quarter of the time to compile.
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_INTERNAL = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+# The settings of Numba that change the code it generates for the same source and processor.
 _SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")
 
 
-def sources() -> str:
-    """A fingerprint of the files that the solver is compiled from, also where they lie in a zip archive.
+def source_fingerprint() -> str:
+    """Return a hash of the files that the solver is compiled from, also if they are in a zip archive.
 
-    An entry point closes over this string, and what it closes over is part of what its kept code is compared with: a
-    change of any of the files is seen.
+    An entry point closes over this string, and stored code is only loaded for the same values in its closure, so a
+    change of any of the files is noticed.
     """
     try:
         code = [pkgutil.get_data(__package__, name) or b"" for name in KERNELS]
-    except OSError:  # installed without sources: they change with the version only
+    except OSError:  # installed without sources, which then change with the version only
         code = [version("deepemd").encode()]
     return hashlib.sha256(b"".join(code)).hexdigest()
 
 
-def folders() -> list[Path]:
-    """Where compiled code may lie, best first: $NUMBA_CACHE_DIR; else beside the package, then in the user's cache."""
+def cache_folders() -> list[Path]:
+    """Return the folders for compiled code, best first.
+
+    $NUMBA_CACHE_DIR if that is set; else the package's own __pycache__, then ~/.cache/deepemd.
+    """
     here = Path(__file__).absolute().parent
-    mine = f"{here.name}_{hashlib.sha256(str(here).encode()).hexdigest()[:16]}"  # apart from other copies of deepemd
+    name = f"{here.name}_{hashlib.sha256(str(here).encode()).hexdigest()[:16]}"  # one for each copy of deepemd
     if given := getattr(config, "CACHE_DIR", ""):
-        return [Path(given) / mine]
-    found = [here / "__pycache__"]
-    with contextlib.suppress(RuntimeError):  # there are users without a home
-        found.append(Path.home() / ".cache" / "deepemd" / "compiled" / mine)
-    return found
+        return [Path(given) / name]
+    folders = [here / "__pycache__"]
+    with contextlib.suppress(RuntimeError):  # the user has no home folder
+        folders.append(Path.home() / ".cache" / "deepemd" / "compiled" / name)
+    return folders
 
 
-class Shelf:
-    """Compiled code of one function, a file for each combination of argument types. Numba calls it as its cache."""
+class CodeCache:
+    """The stored code of one function, one file for each combination of argument types. Numba calls it as its cache.
+
+    Attributes:
+        files: the argument types that this process has loaded or compiled, and the file of each; None where no folder
+            could be written.
+        compiled: those of them that this process has compiled.
+    """
 
     def __init__(self, function: Callable, describe: Callable[[tuple], str]):
         self.describe = describe
-        self.folders = folders()
-        self.loaded: dict[tuple, Path] = {}  # argument types, and the file that their code came from
-        self.compiled: dict[tuple, Path | None] = {}  # argument types, and the file that their code went to, if any
-        self.quiet = False  # whether someone else says that it is compiled
+        self.folders = cache_folders()
+        self.files: dict[tuple, Path | None] = {}
+        self.compiled: set[tuple] = set()
+        self._silent = False
         self._name = function.__name__
         self._source = repr([cell.cell_contents for cell in function.__closure__ or ()]).encode()
 
@@ -72,28 +87,38 @@ class Shelf:
     def cache_path(self) -> str:
         return str(self.folders[0])
 
+    @contextlib.contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Do not announce compilations within the block; warn only if the code cannot be stored."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+
     def load_overload(self, sig: tuple, target_context: object) -> CompileResult | None:
-        """The code for these argument types, or None: then Numba compiles."""
+        """Return the stored code for these argument types, or None, on which Numba compiles it."""
         name = self._file_name(sig, target_context.codegen())  # type: ignore[attr-defined]
         for folder in self.folders:
             payload = self._read(folder / name)
             if payload is None:
                 continue
-            rtsys.initialize(target_context)  # loaded code allocates memory; nothing else of Numba's is needed
+            rtsys.initialize(target_context)  # loaded code allocates memory; it needs nothing else of Numba
             try:
                 result: CompileResult = CompileResult._rebuild(target_context, *pickle.loads(payload))
-            except Exception:  # whole and ours, yet not to be had: compile instead
+            except Exception:  # the file is whole and ours but cannot be loaded: compile instead
                 continue
-            self.loaded[sig] = folder / name
+            self.files[sig] = folder / name
             return result
         self._announce(sig)
         return None
 
     def save_overload(self, sig: tuple, result: CompileResult) -> None:
-        """Keep what was compiled, in the first folder that takes it. A failure is told and has no other consequence."""
+        """Store compiled code in the first folder that can be written. If none can, warn and continue."""
         name = self._file_name(sig, result.codegen)
         payload = dumps(result._reduce())
-        self.compiled[sig] = None
+        self.files[sig] = None
+        self.compiled.add(sig)
         failures = []
         for folder in self.folders:
             try:
@@ -101,25 +126,21 @@ class Shelf:
             except OSError as error:
                 failures.append(f"{folder}: {error.strerror or error}")
             else:
-                self.compiled[sig] = folder / name
+                self.files[sig] = folder / name
                 return
-        if _writable(self.folders) is not None:  # else the user has been told before
-            _say(f"the compiled solver could not be kept ({'; '.join(failures)}) and serves this process only")
-
-    def files(self) -> list[Path]:
-        """Where the code lies that this process has loaded or kept."""
-        return [*self.loaded.values(), *(path for path in self.compiled.values() if path is not None)]
+        if _writable(self.folders) is not None:  # otherwise _announce has said so
+            _print(f"the compiled solver could not be stored ({'; '.join(failures)}) and serves this process only")
 
     def _announce(self, sig: tuple) -> None:
         what = f"compiling the transport solver for {self.describe(sig)}"
         if _writable(self.folders) is None:
             places = " or ".join(map(str, self.folders))
-            _say(f"{what}, for this process only: cannot write to {places}; set NUMBA_CACHE_DIR to a folder that can")
-        elif not self.quiet:
-            _say(f"{what}, once on this machine ...")
+            _print(f"{what}, for this process only: cannot write to {places}; set NUMBA_CACHE_DIR to a writable folder")
+        elif not self._silent:
+            _print(f"{what}, once on this machine ...")
 
     def _file_name(self, sig: tuple, codegen: object) -> str:
-        """One name for each combination of argument types, processor, Python, Numba and Numba's settings."""
+        """Return a name that is unique for argument types, processor, Python, Numba and Numba's settings."""
         settings = [str(getattr(config, name, None)) for name in _SETTINGS]
         processor = codegen.magic_tuple()  # type: ignore[attr-defined]
         key = repr((sig, processor, sys.implementation.cache_tag, numba.__version__, settings))
@@ -129,17 +150,50 @@ class Shelf:
         return hashlib.sha256(self._source + payload).digest()
 
     def _read(self, path: Path) -> bytes | None:
-        """What was kept, if it is there, whole, and made from these very sources."""
+        """Return what a file stores if it exists, is whole, and was made from the present sources."""
         try:
-            kept = path.read_bytes()
+            stored = path.read_bytes()
         except OSError:
             return None
-        payload = kept[32:]
-        return payload if kept[:32] == self._digest(payload) else None
+        payload = stored[32:]
+        return payload if stored[:32] == self._digest(payload) else None
+
+
+def inlined(function: Callable) -> Callable:
+    """Decorate a function that compiled code calls: it becomes a part of each caller."""
+    decorated: Callable = njit(**_INTERNAL, forceinline=True)(function)
+    return decorated
+
+
+def subroutine(function: Callable) -> Callable:
+    """Decorate a function that compiled code calls rarely: the compiler decides whether to inline it."""
+    decorated: Callable = njit(**_INTERNAL)(function)
+    return decorated
+
+
+def cached_njit(describe: Callable[[tuple], str]) -> Callable[[Callable], Callable]:
+    """Decorate an entry point: compile it on the first call with new argument types, and store the code on disk.
+
+    Args:
+        describe: says what the code is compiled for, from the Numba types of its arguments.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        dispatcher = njit(**_OPTIONS)(function)
+        dispatcher._cache = CodeCache(function, describe)  # type: ignore[attr-defined]
+        return dispatcher
+
+    return decorate
+
+
+def code_cache(entry: Callable) -> CodeCache:
+    """Return the cache of a function that :func:`cached_njit` decorates."""
+    cache: CodeCache = entry._cache  # type: ignore[attr-defined]
+    return cache
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees half of it."""
+    """Write a file that no other process ever sees half written. Code can be compiled again, so nothing is synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}")
     try:
@@ -150,9 +204,9 @@ def _write(path: Path, data: bytes) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def _writable(places: list[Path]) -> Path | None:
-    """The first folder that can be written to, made if it is not there."""
-    for folder in places:
+def _writable(folders: list[Path]) -> Path | None:
+    """Return the first folder that can be written to, creating it if need be."""
+    for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
@@ -160,22 +214,8 @@ def _writable(places: list[Path]) -> Path | None:
     return None
 
 
-def _say(what: str) -> None:
-    """One line to the user. That nobody listens is no reason to fail."""
+def _print(message: str) -> None:
+    """Print a line on standard error. A closed standard error is not a failure."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(f"deepemd: {what}", file=sys.stderr, flush=True)
-
-
-def kept(describe: Callable[[tuple], str]) -> Callable[[Callable], Callable]:
-    """Decorate an entry point: compiled when first called and kept on disk where there is a folder to write to.
-
-    ``describe`` says in words what it is compiled for, from the Numba types of its arguments.
-    """
-
-    def decorate(function: Callable) -> Callable:
-        dispatcher = njit(nogil=True, error_model="numpy")(function)
-        dispatcher._cache = Shelf(function, describe)  # type: ignore[attr-defined]
-        return dispatcher
-
-    return decorate
+            print(f"deepemd: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""``emd``: the public verb, and ``Transport``, what it returns."""
+"""``emd``, which solves transport problems, and ``Transport``, the solution that it returns."""
 
 import math
 from dataclasses import dataclass
@@ -20,11 +20,10 @@ class Transport:
         value: (...) the least total cost. Differentiable in cost, a and b.
         u: (..., n) dual potentials of the rows, detached.
         v: (..., m) dual potentials of the columns, detached. u_i + v_j <= c_ij, with equality wherever the plan ships
-            something, and value = a.u + b.v with b scaled to the total of a. Of the constant that may move between u
-            and v, half the value is
-            given to each side: a.u = b.v.
-        plan: (..., n, m) the optimal transport plan, detached: at most n + m - 1 positive entries. Made dense on
-            first access.
+            something, and value = a.u + b.v with b scaled to the total of a. The constant that may move between u and
+            v is chosen such that a.u = b.v.
+        plan: (..., n, m) the optimal transport plan, detached, with at most n + m - 1 positive entries. It is computed
+            on first access.
     """
 
     value: Tensor
@@ -41,10 +40,10 @@ class Transport:
         return self._basis
 
     def certificate(self) -> "Certificate":
-        """How far this is from a proof of its own optimality, computed in float64 from the arguments and the answer.
+        """Check the solution: return its defects as a proof of optimality, computed in float64.
 
         A plan with the right marginals whose cost equals the worth a.u + b.v of potentials with u_i + v_j <= c_ij is
-        optimal: no plan can cost less than any such potentials are worth. Takes memory for a few copies of the costs.
+        optimal: no plan can cost less than any such potentials are worth. Needs memory for a few copies of the costs.
 
         >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
         >>> proof = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).certificate()
@@ -82,9 +81,9 @@ class Certificate(NamedTuple):
 def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     """The exact Earth Mover's Distance between weighted sets: min <cost, plan> with row sums a and column sums b.
 
-    Every problem of the batch is solved to optimality by a network simplex on the CPU (tensors elsewhere travel to
-    the host and back), on at most ``torch.get_num_threads()`` threads; results do not depend on how many. Gradients
-    are exact and cost almost nothing: the plan for ``cost`` and the dual potentials for the weights.
+    Every problem of the batch is solved to optimality by a network simplex on the CPU; tensors on a GPU are copied
+    there and back. It runs on at most ``torch.get_num_threads()`` threads, and results do not depend on their number.
+    Gradients are exact and take almost no time: the plan for ``cost``, the dual potentials for the weights.
 
     Args:
         cost: (..., n, m) cost of moving one unit from i to j; any finite values, negative ones too. Any float dtype.
@@ -95,15 +94,15 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
 
     Returns:
         A :class:`Transport` with value (...), u (..., n), v (..., m) and, on demand, plan (..., n, m): float64 if any
-        input is, else float32. A value beyond the largest number of that type comes back as infinite.
+        input is, else float32. A value beyond the largest number of that type is returned as infinite.
 
     Raises:
         TypeError: an argument is not a tensor of floating-point numbers.
-        ValueError: shapes, devices or totals that do not fit, empty sets, negative, non-finite or all-zero weights,
+        ValueError: shapes, devices or totals that do not match, empty sets, negative, non-finite or all-zero weights,
             non-finite costs; the message names the argument and the first offending batch index.
         RuntimeError: the pivot limit was reached, or a second derivative was asked for.
 
-    The transportation problem of every textbook; 2500 is the least cost:
+    A textbook problem, whose least cost is 2500:
 
     >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
     >>> solution = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0]))
@@ -116,14 +115,14 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     Source: equation 1 and section 3.1 of DeepEMD (arXiv 2003.06777); the gradient is derived in
         ``deepemd/transport/_autograd.py``.
     """
-    return answer(pose(cost, a, b), None)[0]
+    return solve(pose(cost, a, b), None)[0]
 
 
 Posed = tuple[Tensor, Tensor, Tensor, float, list[int]]
 
 
-def answer(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
-    """Solve what was posed, from old basis arcs (B, n + m - 1) if there are any. Also: where these served (B,)."""
+def solve(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
+    """Solve a batch, from old basis arcs (B, n + m - 1) if given. Return also where these were used, (B,) bool."""
     cost, a, b, tolerance, shape = posed
     home = cost.device
     if home.type not in ("cpu", "meta"):
@@ -140,10 +139,11 @@ def answer(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
 
 
 def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
-    """The arguments of ``emd``, checked but for their values, as one batch: cost (B, n, m), a (B, n), b (B, m).
+    """Check the arguments of ``emd``, except for their values, and return them as one batch of the answer's dtype.
 
-    All are of the answer's dtype. With them come the largest relative difference of their totals that counts as
-    rounding, and the leading dimensions of the answer.
+    Returns:
+        cost (B, n, m), a (B, n), b (B, m), the largest relative difference of the totals that counts as rounding, and
+        the leading dimensions of the answer.
     """
     _check(cost, a, b)
     tolerance = 1e-4
@@ -168,7 +168,7 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
             f"cost, broadcast to {(*shape, n, m)}, has {elements:,} elements, at most {2**31 - 1:,} are allowed; "
             "solve the batch in parts"
         )
-    if cost.ndim == 2 and a.ndim == b.ndim == 1:  # one problem, at a third of what the general case costs
+    if cost.ndim == 2 and a.ndim == b.ndim == 1:  # one problem, in a third of the time of the general case
         return cost.unsqueeze(0), a.unsqueeze(0), b.unsqueeze(0), tolerance, shape
     if len(shape) != 1 or cost.ndim != 3 or a.ndim != 2 or b.ndim != 2 or not len(cost) == len(a) == len(b):
         cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)

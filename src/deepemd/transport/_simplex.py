@@ -9,18 +9,18 @@ is a spanning tree of the n + m nodes (rows and columns). The tree is kept as fo
     pot[x]      the dual potential: u_i at row i and -v_j at column j, so that c_ij = pot[row] - pot[column] on tree
     arcs
 
-Row i is node i and column j is node ``base + j``; a node's number is also its bit. Walking up from one end of an arc
-until the mask holds its other end finds the apex of the cycle, re-hanging a subtree costs one mask operation per node
-of the cycle, and the potentials move by one masked vector addition. A mask is one vector of 1, 2, 4 or 8 words, as
-long as the tuple ``like``; larger problems use several vectors of 8.
+Row i is node i and column j is node ``base + j``; the number of a node is also its bit. Walking up from one end of an
+arc until the mask contains its other end finds the apex of the cycle. Moving a subtree costs one mask operation for
+each node of the cycle, and the potentials change by one masked vector addition. A mask is one vector of 1, 2, 4 or 8
+words, as many as the tuple ``like`` has entries; larger problems use several vectors of 8.
 
-Prices are scanned in float32; flows, potentials and every decision that ends the search are float64, so the answer is
-exact (to the rounding of float64) for float32 and float64 costs alike.
+Prices are scanned in float32. Flows, potentials and every decision that ends the search are in float64, so the answer
+is exact to the rounding of float64, for float32 and float64 costs alike.
 """
 
 import numpy as np
-from numba import njit
 
+from deepemd.transport._compile import inlined
 from deepemd.transport._vectors import (
     bits,
     lane_bits,
@@ -41,17 +41,17 @@ from deepemd.transport._vectors import (
 
 PRICE_TOLERANCE = 1e-6  # of the float32 scan, relative to max |c|
 TOLERANCE = 1e-13  # of the float64 passes, relative to max |c|
-STALE = 0.6  # a scan's candidates serve while they are better than this fraction of its best
-REFRESH = 128  # after so many pivots the potentials are computed anew before they may end the search
+STALE = 0.6  # the candidates of a scan are used while they are better than this fraction of its best
+REFRESH = 128  # after so many pivots the potentials are recomputed before they may end the search
 INF32 = np.float32(np.inf)
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
-def plant(like, sh, ws):
-    """Subtrees from parents and ``order``, which must list all nodes, children before parents. Modifies sub."""
+@inlined
+def fill_subtrees(like, sh, ws):
+    """Compute subtrees from parents and ``order``, which must list all nodes, children before parents. Modifies sub."""
     parent, order, sub = ws.parent, ws.order, ws.sub
     nodes, stride = sh.n + sh.m, sh.words
     for k in range(nodes):
@@ -65,9 +65,9 @@ def plant(like, sh, ws):
             store(sub, p * stride + w, load_lanes(sub, p * stride + w, like) | load_lanes(sub, x * stride + w, like))
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def potentials(sh, ws):
-    """Potentials from the tree, root first; ``order`` must list children before parents. Modifies pot, pot32."""
+    """Compute potentials, root first; ``order`` must list children before parents. Modifies pot, pot32."""
     parent, pot, order = ws.parent, ws.pot, ws.order
     n, m, row, base = sh.n, sh.m, sh.row, sh.base
     pot[order[n + m - 1]] = 0.0
@@ -79,9 +79,9 @@ def potentials(sh, ws):
         store(ws.pot32, x, narrow(load8(pot, x)))
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def sort_tree(sh, ws):
-    """Fill ``order`` with the nodes, children before parents: every node after the path above it, reversed."""
+    """Fill ``order`` with the nodes, children before parents. Modifies order, done."""
     order, parent, done = ws.order, ws.parent, ws.done
     n, m, base = sh.n, sh.m, sh.base
     place = n + m  # filled from the end: parents first
@@ -104,16 +104,17 @@ def sort_tree(sh, ws):
 # --- one pivot --------------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
-def holds(sub, stride, x, y):
+@inlined
+def contains(sub, stride, x, y):
+    """Return whether the subtree of node x contains node y."""
     return (sub[x * stride + (y >> 6)] >> np.int64(y & 63)) & 1
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _move_bits(inner, leave, outer, apex, like, stride, parent, sub):
-    """The subtree below ``leave`` comes to hang from ``outer``, turned so that ``inner`` is its top. Modifies sub."""
-    # On the path inner .. leave a node keeps what hung below it but not below the node before. The nodes above lose
-    # the subtree, those above its new place gain it.
+    """Move the subtree of ``leave`` below ``outer``, turned so that ``inner`` is its top. Modifies sub."""
+    # On the path inner .. leave, a node keeps what was below it but not below the node before. The nodes above lose
+    # the subtree, and those above its new place gain it.
     for w in range(0, stride, len(like)):
         moved = load_lanes(sub, leave * stride + w, like)
         before = splat_lanes(np.int64(0), like)
@@ -135,10 +136,10 @@ def _move_bits(inner, leave, outer, apex, like, stride, parent, sub):
             x = parent[x]
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _move_flow(inner, leave, outer, apex, theta, change, base, parent, flow):
-    """Send theta round the cycle and turn the parents of the path inner .. leave. Modifies parent, flow."""
-    # change: of the flow above a row on the inner side; the opposite above a column and on the outer side
+    """Send theta round the cycle and reverse the parents on the path inner .. leave. Modifies parent, flow."""
+    # The flow above a row on the inner side changes by ``change``, above a column or on the outer side by -``change``.
     x, above, carried = inner, outer, theta
     while True:
         next_x, next_flow = parent[x], flow[x] + (change if x < base else -change)
@@ -156,9 +157,9 @@ def _move_flow(inner, leave, outer, apex, theta, change, base, parent, flow):
         x = parent[x]
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def move_potentials(top, shift, sh, ws):
-    """Add ``shift`` to the potentials of the subtree below ``top``. Modifies pot, pot32."""
+    """Add ``shift`` to the potentials of the subtree of ``top``. Modifies pot, pot32."""
     pot, pot32, sub = ws.pot, ws.pot32, ws.sub
     for w in range(sh.words):
         mask = sub[top * sh.words + w]
@@ -171,15 +172,15 @@ def move_potentials(top, shift, sh, ws):
                 mask >>= 8
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def rehang(inner, leave, outer, apex, theta, change, shift, like, sh, ws):
-    """The arc above ``leave`` gives way to the one from inner to outer. Modifies parent, flow, sub, pot, pot32."""
+    """Replace the arc above ``leave`` by the arc from inner to outer. Modifies parent, flow, sub, pot, pot32."""
     _move_bits(inner, leave, outer, apex, like, sh.words, ws.parent, ws.sub)
     _move_flow(inner, leave, outer, apex, theta, change, sh.base, ws.parent, ws.flow)
     move_potentials(inner, shift, sh, ws)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def pivot(i, j, reduced, like, sh, ws):
     """Bring the arc from row i to column node j into the tree. Modifies parent, flow, sub, pot, pot32."""
     parent, flow, sub, base, stride = ws.parent, ws.flow, ws.sub, sh.base, sh.words
@@ -189,7 +190,7 @@ def pivot(i, j, reduced, like, sh, ws):
     # zero: that keeps the tree strongly feasible, so that degenerate pivots cannot cycle.
     theta, leave, on_row_side = np.inf, i, True
     x = i
-    while not holds(sub, stride, x, j):
+    while not contains(sub, stride, x, j):
         f = flow[x]
         less = (x < base) & (f < theta)
         theta = f if less else theta
@@ -212,9 +213,9 @@ def pivot(i, j, reduced, like, sh, ws):
 # --- pricing ----------------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _scan(sh, ws):
-    """The least reduced cost, in float32, of every column and of all. Modifies best, best_row."""
+    """Return the least reduced cost, in float32, after finding that of every column. Modifies best, best_row."""
     price, pot32 = ws.price, ws.pot32
     low = splat16(INF32)
     for j in range(0, sh.row, 16):
@@ -230,9 +231,9 @@ def _scan(sh, ws):
     return np.float64(smallest(low))
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _collect(limit, row, ws):
-    """The columns whose best is at most ``limit``. -> how many. Modifies candidates."""
+    """Collect the columns whose best is below ``limit`` and return their number. Modifies candidates."""
     count = 0
     for j in range(0, row, 16):
         here = bits(load16(ws.best, j) < splat16(np.float32(limit)))
@@ -243,9 +244,9 @@ def _collect(limit, row, ws):
     return count
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _choose(count, sh, ws):
-    """The candidate of least reduced cost, in float64. -> value, row, column"""
+    """Return the value, row and column of the candidate of least reduced cost, in float64."""
     value, at_i, at_j = 0.0, 0, 0
     for k in range(count):
         j = np.int64(ws.candidates[k])
@@ -256,9 +257,9 @@ def _choose(count, sh, ws):
     return value, at_i, at_j
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _exact_scan(limit, sh, ws):
-    """The least reduced cost in float64, if any is below ``limit``. -> value, row, column."""
+    """Return the least reduced cost in float64 and, if it is below ``limit``, its row and column."""
     exact, pot, n, m, row, base = ws.exact, ws.pot, sh.n, sh.m, sh.row, sh.base
     low = splat8(np.inf)
     for j in range(0, row, 8):
@@ -277,12 +278,12 @@ def _exact_scan(limit, sh, ws):
     return value, at_i, at_j
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def optimise(like, top, cap, sh, ws):
-    """Pivot until no price is negative. -> the pivots made; more than cap where that was not enough.
+    """Pivot until no price is negative. Return the number of pivots; more than ``cap`` if they were not enough.
 
-    While float32 finds prices below its tolerance, the candidates of each scan serve for several pivots. Then float64
-    prices decide: they end the search, or name one more arc.
+    While float32 finds prices below its tolerance, the candidates of each scan are used for several pivots. Then
+    float64 prices end the search, or name one more arc.
     """
     rough, fine = -PRICE_TOLERANCE * top, -TOLERANCE * top * max(1.0, (sh.n + sh.m) / 64.0)
     pivots, since, fast = 0, 0, True

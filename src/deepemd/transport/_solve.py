@@ -1,13 +1,12 @@
-"""From the caller's numbers to the solver's arrays and back: one problem, then a range of a batch."""
+"""Load a problem into the solver's arrays, write its answer back, and solve the problems of a batch."""
 
 import math
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
-from deepemd.transport._compile import kept, sources
-from deepemd.transport._simplex import optimise, plant, potentials
+from deepemd.transport._compile import cached_njit, inlined, source_fingerprint, subroutine
+from deepemd.transport._simplex import fill_subtrees, optimise, potentials
 from deepemd.transport._start import start
 from deepemd.transport._tickets import all_done, done, draw, refuse
 from deepemd.transport._vectors import (
@@ -28,15 +27,15 @@ from deepemd.transport._vectors import (
 )
 from deepemd.transport._workspace import shape_of, workspace
 
-# Why a problem was refused; _autograd.py puts these into words.
+# The reasons for refusing a problem; _autograd.py turns them into error messages.
 OK, COST_NOT_FINITE, A_NEGATIVE, A_NOT_FINITE, A_ZERO, B_NEGATIVE, B_NOT_FINITE, B_ZERO, TOTALS, PIVOT_CAP = range(10)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _load_weights(given, kept, weight, at, width):
-    """Keep the positive weights and fill up with zeros. -> how many, their sum, and what is wrong.
+    """Copy the positive weights and pad with zeros. Return their number, their sum and a status.
 
-    That is 0 (nothing), 1 (one is negative), 2 (not finite) or 3 (none is positive). Modifies kept, weight.
+    The status is 0 (valid), 1 (one is negative), 2 (not finite) or 3 (none is positive). Modifies kept, weight.
     """
     size, zero, odd = given.shape[0], splat_as(0.0, given), np.int64(0)
     sums = widen(zero)
@@ -54,9 +53,9 @@ def _load_weights(given, kept, weight, at, width):
     return count, together, 0 if together < np.inf else 2
 
 
-@njit(nogil=True, error_model="numpy")
+@subroutine
 def _pick_weights(given, kept, weight, at):
-    """As _load_weights where not all weights are positive; the padding is filled."""
+    """Do as _load_weights if not all weights are positive; the padding is filled already."""
     count, total = 0, 0.0
     for k in range(given.shape[0]):
         w = np.float64(given[k])
@@ -74,9 +73,9 @@ def _pick_weights(given, kept, weight, at):
     return count, total, 0 if total < np.inf else 2
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _load_whole_costs(cost, sh, exact):
-    """Copy all costs. -> max |c| over them, or not a finite number where any is not."""
+    """Copy all costs. Return max |c| over them, which is not finite if any cost is not."""
     m, row = sh.m, sh.row
     zero, never = splat_as(0.0, exact), splat_as(np.inf, exact)
     top, odd = zero, zero
@@ -95,9 +94,9 @@ def _load_whole_costs(cost, sh, exact):
     return np.float64(largest(top)) + np.float64(total(odd))
 
 
-@njit(nogil=True, error_model="numpy")
+@subroutine
 def _load_some_costs(cost, sh, ws):
-    """Copy the costs of the rows and columns that have weight. -> max |c| over them; all must be finite."""
+    """Copy the costs of rows and columns with weight. Return max |c| over them, inf if any cost is not finite."""
     bad, top = 0, 0.0
     for i in range(cost.shape[0]):
         for j in range(cost.shape[1]):
@@ -112,25 +111,25 @@ def _load_some_costs(cost, sh, ws):
     return np.inf if bad else top
 
 
-@njit(nogil=True, error_model="numpy")
+@subroutine
 def _rescale(sh, top, ws):
-    """Bring costs of extreme size near 1 by a power of two, which rounds nothing. -> exponent and new max |c|."""
+    """Scale costs of extreme size by a power of two, which is exact. Return the exponent and the new max |c|."""
     exponent = math.frexp(top)[1]
     for k in range(sh.n * sh.row):
         ws.exact[k] = math.ldexp(np.float64(ws.exact[k]), -exponent)
     return exponent, math.ldexp(top, -exponent)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _round_costs(ws, count):
     """Fill price from exact. Modifies price."""
     for k in range(0, count, 16):
         store(ws.price, k, narrow(load16(ws.exact, k)))
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def load(cost, a, b, totals_tolerance, kind, ws):
-    """Check and copy one problem. -> status, shape, total, max |c|, exponents of costs and weights."""
+    """Check and copy one problem. Return status, shape, total, max |c|, and the exponents of costs and weights."""
     sh = shape_of(a.shape[0], b.shape[0], kind)
     n, total_a, wrong = _load_weights(a, ws.row_of, ws.weight, 0, sh.base)
     if wrong:
@@ -165,14 +164,15 @@ def load(cost, a, b, totals_tolerance, kind, ws):
     return OK, sh, total_a, top, exponent, lift
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _lifted(x, exponent):
+    """Return x * 2^exponent."""
     return x if exponent == 0 else math.ldexp(x, exponent)
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _write_duals(sh, total_weight, exponent, ws, u, v):
-    """Duals of every row and column of the input, with sum a u = sum b v. Modifies u and v."""
+    """Write the duals of every row and column with weight, such that sum a u = sum b v. Modifies u, v."""
     n, m, base, pot = sh.n, sh.m, sh.base, ws.pot
     sums = splat16(0.0)
     for x in range(0, sh.span, 16):
@@ -184,9 +184,9 @@ def _write_duals(sh, total_weight, exponent, ws, u, v):
         v[ws.col_of[j]] = _lifted(-pot[base + j] - balance, exponent)
 
 
-@njit(nogil=True, error_model="numpy")
+@subroutine
 def _write_free_duals(cost, sh, ws, u, v):
-    """A node of zero weight takes the largest dual that is feasible: rows first, then columns against all rows."""
+    """Give nodes of zero weight the largest feasible dual: rows first, then columns against all rows. Modifies u, v."""
     k = 0
     for i in range(u.shape[0]):
         if k < sh.n and ws.row_of[k] == i:
@@ -207,11 +207,11 @@ def _write_free_duals(cost, sh, ws, u, v):
         v[j] = low
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _write_arcs(sh, lift, ws, columns, arcs, flow):
-    """The arcs of the tree and their flow, filled up with arcs of flow 0. -> the cost of all. Modifies arcs, flow.
+    """Write the arcs of the tree and their flows, padded with arcs of flow 0. Return the total cost.
 
-    An arc is the number of its cell in the input, row by row of so many columns.
+    An arc is the number of its cell in the input, counted row by row. Modifies arcs, flow.
     """
     k, spent = 0, 0.0
     for side in range(2):
@@ -228,9 +228,9 @@ def _write_arcs(sh, lift, ws, columns, arcs, flow):
     return spent
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def write(cost, sh, total_weight, exponent, lift, ws, u, v, arcs, flow):
-    """Put an optimal tree into the caller's arrays. -> the value. Modifies u, v, arcs, flow."""
+    """Write an optimal tree into the caller's arrays and return the value. Modifies u, v, arcs, flow."""
     _write_duals(sh, total_weight, exponent, ws, u, v)
     if sh.n < cost.shape[0] or sh.m < cost.shape[1]:
         _write_free_duals(cost, sh, ws, u, v)
@@ -238,23 +238,23 @@ def write(cost, sh, total_weight, exponent, lift, ws, u, v, arcs, flow):
 
 
 def describe(args: tuple) -> str:
-    """What the solver is compiled for, in words, from the Numba types of its arguments."""
+    """Say what the solver is compiled for, from the Numba types of its arguments."""
     words, sixteens = (len(part) for part in args[4])
     size = 16 * sixteens or (128 if words == 4 else 0)
     return f"{args[0].dtype} costs, " + (f"up to {size} x {size}" if size else "larger problems")
 
 
 def _entry(fingerprint: str) -> Callable[..., bool]:
-    @kept(describe)
+    @cached_njit(describe)
     def solve_batch(cost, a, b, totals_tolerance, kind, shared, patience, value, u, v, arcs, flow):
-        """Solve a batch together with other threads, by tickets. -> whether all is done, after waiting with patience.
+        """Solve a batch together with other threads. Return whether all is done after ``patience`` checks.
 
         cost (B, n, m), a (B, n), b (B, m) share one float type; b counts as scaled to the total of a. value (B,),
-        u (B, n), v (B, m) take the results in their own type; arcs (B, n + m - 1) int32 and flow (B, n + m - 1) take
-        the basis arcs, filled up with arcs of flow 0. What is refused is noted in shared. Modifies shared, value, u,
-        v, arcs, flow.
+        u (B, n), v (B, m) receive the results in their own type; arcs (B, n + m - 1) int32 and flow (B, n + m - 1)
+        the basis arcs, padded with arcs of flow 0. A refused problem is recorded in shared. Modifies shared, value,
+        u, v, arcs, flow.
         """
-        fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
+        fingerprint  # noqa: B018 - what a function closes over is part of the key of its compiled code
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         while True:
             first, last = draw(shared, cost.shape[0])
@@ -266,7 +266,7 @@ def _entry(fingerprint: str) -> Callable[..., bool]:
                     start(sh, total_weight, ws)
                     potentials(sh, ws)
                     if min(sh.n, sh.m) > 1:  # else there is only one tree
-                        plant(kind[0], sh, ws)
+                        fill_subtrees(kind[0], sh, ws)
                         cap = 10_000 + 1_000 * (sh.n + sh.m)
                         if optimise(kind[0], top, cap, sh, ws) > cap:
                             status = PIVOT_CAP
@@ -275,10 +275,10 @@ def _entry(fingerprint: str) -> Callable[..., bool]:
                     break
                 value[p] = write(cost[p], sh, total_weight, exponent, lift, ws, u[p], v[p], arcs[p], flow[p])
             done(shared)
-        buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
+        buffer[0] = 0  # the parts of the buffer are not reference-counted: the buffer must live until here
         return all_done(shared, patience)
 
     return solve_batch
 
 
-solve_batch = _entry(sources())
+solve_batch = _entry(source_fingerprint())

@@ -1,4 +1,4 @@
-"""A batch on several CPU threads. Each solves whole problems, so results do not depend on how many there are."""
+"""Solve a batch on several CPU threads. Each solves whole problems, so results do not depend on their number."""
 
 import os
 import threading
@@ -13,10 +13,10 @@ import torch
 from deepemd.transport._tickets import BUSY, refusal, tickets
 from deepemd.transport._workspace import kind
 
-# In problems times n times m. With less for each, waking a further thread costs more than it saves.
+# Work is counted in problems times n times m. With less than this for each, waking another thread does not pay.
 _WORK_FOR_A_THREAD = 8_000
 _WORK_FOR_A_TICKET = 8_000
-_PATIENCE = 20_000  # looks at whether the others have finished, some 100 us, before sleeping until they have
+_PATIENCE = 20_000  # how often to check, in about 100 us, whether the others have finished, before sleeping
 
 _VARIABLE = "DEEPEMD_NUM_THREADS"
 _limit: ContextVar[int | None] = ContextVar("deepemd threads", default=None)
@@ -26,15 +26,15 @@ _limit: ContextVar[int | None] = ContextVar("deepemd threads", default=None)
 def threads(count: int) -> Iterator[None]:
     """Solve on at most ``count`` threads inside a ``with`` block; afterwards the limit is what it was before.
 
-    Without it the limit is the environment variable DEEPEMD_NUM_THREADS, read once, else ``torch.get_num_threads()``.
-    Answers do not depend on it, and small batches take one thread whatever it says. It holds for the thread (or asyncio
-    task) that enters the block and leaves PyTorch's own threads alone. Lower it when several processes share a machine,
-    or when threads of your own call ``emd``: the solver's threads are plain threads that sleep between calls, and a
-    call uses no more of them than the process may use processors.
+    By default the limit is the environment variable DEEPEMD_NUM_THREADS, read once, else ``torch.get_num_threads()``.
+    Answers do not depend on it, and small batches always use one thread. The limit applies to the thread (or asyncio
+    task) that enters the block, and does not change PyTorch's own threads. Lower it when several processes share a
+    machine, or when several threads of your own call ``emd``. The solver's threads sleep between calls, and a call
+    never uses more of them than the process may use processors.
 
-    After a fork the child starts a pool of its own, so ``emd`` works there; forking while another thread is inside
-    ``emd`` is as unsafe as forking any threaded program. Processes started by spawn or forkserver, as PyTorch's
-    distributed launchers do, have nothing to watch.
+    After a fork the child starts its own pool, so ``emd`` works there. Forking while another thread is inside ``emd``
+    is as unsafe as forking any threaded program. Processes started by spawn or forkserver, as by PyTorch's distributed
+    launchers, need no care.
 
     Raises:
         TypeError, ValueError: count is not a whole number, or not at least 1.
@@ -77,15 +77,15 @@ def _processors() -> int:
 # --- the threads ------------------------------------------------------------------------------------------------------
 
 
-class _Helpers:
-    """Threads that wait for work: a pool of the standard library takes twice as long to wake one."""
+class _Pool:
+    """Threads that wait for work. The pool of the standard library takes twice as long to wake one."""
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._threads = 0
 
-    def ask(self, work: Callable[[], object], count: int) -> None:
-        """Have ``work`` called by so many threads, soon. It must not raise."""
+    def submit(self, work: Callable[[], object], count: int) -> None:
+        """Have ``work`` called by ``count`` threads. It must not raise."""
         while self._threads < count:
             self._threads += 1
             threading.Thread(target=self._serve, name=f"deepemd-{self._threads}", daemon=True).start()
@@ -97,17 +97,17 @@ class _Helpers:
             self._work.get()()
 
 
-_helpers = _Helpers()
+_pool = _Pool()
 
 
-def _forget_helpers() -> None:
-    """A forked child inherits the queue but not the threads that serve it: it starts its own."""
-    global _helpers
-    _helpers = _Helpers()
+def _replace_pool() -> None:
+    """Start a new pool in a forked child, which inherits the queue but not the threads."""
+    global _pool
+    _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_helpers)
+    os.register_at_fork(after_in_child=_replace_pool)
 
 
 # --- the batch --------------------------------------------------------------------------------------------------------
@@ -116,9 +116,12 @@ if hasattr(os, "register_at_fork"):
 def solve(
     kernel: Callable[..., bool], arrays: Sequence, totals_tolerance: float, outputs: Sequence
 ) -> tuple[int, int] | None:
-    """Solve every problem, on as many threads as pay and are allowed. -> the first refused and why, if any was.
+    """Solve every problem, on as many threads as are useful and allowed.
 
-    The kernel releases the interpreter's lock, so plain threads suffice: no OpenMP pool that would abort after a fork.
+    The kernel releases the interpreter's lock, so plain threads suffice; an OpenMP pool would abort after a fork.
+
+    Returns:
+        The number of the first problem that was refused, and the reason; None if all were solved.
     """
     cost = arrays[0]
     batch, n, m = cost.shape
@@ -141,9 +144,9 @@ def solve(
         else:
             answers.put(None)
 
-    _helpers.ask(assist, count - 1)
+    _pool.submit(assist, count - 1)
     all_done = kernel(*arrays, totals_tolerance, kind(n, m), shared, _PATIENCE, *outputs)
-    while not all_done:  # a helper that has drawn a ticket answers when it has finished
+    while not all_done:  # a thread that has drawn a ticket answers when it has finished
         error = answers.get()
         if error is not None:
             raise error

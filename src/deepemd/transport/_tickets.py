@@ -1,37 +1,39 @@
 """How threads share a batch: each draws a ticket for the next few problems until none is left.
 
-A turn taken in Python would cost the interpreter's lock, and a thread's waking up as much time as ten problems. So
-tickets are drawn in compiled code, by atomic operations on a few numbers that all threads see.
+Drawing in Python would take the interpreter's lock each time, and waking a thread takes as long as solving ten
+problems. So tickets are drawn in compiled code, by atomic operations on a few numbers that all threads share.
 """
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from deepemd.transport._compile import inlined
 from deepemd.transport._vectors import address
 
-# Where in the shared numbers they stand: those that change on a cache line each, lest threads slow one another.
+# Places in the array of shared numbers. Those that change have a cache line each, so that threads stay fast.
 NEXT, BUSY, REFUSED, LEAST, PARTS = 0, 8, 16, 24, 25
 _NONE = 2**62
 _REASONS = 16  # more than there are reasons to refuse a problem
 
 
 def tickets(least: int, parts: int) -> np.ndarray:
-    """The shared numbers. A ticket is for one of so many parts of the problems left, but ``least`` at least."""
+    """Return new shared numbers. A ticket holds 1 / ``parts`` of the problems left, but at least ``least``."""
     shared = np.zeros(32, np.int64)
     shared[LEAST], shared[PARTS], shared[REFUSED] = least, parts, _NONE
     return shared
 
 
 def refusal(shared: np.ndarray) -> tuple[int, int] | None:
-    """The first problem refused and why, if any was: problems before it have been solved, whatever the threads did."""
+    """Return the first problem refused and the reason, or None. All problems before it have been solved."""
     found = int(shared[REFUSED])
     return None if found == _NONE else divmod(found, _REASONS)
 
 
 def _atomic(operation):
+    """Make the function (shared, k, value) that applies an atomic operation to shared[k]."""
+
     def typed(typing, shared, k, value):
         def lower(context, builder, sig, args):
             place = address(context, builder, sig.args[0], args[0], args[1], 1, ir.IntType(64))
@@ -42,13 +44,13 @@ def _atomic(operation):
     return intrinsic(typed)
 
 
-_add, _lower = _atomic("add"), _atomic("min")  # -> what was there before
+_add, _lower = _atomic("add"), _atomic("min")  # each returns the value from before
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def draw(shared, batch):
-    """The next problems, first .. last - 1; first == last where none is left. Else ``done`` must follow."""
-    _add(shared, BUSY, 1)  # before the ticket: who sees that none is left and nobody busy knows that all is done
+    """Return the next problems, first .. last - 1; if first < last, call ``done`` after them. Modifies shared."""
+    _add(shared, BUSY, 1)  # before the ticket, so that "none left and nobody busy" means that all is done
     count = max(shared[LEAST], (batch - _add(shared, NEXT, 0)) // shared[PARTS])
     first = _add(shared, NEXT, count)
     if first >= batch:
@@ -57,21 +59,22 @@ def draw(shared, batch):
     return first, min(first + count, batch)
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def done(shared):
+    """Report that the problems of a ticket are done. Modifies shared."""
     _add(shared, BUSY, -1)
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def refuse(shared, batch, problem, reason):
-    """Note the problem and hand out no more tickets. Problems before it have been handed out already."""
+    """Record a refused problem and stop handing out tickets. Problems before it have been handed out already."""
     _lower(shared, REFUSED, problem * _REASONS + reason)
     _add(shared, NEXT, batch)
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def all_done(shared, patience):
-    """Whether no thread is busy, after looking so many times."""
+    """Check up to ``patience`` times whether no thread is busy. Return whether that was so."""
     while patience > 0 and _add(shared, BUSY, 0) > 0:
         patience -= 1
     return patience > 0

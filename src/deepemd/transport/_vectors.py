@@ -1,9 +1,9 @@
-"""Short vectors in Numba: sixteen float32 lanes and the like, held in registers.
+"""Short vectors in Numba, such as sixteen float32 lanes, that live in registers.
 
-Loops over arrays are vectorised by the compiler only where it recognises them; searches for a least element are not
-among those. Here the lanes are spelled out: ``load16`` reads sixteen neighbours of an array, operators act on all
-lanes, and the compiler maps them to what the processor has (one register with AVX-512, four with SSE or NEON).
-Wherever vectors are read or written an array is named, so that NUMBA_BOUNDSCHECK=1 checks these accesses too.
+The compiler vectorises only the loops that it recognises, and searches for a least element are not among them. Here the
+lanes are explicit: ``load16`` reads sixteen neighbours of an array, operators act on all lanes, and the compiler maps
+them to the processor's registers (one with AVX-512, four with SSE or NEON). Every access names its array, so that
+NUMBA_BOUNDSCHECK=1 checks these accesses too.
 """
 
 import operator
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class Vector(types.Type):
-    """``lanes`` values of one scalar type; a comparison gives lanes of boolean."""
+    """The type of ``lanes`` values of one scalar type; a comparison gives lanes of boolean."""
 
     def __init__(self, dtype: types.Type, lanes: int):
         self.dtype, self.lanes = dtype, lanes
@@ -94,7 +94,7 @@ _operator(operator.xor, lambda vector: vector, lambda builder, vector, x, y: bui
 
 
 def address(context, builder, array_type, array, k, lanes, element):
-    """Where lanes k .. k + lanes - 1 of a flat array begin, checked when Numba checks bounds."""
+    """Return the address of element k of a flat array; if Numba checks bounds, check elements k .. k + lanes - 1."""
     data = context.make_array(array_type)(context, builder, array)
     if config.BOUNDSCHECK:
         end = builder.add(k, lanes if isinstance(lanes, ir.Value) else ir.Constant(k.type, lanes))
@@ -126,7 +126,7 @@ def _load(array, lanes):
 
 @intrinsic
 def load16(typing, array, k):
-    """Elements k .. k + 15 of a flat array."""
+    """Return elements k .. k + 15 of a flat array."""
     if not _is_flat(array):
         return None
     vector, lower = _load(array, 16)
@@ -135,7 +135,7 @@ def load16(typing, array, k):
 
 @intrinsic
 def load8(typing, array, k):
-    """Elements k .. k + 7 of a flat array."""
+    """Return elements k .. k + 7 of a flat array."""
     if not _is_flat(array):
         return None
     vector, lower = _load(array, 8)
@@ -144,7 +144,7 @@ def load8(typing, array, k):
 
 @intrinsic
 def load_lanes(typing, array, k, like):
-    """As many elements from k on as the tuple ``like`` has."""
+    """Return as many elements from k on as the tuple ``like`` has."""
     if not _is_flat(array):
         return None
     vector, lower = _load(array, len(like))
@@ -153,7 +153,7 @@ def load_lanes(typing, array, k, like):
 
 @intrinsic
 def load_first(typing, array, k, count):
-    """Elements k .. k + 15 of a flat array, of which only the first ``count`` are read: 0 in the other lanes."""
+    """Return elements k .. k + 15 of a flat array; only the first ``count`` are read, the others are 0."""
     if not _is_flat(array):
         return None
     vector = Vector(array.dtype, 16)
@@ -162,7 +162,7 @@ def load_first(typing, array, k, count):
         array, k, count = args
         given = _clamp(builder, count, 16)
         nothing = ir.Constant(k.type, 0)
-        k = builder.select(builder.icmp_signed(">", given, nothing), k, nothing)  # inside, also where nothing is read
+        k = builder.select(builder.icmp_signed(">", given, nothing), k, nothing)  # stay inside the array
         place = address(context, builder, sig.args[0], array, k, given, _llvm(vector))
         function = cgutils.get_or_insert_function(
             builder.module,
@@ -192,7 +192,7 @@ def store(typing, array, k, vector):
 
 @intrinsic
 def transpose16(typing, given, k, step, result, at, width):
-    """Element c of row r becomes element r of row c, for 16 rows and columns. Modifies result.
+    """Transpose a block of 16 rows and columns. Modifies result.
 
     Row r of ``given`` begins at k + r * step, row c of ``result`` at at + c * width.
     """
@@ -232,7 +232,7 @@ _MASK16 = ir.VectorType(ir.IntType(1), 16)
 
 
 def _clamp(builder, count, most):
-    """A count, brought into 0 .. most."""
+    """Return a count, limited to 0 .. most."""
     for sign, bound in (("<", 0), (">", most)):
         bound = ir.Constant(count.type, bound)
         count = builder.select(builder.icmp_signed(sign, count, bound), bound, count)
@@ -247,40 +247,40 @@ def _first16(builder, count):
 
 @intrinsic
 def first16(typing, count):
-    """A mask of sixteen lanes that holds in the first ``count``: in none below 0, in all from 16 on."""
+    """Return a mask of sixteen lanes that is true in the first ``count``: in none below 0, in all from 16 on."""
     mask = Vector(types.boolean, 16)
     return mask(types.intp), lambda context, builder, sig, args: _first16(builder, args[0])
 
 
 @intrinsic
 def numbers16(typing):
-    """0 .. 15 as int32 lanes."""
+    """Return 0 .. 15 as int32 lanes."""
     vector = Vector(types.int32, 16)
     return vector(), lambda context, builder, sig, args: ir.Constant(_llvm(vector), list(range(16)))
 
 
 @intrinsic
 def splat16(typing, scalar):
-    """Sixteen times one number."""
+    """Return one number in sixteen lanes."""
     return Vector(scalar, 16)(scalar), lambda context, builder, sig, args: _splat(builder, args[0], 16)
 
 
 @intrinsic
 def splat8(typing, scalar):
-    """Eight times one number."""
+    """Return one number in eight lanes."""
     return Vector(scalar, 8)(scalar), lambda context, builder, sig, args: _splat(builder, args[0], 8)
 
 
 @intrinsic
 def splat_lanes(typing, scalar, like):
-    """One number as many times as the tuple ``like`` has entries."""
+    """Return one number in as many lanes as the tuple ``like`` has entries."""
     lanes = len(like)
     return Vector(scalar, lanes)(scalar, like), lambda context, builder, sig, args: _splat(builder, args[0], lanes)
 
 
 @intrinsic
 def splat_as(typing, number, array):
-    """Sixteen times one number, in an array's type."""
+    """Return one number in sixteen lanes of an array's type."""
     vector = Vector(array.dtype, 16)
 
     def lower(context, builder, sig, args):
@@ -291,7 +291,7 @@ def splat_as(typing, number, array):
 
 @intrinsic
 def where(typing, mask, x, y):
-    """x in the lanes where the mask holds, else y."""
+    """Return x in the lanes where the mask is true, y in the others."""
     return x(mask, x, y), lambda context, builder, sig, args: builder.select(*args)
 
 
@@ -306,13 +306,13 @@ def _choice(sign):
 
 @intrinsic
 def least(typing, x, y):
-    """The lesser in each lane; y where they do not compare."""
+    """Return the lesser in each lane; y if either is NaN."""
     return x(x, y), _choice("<")
 
 
 @intrinsic
 def greatest(typing, x, y):
-    """The greater in each lane; y where they do not compare."""
+    """Return the greater in each lane; y if either is NaN."""
     return x(x, y), _choice(">")
 
 
@@ -334,25 +334,25 @@ def _reduction(name, start, flags):
 
 @intrinsic
 def smallest(typing, vector):
-    """The least of all lanes, which must hold no NaN."""
+    """Return the least of all lanes, which must contain no NaN."""
     return _reduction("fmin", None, ("nnan", "nsz"))(vector)
 
 
 @intrinsic
 def largest(typing, vector):
-    """The greatest of all lanes, which must hold no NaN."""
+    """Return the greatest of all lanes, which must contain no NaN."""
     return _reduction("fmax", None, ("nnan", "nsz"))(vector)
 
 
 @intrinsic
 def total(typing, vector):
-    """The sum of all lanes, in any order."""
+    """Return the sum of all lanes, added in any order."""
     return _reduction("fadd", -0.0, ("reassoc",))(vector)
 
 
 @intrinsic
 def bits(typing, mask):
-    """A mask as a number: bit k is lane k."""
+    """Return a mask as a number: bit k is lane k."""
 
     def lower(context, builder, sig, args):
         whole = builder.bitcast(args[0], ir.IntType(mask.lanes))
@@ -363,7 +363,7 @@ def bits(typing, mask):
 
 @intrinsic
 def trailing_zeros(typing, word):
-    """The place of the lowest bit of a word that is not 0."""
+    """Return the position of the lowest bit set in a word, which must not be 0."""
 
     def lower(context, builder, sig, args):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -373,7 +373,7 @@ def trailing_zeros(typing, word):
 
 @intrinsic
 def lane_bits(typing, word, like):
-    """The lowest bits of a word as a mask with as many lanes as the vector ``like``."""
+    """Return the lowest bits of a word as a mask with as many lanes as the vector ``like``."""
     mask = Vector(types.boolean, like.lanes)
 
     def lower(context, builder, sig, args):
@@ -384,14 +384,14 @@ def lane_bits(typing, word, like):
 
 @intrinsic
 def narrow(typing, vector):
-    """float64 lanes rounded to float32."""
+    """Return float64 lanes rounded to float32."""
     result = Vector(types.float32, vector.lanes)
     return result(vector), lambda context, builder, sig, args: builder.fptrunc(args[0], _llvm(result))
 
 
 @intrinsic
 def widen(typing, vector):
-    """float32 lanes as float64; float64 lanes as they are."""
+    """Return float32 or float64 lanes as float64."""
     result = Vector(types.float64, vector.lanes)
     if vector == result:
         return result(vector), lambda context, builder, sig, args: args[0]

@@ -1,16 +1,17 @@
-"""The arrays that a thread solves its problems in: parts of one buffer, aligned, and sized once for a batch."""
+"""The arrays in which a thread solves its problems: aligned parts of one buffer, allocated once for a batch."""
 
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from deepemd.transport._compile import inlined
+
 
 class Shape(NamedTuple):
-    """How problems of up to n rows and m columns lie in memory. All but n and m is known to the compiler up to 64."""
+    """The memory layout of problems of up to n rows and m columns. Up to 64, the compiler knows all but n and m."""
 
     n: int
     m: int
@@ -22,7 +23,7 @@ class Shape(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Flat arrays, used again for every problem. ``nodes`` stands for 64 * words."""
+    """Flat arrays that are reused for every problem. ``nodes`` below stands for 64 * words."""
 
     exact: np.ndarray  # (n, row) costs of the kept rows and columns, in the input's type; inf in the padding
     price: np.ndarray  # (n, row) the same in float32 (the same array where the input is float32)
@@ -30,14 +31,14 @@ class Workspace(NamedTuple):
     row_of: np.ndarray  # (base,) int32 the input's row of each kept row
     col_of: np.ndarray  # (row,) int32
     weight: np.ndarray  # (nodes,) supplies, and demands scaled to their total; 0 in the padding
-    rest: np.ndarray  # (nodes,) what a node has not shipped yet while the first tree is made
+    rest: np.ndarray  # (nodes,) what a node has still to ship while the first tree is made
     share: np.ndarray  # (nodes,) float32 weights relative to their total
     scale: np.ndarray  # (nodes,) float32 scalings of Sinkhorn's steps
-    alive: np.ndarray  # (nodes,) float32 1 while a node is not in the first tree, else 0
-    whole: np.ndarray  # (nodes,) float32 a node's plan to partners alive
-    favour: np.ndarray  # (nodes,) float32 the largest part of it
-    partner: np.ndarray  # (nodes,) int32 whose that is
-    score: np.ndarray  # (nodes,) float32 favour - whole while alive: 0 for a leaf
+    active: np.ndarray  # (nodes,) float32 1 until a node is in the first tree, then 0
+    node_total: np.ndarray  # (nodes,) float32 the sum of a node's flows to active nodes
+    best_flow: np.ndarray  # (nodes,) float32 the largest of these flows
+    partner: np.ndarray  # (nodes,) int32 the node that it goes to
+    score: np.ndarray  # (nodes,) float32 best_flow - node_total while active: 0 for a leaf
     best: np.ndarray  # (row,) float32 least reduced cost of each column
     best_row: np.ndarray  # (row,) int32 the row that has it
     candidates: np.ndarray  # (row,) int32 columns whose best is worth a pivot
@@ -52,10 +53,10 @@ class Workspace(NamedTuple):
 
 @intrinsic
 def _part(typing, buffer, offset, count, kind):
-    """``count`` numbers of a type at a byte offset of a byte buffer, as an array that is not reference-counted.
+    """Return ``count`` numbers of a type at a byte offset of a byte buffer, as an array without a reference count.
 
-    Counting costs an atomic operation for each use of an array, several hundred nanoseconds a problem. The buffer must
-    outlive its parts.
+    A reference count costs an atomic operation for each use of an array, several hundred nanoseconds a problem. The
+    buffer must outlive its parts.
     """
     array = types.Array(kind.dtype, 1, "C")
 
@@ -78,6 +79,8 @@ def _part(typing, buffer, offset, count, kind):
 
 @intrinsic
 def _address(typing, buffer):
+    """Return the address of the first byte of a buffer."""
+
     def lower(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         return builder.ptrtoint(data, context.get_value_type(types.intp))
@@ -86,7 +89,7 @@ def _address(typing, buffer):
 
 
 def kind(n: int, m: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tuples whose lengths tell the compiler the words of a mask and, up to 64, the sixteens of a padded row."""
+    """Return tuples whose lengths give the compiler the words of a mask and, up to 64, a row's length over 16."""
     larger = max(n, m)
     if larger <= 64:
         return ((0,), (0,)) if larger <= 16 else ((0,), (0, 0)) if larger <= 32 else ((0, 0), (0, 0, 0, 0))
@@ -94,8 +97,9 @@ def kind(n: int, m: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return ((0,) * (4 if words <= 4 else 8), ())
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def shape_of(n, m, kind):
+    """Return the layout of an n x m problem in the arrays of this kind."""
     words, sixteens = len(kind[0]), len(kind[1])
     if sixteens:
         row = 16 * sixteens
@@ -106,16 +110,16 @@ def shape_of(n, m, kind):
     return Shape(n, m, row, across, base, base + row, words)
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def _take(buffer, at, count, kind):
-    """The next part of the buffer, and where the one after it begins, aligned to 64 bytes."""
+    """Return the next part of the buffer, and the offset, aligned to 64 bytes, of the one after it."""
     part = _part(buffer, at, count, kind)
     return part, at + (count * part.itemsize + 63) // 64 * 64
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def workspace(n, m, kind, cost):
-    """Room for problems of up to n rows and m columns, costs of the type of ``cost``. -> Workspace and its buffer."""
+    """Return the arrays for problems of up to n x m, with costs of the type of ``cost``, and their buffer."""
     sh = shape_of(n, m, kind)
     nodes, costs, links = 64 * sh.words, n * sh.row, 2 * sh.row * sh.across
     masks = nodes * sh.words if min(n, m) > 1 else 0  # a star is never pivoted
@@ -130,9 +134,9 @@ def workspace(n, m, kind, cost):
     rest, at = _take(buffer, at, nodes, np.float64)
     share, at = _take(buffer, at, nodes, np.float32)
     scale, at = _take(buffer, at, nodes, np.float32)
-    alive, at = _take(buffer, at, nodes, np.float32)
-    whole, at = _take(buffer, at, nodes, np.float32)
-    favour, at = _take(buffer, at, nodes, np.float32)
+    active, at = _take(buffer, at, nodes, np.float32)
+    node_total, at = _take(buffer, at, nodes, np.float32)
+    best_flow, at = _take(buffer, at, nodes, np.float32)
     partner, at = _take(buffer, at, nodes, np.int32)
     score, at = _take(buffer, at, nodes, np.float32)
     best, at = _take(buffer, at, sh.row, np.float32)
@@ -146,14 +150,14 @@ def workspace(n, m, kind, cost):
     sub, at = _take(buffer, at, masks, np.int64)
     done, at = _take(buffer, at, sh.words, np.int64)
     ws = Workspace(
-        exact, price32(exact, price), links, row_of, col_of, weight, rest, share, scale, alive, whole, favour, partner,
-        score, best, best_row, candidates, parent, flow, pot, pot32, order, sub, done,
+        exact, price32(exact, price), links, row_of, col_of, weight, rest, share, scale, active, node_total,
+        best_flow, partner, score, best, best_row, candidates, parent, flow, pot, pot32, order, sub, done,
     )  # fmt: skip
     return ws, buffer
 
 
 def price32(exact, price):
-    """The array of float32 prices: ``exact`` itself where it is float32."""
+    """Return the array of float32 prices, which is ``exact`` itself if that is float32."""
 
 
 @overload(price32)

@@ -1,29 +1,29 @@
-"""``WarmStart``: a solver that begins each batch where its last one ended."""
+"""``WarmStart``, a solver that starts each batch from the solution of the last."""
 
 import torch
 from torch import Tensor
 
-from deepemd.transport._emd import Transport, answer, pose
+from deepemd.transport._emd import Transport, pose, solve
 
 __all__ = ["WarmStart"]
 
 
 class WarmStart:
-    """``emd`` for batches that drift, such as those of successive gradient steps: same answers, less time.
+    """A faster ``emd`` for batches that change in small steps, such as those of successive gradient steps.
 
-    The solver keeps the bases of the last batch and starts from them where the next batch has the same shape. After a
-    small step few pivots are left. A problem whose basis does not fit any more (other weights are zero), or is too far
-    from optimal, starts afresh as in ``emd``: that costs a little time and changes nothing else. Values, gradients,
-    dtypes and errors are those of :func:`deepemd.emd`; values agree to 1e-12 of max |cost| times sum(a) and every
-    answer is optimal, but where several plans or duals are optimal it may be another of them.
+    The solver stores the bases of the last batch and starts from them if the next batch has the same shape. After a
+    small step, few pivots are left. A problem whose basis no longer fits (other weights are zero), or is too far
+    from optimal, is solved as by ``emd``, which takes a little longer and changes nothing else. Values, gradients,
+    dtypes and errors are those of :func:`deepemd.emd`: values agree to 1e-12 of max |cost| times sum(a), and every
+    answer is optimal. If several plans or duals are optimal, it may return another of them.
 
-    Keep one solver for each batch of problems that you follow, problems in the same order, and use it instead of
-    ``emd`` or as ``emd_logits(..., transport=solver)``. For problems that have nothing to do with the last ones ``emd``
-    is faster. A call that raises leaves the bases as they were. Not to be called by several threads at once.
+    Use one solver for each batch of problems that you follow, with the problems in the same order, in place of ``emd``
+    or as ``emd_logits(..., transport=solver)``. For problems that are unrelated to the last ones, ``emd`` is faster. A
+    call that raises leaves the bases as they were. Do not call one solver from several threads at a time.
 
     Attributes:
-        warm: how many problems of the last call were solved from their old basis.
-        cold: how many started afresh.
+        warm: number of problems of the last call that were solved from their old basis.
+        cold: number of problems of the last call that were solved anew.
 
     >>> import torch
     >>> solver = WarmStart()
@@ -39,16 +39,16 @@ class WarmStart:
 
     def __init__(self) -> None:
         self.warm = self.cold = 0
-        self._sides = (0, 0)  # n and m of the problems followed
-        self._arcs = torch.empty(0, 0, dtype=torch.int32)  # their bases (slots, n + m - 1), on the host; -1: none yet
+        self._sides = (0, 0)  # n and m of the problems
+        self._arcs = torch.empty(0, 0, dtype=torch.int32)  # their bases (slots, n + m - 1) on the CPU; -1: none yet
 
     def __call__(self, cost: Tensor, a: Tensor, b: Tensor, *, slots: Tensor | None = None) -> Transport:
-        """Solve a batch; arguments, result and errors as :func:`deepemd.emd`.
+        """Solve a batch. Arguments, result and errors are those of :func:`deepemd.emd`.
 
         Args:
             cost, a, b: the B problems.
-            slots: (B,) int64, for a call that holds only some of the problems that you follow: the number of each, from
-                0. By default a call holds all of them, in order.
+            slots: (B,) int64, the number of each problem, from 0, for a call with only some of the problems that you
+                follow. By default a call has all of them, in order.
         """
         posed = pose(cost, a, b)
         batch, n, m = posed[0].shape
@@ -61,7 +61,7 @@ class WarmStart:
         missing = int(slots.max()) + 1 - len(arcs) if batch else 0
         if missing > 0:
             arcs = torch.cat((arcs, arcs.new_full((missing, n + m - 1), -1)))
-        solution, resumed = answer(posed, arcs[slots])
+        solution, resumed = solve(posed, arcs[slots])
         arcs[slots] = solution._basis[0].cpu()
         self._sides, self._arcs = (n, m), arcs
         self.warm = int(resumed.sum())

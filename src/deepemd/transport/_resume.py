@@ -1,24 +1,22 @@
-"""Starting from the tree of an earlier problem instead of a fresh one, for problems that drift.
+"""Warm starts: solve a problem from the tree of an earlier one, for problems that change in small steps.
 
-A basis stays a basis when costs and weights change: its arcs still span all rows and columns. On the old tree the
+A basis stays a basis when costs and weights change: its arcs still span all rows and columns. On the old tree, the
 flows follow from the new weights, leaf by leaf, and the potentials from the new costs. After a small step most flows
-are still positive, most prices too. Dual pivots remove the negative flows: the arc with the most negative one leaves,
-and of the arcs that cross the cut in the other direction the one of least reduced cost enters. What is wrong with
-prices is then left to the primal pivots of _simplex.py, which also end the search: the answer is as exact as from a
-fresh tree. Where the old tree does not fit, or repairing it takes so many pivots that a fresh one would have been
-faster, the problem is started afresh.
+and most prices are still positive. Dual pivots remove the negative flows: the arc with the most negative one leaves,
+and of the arcs that cross the cut in the other direction, the one of least reduced cost enters. The primal pivots of
+_simplex.py then correct the prices and end the search, so the answer is as exact as from a new tree. If the old tree
+does not fit, or repairing it takes more pivots than a new one would, the problem is solved from a new tree.
 
-A dual pivot keeps the prices positive only if they were before; here that holds roughly, so nothing warrants that
-the repair ends. It is a heuristic with a limit, like everything before the last scan.
+A dual pivot keeps the prices positive only if they were positive before. Here that holds only roughly, so nothing
+guarantees that the repair ends. It is a heuristic with a limit.
 """
 
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
-from deepemd.transport._compile import kept, sources
-from deepemd.transport._simplex import INF32, holds, optimise, plant, potentials, rehang, sort_tree
+from deepemd.transport._compile import cached_njit, inlined, source_fingerprint
+from deepemd.transport._simplex import INF32, contains, fill_subtrees, optimise, potentials, rehang, sort_tree
 from deepemd.transport._solve import OK, PIVOT_CAP, describe, load, write
 from deepemd.transport._start import start
 from deepemd.transport._tickets import all_done, done, draw, refuse
@@ -39,24 +37,24 @@ from deepemd.transport._vectors import (
 from deepemd.transport._workspace import workspace
 
 SLACK = 4e-15  # of the total weight: a flow no further below zero counts as rounding
-TRACE = 1e-20  # of the total weight: what replaces a flow of zero that must not be one
+TRACE = 1e-20  # of the total weight: replaces a flow of zero where the tree would not be strongly feasible
 
-# Past these a fresh start is faster, as measured from 25 to 100 nodes a side. All are relative to n + m.
+# Limits beyond which a new tree is faster, measured from 25 to 100 nodes a side; relative to n + m, except the last.
 NEGATIVE = 1 / 6  # flows that the new weights make negative
 DUAL = 1 / 3  # dual pivots
 ALL = 1 / 2  # pivots
-FEW = 8  # pivots that any problem may take
+FEW = 8  # negative flows or pivots that any problem may have
 
 
 # --- the old tree -----------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
-def recall(arcs, rows, columns, sh, ws):
-    """Parents and ``order`` from basis arcs as ``write`` left them. -> False if they leave out a node that has weight.
+@inlined
+def restore_tree(arcs, rows, columns, sh, ws):
+    """Restore parents and ``order`` from the basis arcs of ``write``. Return False if a node with weight has no arc.
 
-    The arcs stand in the order of their lower nodes, rows before columns, and the root is a column: so the first n
-    are those above the rows. Modifies parent, order; uses partner.
+    The arcs are in the order of their lower nodes, rows before columns, and the root is a column, so the first n are
+    those above the rows. Modifies parent, order; uses partner.
     """
     n, m, base, parent = sh.n, sh.m, sh.base, ws.parent
     row_at, col_at = ws.order, ws.partner  # the node of each row and column of the input
@@ -80,18 +78,18 @@ def recall(arcs, rows, columns, sh, ws):
             return False
         i = arcs[k] // columns
         x, y = col_at[arcs[k] - i * columns], row_at[i]
-        if x <= below or y < 0 or parent[y] == x:  # the last two hold of arcs that were filled in, at most
+        if x <= below or y < 0 or parent[y] == x:  # the last two hold only for padding
             return False
         parent[x], below = y, x
     sort_tree(sh, ws)
     return True
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
-def refill(total_weight, sh, ws):
-    """Flows from the weights, leaf by leaf: a node passes on what those below it leave of its own. Modifies flow.
+@inlined
+def restore_flows(total_weight, sh, ws):
+    """Compute the flows on the tree from the weights, leaf by leaf. Return False if too many are negative.
 
-    -> False if too many are negative.
+    Modifies flow.
     """
     flow, order, parent, nodes, negative = ws.flow, ws.order, ws.parent, sh.n + sh.m, 0
     for k in range(0, sh.span, 8):
@@ -111,9 +109,9 @@ def refill(total_weight, sh, ws):
 # --- its repair -------------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _least_flow(sh, ws):
-    """The most negative flow, and the node below it."""
+    """Return the most negative flow, and the node below it."""
     low = splat8(0.0)
     for k in range(0, sh.span, 8):
         low = least(load8(ws.flow, k), low)
@@ -127,12 +125,12 @@ def _least_flow(sh, ws):
     return value, x
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def _cheapest_across(x, sh, ws):
-    """The arc of least reduced cost, in float32, that can replace the one above x. -> row, column, or -1, -1
+    """Return the row and column of the cheapest arc, in float32, that can replace the one above x; -1, -1 if none.
 
-    A negative flow above a row means that the subtree below lacks supply: rows outside can serve its columns. Above a
-    column it means that supply is left over: its rows can serve columns outside. Modifies best_row.
+    A negative flow above a row means that the subtree lacks supply: rows outside can serve its columns. Above a column
+    it means that the subtree has supply left over: its rows can serve columns outside. Modifies best_row.
     """
     n, row, base, sub, first, pot32 = sh.n, sh.row, sh.base, ws.sub, x * sh.words, ws.pot32
     flip = np.int64(-1) if x < base else np.int64(0)  # turns the subtree's bits into those of the eligible rows
@@ -163,12 +161,12 @@ def _cheapest_across(x, sh, ws):
     return at_i, at_j
 
 
-@njit(nogil=True, forceinline=True, error_model="numpy")
+@inlined
 def repair(like, total_weight, cap, sh, ws):
-    """Dual pivots until no flow is negative. -> the pivots made, or -1 where cap of them were not enough.
+    """Make dual pivots until no flow is negative. Return their number, or -1 if ``cap`` of them were not enough.
 
-    The tree that remains is strongly feasible, as optimise needs it: a flow of zero from a row down to a column is
-    replaced by a trace. Modifies parent, flow, sub, pot, pot32.
+    The resulting tree is strongly feasible, as ``optimise`` requires: a flow of zero from a row down to a column is
+    replaced by TRACE. Modifies parent, flow, sub, pot, pot32.
     """
     parent, flow, sub, base = ws.parent, ws.flow, ws.sub, sh.base
     root = np.int64(ws.order[sh.n + sh.m - 1])
@@ -184,7 +182,7 @@ def repair(like, total_weight, cap, sh, ws):
         reduced = ws.exact[i * sh.row + j - base] - ws.pot[i] + ws.pot[j]
         inner, outer, change, shift = (j, i, -value, -reduced) if x < base else (i, j, value, reduced)
         apex = outer
-        while not holds(sub, sh.words, apex, x):
+        while not contains(sub, sh.words, apex, x):
             apex = np.int64(parent[apex])
         rehang(inner, x, outer, apex, -value, change, shift, like, sh, ws)
         pivots += 1
@@ -200,13 +198,13 @@ def repair(like, total_weight, cap, sh, ws):
 
 
 def _entry(fingerprint: str) -> Callable[..., bool]:
-    @kept(lambda args: f"warm starts, {describe(args)}")
+    @cached_njit(lambda args: f"warm starts, {describe(args)}")
     def resume_batch(cost, a, b, totals_tolerance, kind, shared, patience, value, u, v, arcs, flow, resumed):
-        """As solve_batch, but arcs holds the basis arcs to start from. resumed (B,) bool: where they served.
+        """Solve a batch as solve_batch does, starting from the basis arcs in ``arcs``.
 
-        Modifies shared, value, u, v, arcs, flow, resumed.
+        resumed (B,) bool receives where the answer came from these. Modifies shared, value, u, v, arcs, flow, resumed.
         """
-        fingerprint  # noqa: B018 - what a function closes over is part of the key under which Numba keeps it
+        fingerprint  # noqa: B018 - what a function closes over is part of the key of its compiled code
         ws, buffer = workspace(cost.shape[1], cost.shape[2], kind, cost)
         while True:
             first, last = draw(shared, cost.shape[0])
@@ -217,14 +215,15 @@ def _entry(fingerprint: str) -> Callable[..., bool]:
                 if status == OK:
                     nodes, pivots = sh.n + sh.m, 0
                     star = min(sh.n, sh.m) == 1  # there is only one tree
-                    warm = recall(arcs[p], cost.shape[1], cost.shape[2], sh, ws) and refill(total_weight, sh, ws)
+                    warm = restore_tree(arcs[p], cost.shape[1], cost.shape[2], sh, ws)
+                    warm = warm and restore_flows(total_weight, sh, ws)
                     while True:
                         if star or not warm:
                             start(sh, total_weight, ws)
                         potentials(sh, ws)
                         if star:
                             break
-                        plant(kind[0], sh, ws)
+                        fill_subtrees(kind[0], sh, ws)
                         if warm:
                             cap = FEW + int(ALL * nodes)
                             pivots = repair(kind[0], total_weight, FEW + int(DUAL * nodes), sh, ws)
@@ -242,10 +241,10 @@ def _entry(fingerprint: str) -> Callable[..., bool]:
                     break
                 value[p] = write(cost[p], sh, total_weight, exponent, lift, ws, u[p], v[p], arcs[p], flow[p])
             done(shared)
-        buffer[0] = 0  # the parts of the buffer are not counted: it must live until here
+        buffer[0] = 0  # the parts of the buffer are not reference-counted: the buffer must live until here
         return all_done(shared, patience)
 
     return resume_batch
 
 
-resume_batch = _entry(sources())
+resume_batch = _entry(source_fingerprint())
