@@ -122,17 +122,17 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_a_bomb_is_refused(tmp_path, form):
-    """A gigabyte and more of zeros in a few megabytes, or less."""
+    """More than a gigabyte in a few megabytes, by the sizes in the headers: nothing is unpacked to find out."""
     path, megabyte = tmp_path / f"bomb.{form}", bytes(1 << 20)
     if form == "zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("a/1.png", "w") as entry:
-            for _ in range(1000):
-                entry.write(megabyte)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("a/1.png", megabyte)
+            file.filelist[0].file_size = 1000 << 20  # what the directory at the end of the file will say
     else:
         with tarfile.open(path, "w:gz", compresslevel=1) as file:
             info = tarfile.TarInfo("a/1.png")
             info.size = 1000 << 20
-            file.fileobj.write(info.tobuf())  # the header alone: it is believed before anything is unpacked
+            file.fileobj.write(info.tobuf())
             file.fileobj.write(megabyte)
     with pytest.raises(InputError, match=r"bomb.*: unpacks to 1,048,576,000 bytes from [\d,]+, which images do not"):
         open_archive(path, tmp_path)

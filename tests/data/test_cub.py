@@ -6,6 +6,7 @@ Tests deepemd.data.benchmarks.cub.
 import io
 import shutil
 import tarfile
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -106,17 +107,20 @@ def test_the_published_numbers_are_accepted_and_others_refused(tmp_path):
             each[k] = max(fewest, each[k] - (sum(each) - images))
             k += 1
         names += [f"{label}/{i}.jpg" for label, n in zip(classes, each, strict=True) for i in range(n)]
-    for name in names:
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "images" / name).touch()
-    (tmp_path / "images.txt").write_text("\n".join(f"{i} {name}" for i, name in enumerate(names, 1)))
-    (tmp_path / "bounding_boxes.txt").write_text("\n".join(f"{i} 1.0 1.0 9.0 9.0" for i in range(1, 11789)))
+
+    def pack_list(path: Path, listed: list[str]) -> Path:
+        with zipfile.ZipFile(path, "w") as file:
+            for name in names:
+                file.writestr(f"images/{name}", b"")
+            file.writestr("images.txt", "\n".join(f"{i} {name}" for i, name in enumerate(listed, 1)))
+            file.writestr("bounding_boxes.txt", "\n".join(f"{i} 1.0 1.0 9.0 9.0" for i in range(1, 11789)))
+        return path
+
     with ExitStack() as opened:
-        drafts = cub(tmp_path, tmp_path, opened)
+        drafts = cub(pack_list(tmp_path / "whole.zip", names), tmp_path, opened)
         assert [len(draft.names) for draft in drafts.values()] == [5891, 2932, 2965]
-    (tmp_path / "images.txt").write_text("\n".join(f"{i} {name}" for i, name in enumerate(names[:-1], 1)))
     with pytest.raises(InputError, match=r"not the novel split of cub.* 2,965 in all: found 50 .* 2,964 in all"):
-        prepare("cub", tmp_path, root=tmp_path / "root")
+        prepare("cub", pack_list(tmp_path / "less.zip", names[:-1]), root=tmp_path / "root")
 
 
 def test_a_part_of_the_birds_is_refused(tmp_path):

@@ -117,7 +117,11 @@ def test_other_pixels_are_reported_not_refused(caplog, monkeypatch):
     assert notes["pixels sha256"] != notes["published pixels sha256"]
 
 
-def test_an_older_version_is_rendered_again(store, tmp_path):
+def test_an_older_version_is_rendered_again(store, tmp_path, monkeypatch):
     copy = Path(shutil.copytree(store.path, tmp_path / "glyphs")) / "store.json"
+    assert list(load("glyphs", root=tmp_path).splits) == ["base", "val", "novel"]
     copy.write_text(copy.read_text(encoding="utf-8").replace(glyphs.GENERATOR_HASH, "0" * 64), encoding="utf-8")
-    assert load("glyphs", root=tmp_path).notes["published pixels sha256"] == glyphs.GENERATOR_HASH
+    monkeypatch.setattr(glyphs, "SCRIPTS", {"val": ("greek",)})  # one split is enough to see that it is rendered
+    again = load("glyphs", root=tmp_path)
+    assert again.notes["published pixels sha256"] == glyphs.GENERATOR_HASH
+    assert list(again.splits) == ["val"]

@@ -110,11 +110,10 @@ def test_other_characters_are_refused(tmp_path):
 
 
 def test_a_missing_drawing_is_refused(tmp_path):
-    for name in class_list("omniglot", "novel"):
-        (tmp_path / "images_evaluation" / name).mkdir(parents=True)
-        for k in range(20):
-            (tmp_path / "images_evaluation" / name / f"{k}.png").touch()
-    (tmp_path / "images_evaluation" / name / "7.png").unlink()
+    drawings = [f"{name}/{k}.png" for name in class_list("omniglot", "novel") for k in range(20)]
+    with zipfile.ZipFile(tmp_path / "images_evaluation.zip", "w") as file:
+        for drawing in drawings[:-13] + drawings[-12:]:
+            file.writestr(f"images_evaluation/{drawing}", b"")
     with pytest.raises(InputError, match="found 659 classes of 19 to 20 images, 13,179 in all"):
         prepare("omniglot", tmp_path, root=tmp_path / "root")
 
