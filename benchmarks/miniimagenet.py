@@ -19,7 +19,7 @@ from deepemd import DeepEMD
 from deepemd.apps.reports.tables import write_json
 from deepemd.bench.measure import processor
 from deepemd.data import Episodes, Images, load
-from deepemd.device import choose_precision
+from deepemd.device import choose_precision, keep_freed_memory
 from deepemd.embedding.cache import default_cache
 from deepemd.embedding.splits import embed
 from deepemd.evaluation.evaluate import evaluate
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--sfc_lr", type=float, default=10.0)
     parser.add_argument("--per_class", type=int, help="images of each class; all by default")
     options = parser.parse_args()
+    keep_freed_memory()
     model, images = DeepEMD.from_pretrained(options.model), load("miniimagenet").splits["val"]
     chosen = np.concatenate(
         [np.flatnonzero(images.labels == k)[: options.per_class] for k in range(len(images.classes))]
@@ -67,9 +68,8 @@ def main() -> None:
                 raise KeyboardInterrupt
             report["rows"][f"{regions} {shots}"] = found.as_dict()
             write_json(report, options.out)
-            print(
-                regions, shots, {name: str(found.figure(name)) for name in found.accuracies}, found.seconds, flush=True
-            )
+            accuracies = {name: str(found.accuracy(name)) for name in found.accuracies}
+            print(regions, shots, accuracies, found.seconds, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the machine offers: the number format to train in, and how its memory is kept."""
+"""The device, the number format and the allocation of memory that suit this machine."""
 
 import ctypes
 import sys
@@ -17,13 +17,13 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def choose_device(device: Device = "auto") -> str:
-    """``"cuda"`` or ``"cpu"``.
+    """Return ``"cuda"`` or ``"cpu"``.
 
     Args:
         device: ``auto`` takes a GPU where there is one.
 
     Raises:
-        InputError: ``cuda`` where there is none; fewer GPUs than torchrun started processes here.
+        InputError: ``cuda`` where there is no GPU; fewer GPUs than processes that torchrun started on this machine.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is {device!r}: choose auto, cpu or cuda")
@@ -41,16 +41,16 @@ def choose_device(device: Device = "auto") -> str:
 
 
 def choose_precision(precision: Precision = "auto", device: str = "cpu") -> Literal["bf16-mixed", "32-true"]:
-    """Lightning's name of the number format.
+    """Return Lightning's name of the number format.
 
     Args:
         precision: ``auto`` takes bfloat16 autocast where the hardware multiplies in it (a CPU with AVX-512 BF16 or
             AMX, where it is up to five times faster than float32; a GPU from Ampere on) and float32 elsewhere. The
-            transport is solved in full precision in either case.
+            transport is always solved in full precision.
         device: ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        InputError: another name.
+        InputError: `precision` is none of these.
     """
     if precision not in ("auto", "bf16", "32"):
         raise InputError(f"precision is {precision!r}: choose auto, bf16 or 32")
@@ -63,10 +63,11 @@ def choose_precision(precision: Precision = "auto", device: str = "cpu") -> Lite
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step, in this process.
+    """Make glibc reuse freed memory in this process instead of returning it to the system.
 
-    By default each activation of some megabytes is mapped afresh and its pages are zeroed by the kernel, every step:
-    training conv4 on a CPU took 1.7 times as long. Elsewhere than on glibc this does nothing.
+    By default each activation of some megabytes is newly mapped, and its pages are zeroed by the kernel, in every step:
+    training conv4 on a CPU took 1.7 times as long. Only commands and training call this, since it changes the whole
+    process. Without glibc it does nothing.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Embeddings of a split: the same bits whatever is asked for, kept or not; killed, damaged, or on a full disk.
+"""Embeddings of a split: the same bits whichever images are asked for, stored or not; kills, damage, a full disk.
 
 Tests deepemd.embedding.cache.
 """
@@ -18,7 +18,8 @@ import torch
 from deepemd import FCN, DeepEMD, Grid, Sampling, conv4
 from deepemd.data import Images, Store
 from deepemd.embedding import splits as embedding
-from deepemd.embedding.cache import keep, kept, rounded
+from deepemd.embedding.cache import load as load_nodes
+from deepemd.embedding.cache import rounded, store
 from deepemd.embedding.splits import embed
 from deepemd.training.recipes import Validation
 from deepemd.training.validation import Validator
@@ -70,7 +71,7 @@ def test_training_validates_on_nodes_that_are_rounded_alike(base, model):
     assert torch.equal(validator._nodes[0], rounded(validator._nodes[0]))
 
 
-def test_what_is_kept_is_read_and_nothing_else_is(base, model, tmp_path, monkeypatch):
+def test_what_is_stored_is_read_and_nothing_else_is(base, model, tmp_path, monkeypatch):
     encoded = []
     encode = embedding._encode
     monkeypatch.setattr(embedding, "_encode", lambda *a, **k: encoded.append(1) or encode(*a, **k))
@@ -94,13 +95,13 @@ def test_what_is_kept_is_read_and_nothing_else_is(base, model, tmp_path, monkeyp
     assert new() == 2
 
 
-def test_nodes_that_float16_cannot_hold_are_kept_as_they_are(tmp_path):
+def test_nodes_that_float16_cannot_hold_are_stored_as_they_are(tmp_path):
     for nodes in (torch.tensor([[[1e6, 1.0]]]), torch.tensor([[[float("nan"), 1.0]]])):
-        keep(tmp_path / "a.npz", rounded(nodes))
-        torch.testing.assert_close(kept(tmp_path / "a.npz"), nodes, equal_nan=True, rtol=0, atol=0)
+        store(tmp_path / "a.npz", rounded(nodes))
+        torch.testing.assert_close(load_nodes(tmp_path / "a.npz"), nodes, equal_nan=True, rtol=0, atol=0)
 
 
-def test_a_damaged_piece_is_found_told_and_made_again(base, model, tmp_path, caplog):
+def test_a_damaged_piece_is_found_and_made_again_with_a_warning(base, model, tmp_path, caplog):
     nodes = embed(model, base, cache=tmp_path)
     piece = pieces(tmp_path)[1]
     whole = piece.read_bytes()
@@ -115,7 +116,7 @@ def test_a_damaged_piece_is_found_told_and_made_again(base, model, tmp_path, cap
         with caplog.at_level(logging.WARNING):
             assert torch.equal(embed(model, base, cache=tmp_path), nodes)
         assert pieces(tmp_path)[1] == piece
-        assert torch.equal(kept(piece), nodes[128:])
+        assert torch.equal(load_nodes(piece), nodes[128:])
     assert f"{piece}: damaged (" in caplog.text
     assert "embedding these images again" in caplog.text
 
@@ -170,6 +171,6 @@ def test_killed_within_a_write_the_next_goes_on(patterns, base, model, tmp_path,
 def test_a_full_disk_costs_the_cache_only(patterns, base, model, tmp_path):
     done = run("full", patterns, model, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("embeddings cannot be kept (File too large)") == 1
+    assert done.stderr.count("embeddings cannot be stored (File too large)") == 1
     assert done.stdout.strip() == hashlib.sha256(embed(model, base).numpy().tobytes()).hexdigest()
     assert pieces(tmp_path / "c") == []

@@ -191,7 +191,7 @@ def test_figures():
     }
     half = 1.96 * np.std(values["DeepEMD"]) / 3**0.5
     evaluation = Evaluation(values, Episodes(), {}, {}, {})
-    assert evaluation.figure("DeepEMD") == MeanCI(pytest.approx(0.7), pytest.approx(half), 3)
+    assert evaluation.accuracy("DeepEMD") == MeanCI(pytest.approx(0.7), pytest.approx(half), 3)
     assert evaluation.difference("DeepEMD", "ProtoNet (a)") == MeanCI(pytest.approx(0.1), pytest.approx(0, abs=1e-9), 3)
     assert evaluation.best("ProtoNet") == "ProtoNet (a)"
 

@@ -1,6 +1,6 @@
 """Whole runs, small: an interrupted and resumed run is the run, whatever interrupts it, whenever.
 
-Tests deepemd.device, deepemd.training.callback, deepemd.training.display, deepemd.training.fit,
+Tests deepemd.training.callback, deepemd.training.display, deepemd.training.fit,
 deepemd.training.metatrain, deepemd.training.pretrain, deepemd.training.run, deepemd.training.steps,
 deepemd.training.validation.
 """

@@ -1,18 +1,16 @@
 """DeepEMD as a few-shot classifier of EasyFSL (sicara/easy-few-shot-learning), with or without that package.
 
-EasyFSL's evaluation and training loops call ``process_support_set`` and then the module itself; so does anything that
-is written for them.
+EasyFSL's evaluation and training loops, and code written for them, call ``process_support_set`` and then the module.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
-from deepemd.evaluation.methods import SFC, refuse_context
-from deepemd.matching import class_means, emd_logits, fit_prototypes
+from deepemd.evaluation.methods import SFC
+from deepemd.matching import class_means, emd_logits
 from deepemd.model import DeepEMD
 
 __all__ = ["DeepEMDClassifier"]
@@ -22,13 +20,13 @@ class DeepEMDClassifier(nn.Module):
     """Classifies the queries of one task after another, as EasyFSL's methods do.
 
     Args:
-        model: the encoder, regions and head.
-        mean, std: of the channels, with which the data set has normalised its images; it is undone, because the model
-            normalises for itself. EasyFSL's data sets take ImageNet's, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
-            By default images are in 0..1, or uint8.
-        sfc: fit a node set to the shots of each class by the structured fully connected layer; by default a class is
-            the mean of its shots' node sets, which gradients pass.
-        use_softmax: return probabilities in place of logits.
+        model: the model that embeds and matches.
+        mean, std: mean and standard deviation of the channels with which the data set has normalised its images. It is
+            undone, because the model has its own normalisation. EasyFSL's data sets take ImageNet's,
+            (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225). By default images are in 0..1, or uint8.
+        sfc: fit a node set to the shots of each class by the structured fully connected layer. By default a class is
+            the mean of its shots' node sets, through which gradients flow.
+        use_softmax: return probabilities instead of logits.
 
     >>> from deepemd import conv4
     >>> classifier = DeepEMDClassifier(DeepEMD(conv4())).eval()
@@ -63,7 +61,7 @@ class DeepEMDClassifier(nn.Module):
         self.prototypes: Tensor | None = None  # (n_way, N, C)
 
     def process_support_set(self, support_images: Tensor, support_labels: Tensor) -> None:
-        """Take in the shots of a task.
+        """Embed the shots of a task and make a node set of each class.
 
         Args:
             support_images: (n_support, 3, H, W), in any order.
@@ -76,23 +74,11 @@ class DeepEMDClassifier(nn.Module):
         n_way = int(support_labels.max()) + 1 if len(support_labels) else 0
         if self.sfc is None:
             self.prototypes = class_means(nodes, support_labels, n_way)
-            return
-        refuse_context(self.model)
-        settings = {key: value for key, value in asdict(self.sfc).items() if key != "seed"}
-        order = torch.Generator().manual_seed(self.sfc.seed)
-        self.prototypes = fit_prototypes(
-            nodes,
-            support_labels,
-            n_way=n_way,
-            temperature=self.model.temperature,
-            weights=self.model.weights,
-            floor=self.model.floor,
-            generator=order,
-            **settings,
-        )
+        else:
+            self.prototypes = self.sfc.fit(self.model, nodes, support_labels, n_way)
 
     def forward(self, query_images: Tensor) -> Tensor:
-        """Scores of the queries (n_query, 3, H, W) of the task that was taken in: (n_query, n_way)."""
+        """Return the scores (n_query, n_way) of queries (n_query, 3, H, W) for the classes of the support set."""
         if self.prototypes is None:
             raise InputError("there is no support set yet: call process_support_set before the queries")
         model, nodes = self.model, self.compute_features(query_images)  # (n_query, N, C)
@@ -100,10 +86,10 @@ class DeepEMDClassifier(nn.Module):
         return logits.softmax(-1) if self.use_softmax else logits
 
     def compute_features(self, images: Tensor) -> Tensor:
-        """The node sets of images (n_images, 3, H, W): (n_images, N, C)."""
+        """Return the node sets (n_images, N, C) of images (n_images, 3, H, W)."""
         return self.model.embed(images if images.dtype == torch.uint8 else images * self.scale + self.shift)
 
     @staticmethod
     def is_transductive() -> bool:
-        """No query helps another."""
+        """Return False: each query is classified on its own."""
         return False

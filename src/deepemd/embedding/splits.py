@@ -1,4 +1,4 @@
-"""Embedding a split: every image is encoded once, whatever number of episodes it will be in."""
+"""Embedding a split: every image is encoded once, however many episodes it is in."""
 
 import hashlib
 import json
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import Images
-from deepemd.device import keep_freed_memory
 from deepemd.embedding.cache import fingerprint, load, prune, rounded, store
 from deepemd.embedding.views import prepare, view
 from deepemd.model import DeepEMD
@@ -22,7 +21,7 @@ from deepemd.progress import track
 __all__ = ["embed"]
 
 _SQUARES = 128  # encoded together: whole images, or patches
-_FORMAT = 1  # of what is kept: to be raised when an image comes to be seen in another way
+_FORMAT = 1  # of the cache; increase it when the model is shown images in another way
 
 
 def embed(
@@ -36,38 +35,35 @@ def embed(
 ) -> Tensor:
     """Embed images of a split once: (N, nodes, C) float32, rounded to float16, on the CPU.
 
-    The split is encoded in pieces that always hold the same images, by their position. So an image's nodes do not
-    depend on which others are asked for, nor on the cache: they are equal to the bit (on one device and version of
-    torch; on CPUs measured so for one thread and two).
+    The split is encoded in pieces that always hold the same images. So an image's nodes depend neither on the other
+    images that are asked for nor on the cache: they are equal to the bit (on one device and version of torch; on CPUs
+    tested for one thread and two).
 
-    Of several processes each encodes some of the pieces, and all get all nodes: see :mod:`deepemd.processes`.
-
-    Where the nodes lie in the images, ``model.boxes`` says from the images' sizes, the seed and the indices.
+    Several processes share the pieces, and all get all nodes: see :mod:`deepemd.processes`. ``model.boxes`` returns
+    where the nodes lie in the images.
 
     Args:
-        model: put into evaluation mode for the time being.
+        model: the model, which is temporarily put into evaluation mode.
         images: the split.
-        indices: which images, in this order; all of them unless given. The pieces that they lie in are encoded whole.
-        seed: of Sampling's patches, which are a function of (seed, index): the same in every episode, so that the
-            embedding can be kept and a run repeats. The authors' code draws anew in every episode.
+        indices: which images, in this order; all of them by default. The pieces that they lie in are encoded whole.
+        seed: seed of Sampling's patches, which are a function of (seed, index): the same in every episode, so that the
+            embeddings can be stored and a run repeats. The authors' code draws new patches in every episode.
         bf16: encode under bfloat16 autocast: about twice as fast on CPUs that have it, within 0.1 % accuracy.
-        cache: folder where nodes are kept piece by piece, by the weights, the settings, the images' fingerprint, the
-            number format and the seed of Sampling, such as :func:`deepemd.embedding.cache.default_cache`: the next call
-            reads them, also after one that was killed. None keeps none. An encoder of your own is known by its name
-            and weights: with one whose code you change, keep none.
+        cache: folder that stores the pieces by weights, settings, fingerprint of the images, number format and seed of
+            Sampling, such as :func:`deepemd.embedding.cache.default_cache`. The next call reads them, also after one
+            that was killed. None stores nothing: choose it for an encoder of your own whose code you change, since the
+            cache knows its name and weights only.
     """
-    if model.mean.device.type == "cpu":
-        keep_freed_memory()
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     step = max(1, _SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches))
     folder = None if cache is None else cache / fingerprint(model)[:16] / _key(model, images, step, seed, bf16)
     if world_size() > 1:
         with rank_zero_first():
             prepare(model, images)
-    writable, mine = folder is not None, []
+    writable, blocks = folder is not None, []
     pieces = np.unique(indices // step)
-    some = shard(pieces.tolist())
-    for k in track(some, f"embedding {images.name}", len(some)):
+    mine = shard(pieces.tolist())
+    for k in track(mine, f"embedding {images.name}", len(mine)):
         path = None if folder is None else folder / f"{k:06}.npz"
         piece = None if path is None else load(path)
         if piece is None:
@@ -77,29 +73,29 @@ def embed(
                 try:
                     store(path, piece)
                 except OSError as error:
-                    logging.getLogger(__name__).warning("%s: embeddings cannot be kept (%s)", cache, error.strerror)
+                    logging.getLogger(__name__).warning("%s: embeddings cannot be stored (%s)", cache, error.strerror)
                     writable = False
-        mine.append(piece)
-    nodes = all_gather(torch.cat(mine) if mine else None)
+        blocks.append(piece)
+    nodes = all_gather(torch.cat(blocks) if blocks else None)
     if cache is not None and rank() == 0:
         prune(cache)
     return nodes[torch.from_numpy(np.searchsorted(pieces, indices // step) * step + indices % step)]
 
 
 def _encode(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: int, bf16: bool) -> Tensor:
-    """The nodes of one piece."""
+    """Encode the images of one piece."""
     device, training = model.mean.device, model.training
     model.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            seen, boxes = view(model, images, indices, seed=seed)  # (B, 3, H, W), (B, M, 4)
-            return rounded(model.embed(seen.to(device), boxes).cpu())  # (B, N, C)
+            shown, boxes = view(model, images, indices, seed=seed)  # (B, 3, H, W), (B, M, 4)
+            return rounded(model.embed(shown.to(device), boxes).cpu())  # (B, N, C)
     finally:
         model.train(training)
 
 
 def _key(model: DeepEMD, images: Images, step: int, seed: int, bf16: bool) -> str:
-    """What the nodes depend on beside the model."""
+    """Return a hash of what the nodes depend on, apart from the model."""
     about = {
         "format": _FORMAT,
         "images": images.fingerprint.sha256,

@@ -1,4 +1,4 @@
-"""Evaluation: every image is embedded once, and all methods see the same episodes of the embeddings."""
+"""Evaluation of several methods on the same embeddings and the same episodes."""
 
 import platform
 import time
@@ -21,7 +21,7 @@ from deepemd.versions import versions
 
 __all__ = ["METHOD", "Evaluation", "evaluate"]
 
-METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares unless told otherwise
+METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares by default
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Evaluation:
 
     Attributes:
         accuracies: method -> (n_episodes,) accuracy of each episode in 0..1.
-        episodes: which episodes were asked for; after Ctrl-C there are fewer.
-        regions: how an image became nodes.
-        fingerprint: of the images.
+        episodes: settings of the episodes; after Ctrl-C fewer than `n_episodes` were matched.
+        regions: settings of how an image became nodes.
+        fingerprint: fingerprint of the images.
         seconds: wall time of "embedding" and of each method.
     """
 
@@ -44,7 +44,7 @@ class Evaluation:
 
     @property
     def first(self) -> str:
-        """The method with which the others are compared."""
+        """The method that the others are compared with."""
         return next(iter(self.accuracies))
 
     @property
@@ -54,28 +54,28 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """Episodes that were matched."""
+        """Number of episodes that were matched."""
         return len(self.accuracies[self.first])
 
-    def figure(self, method: str) -> MeanCI:
-        """Mean accuracy with its interval."""
+    def accuracy(self, method: str) -> MeanCI:
+        """Return the mean accuracy of a method with its interval."""
         return MeanCI.of(self.accuracies[method])
 
     def difference(self, method: str, other: str) -> MeanCI:
-        """Mean of `method` minus `other`, episode by episode: the interval of a paired comparison."""
+        """Return the mean of `method` minus `other`, episode by episode, with its paired interval."""
         return MeanCI.of(self.accuracies[method] - self.accuracies[other])
 
     def best(self, prefix: str) -> str:
-        """The most accurate method whose name starts so: a baseline is reported in its best form."""
+        """Return the most accurate method whose name starts with `prefix`, such as a baseline in its best form."""
         return max((m for m in self.accuracies if m.startswith(prefix)), key=lambda m: self.accuracies[m].mean())
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the single episodes, ready for JSON."""
+        """Return everything but the single episodes, for JSON."""
         return {
             "episodes": asdict(self.episodes),
             "regions": self.regions,
             "fingerprint": self.fingerprint,
-            "accuracy": {name: asdict(self.figure(name)) for name in self.accuracies},
+            "accuracy": {name: asdict(self.accuracy(name)) for name in self.accuracies},
             "compared_with": self.first,
             "difference": {
                 name: asdict(self.difference(self.first, name)) for name in self.accuracies if name != self.first
@@ -97,19 +97,19 @@ def evaluate(
     nodes: Tensor | None = None,
     cache: Path | None = None,
 ) -> Evaluation:
-    """Accuracy of several methods on the same embeddings and the same episodes.
+    """Measure the accuracy of several methods on the same embeddings and the same episodes.
 
     Args:
         model: the model to judge; its temperature does not matter, its `weights` and `regions` do.
         images: the split to draw episodes from.
-        episodes: which; 1,000 5-way 1-shot episodes unless given. Their seed is that of Sampling's patches too.
+        episodes: settings of the episodes; 1,000 5-way 1-shot episodes by default. Sampling's patches have their seed.
         method: names of :data:`deepemd.evaluation.methods.METHODS`, with commas; the first is compared with the others.
         sfc: how the method ``deepemd-sfc`` is fitted.
         bf16, cache: see :func:`deepemd.embedding.splits.embed`.
-        nodes: the split's embeddings, if they are at hand.
+        nodes: the split's embeddings, if they have been computed already.
 
     Raises:
-        InputError: the split cannot give such episodes, or there is no such method.
+        InputError: the split has too few classes or images for such episodes, or there is no such method.
 
     Source: section 5.2 of the paper; the baselines are those of its tables.
     """

@@ -31,7 +31,7 @@ class MeanCI:
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, which holds also for few and for shares near 0 and 1.
+    """Return the 95 % interval of the share right / count; it holds for few cases and for shares near 0 and 1 too.
 
     >>> [round(end, 3) for end in wilson(10, 10)]
     [0.722, 1.0]

@@ -1,8 +1,8 @@
-"""The methods that an evaluation compares, each by a name: query nodes and the nodes of all shots in, logits out."""
+"""The methods that an evaluation compares, by name: each turns nodes of queries and of all shots into logits."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,19 +29,19 @@ from deepemd.transport.solvers import sinkhorn
 __all__ = ["METHODS", "SFC", "Logits", "choose"]
 
 Logits = Callable[[NodeSets, Tensor], Tensor]
-"""Measured query (E, Q, n, C) and shots (E, n_shot, n_way, m, C) -> (E, Q, n_way): of E episodes, in any thread."""
+"""A method, called from any thread: measured query (E, Q, n, C) and shots (E, n_shot, n_way, m, C) -> (E, Q, n_way)."""
 
 
 @dataclass(frozen=True)
 class SFC:
-    """How the structured fully connected layer is fitted to the shots; see :func:`deepemd.matching.fit_prototypes`.
+    """The structured fully connected layer: a node set of each class, fitted to its shots.
 
     Args:
         epochs: passes over the shots.
         lr: learning rate; the authors evaluate with 100. A good one grows with the square of the embeddings' length:
-            begin at 0.1 times that of a node, see docs/sfc.md.
+            begin at 0.1 times the squared length of a node, see docs/sfc.md.
         batch_size: shots of a step.
-        seed: of the order of the shots.
+        seed: seed of the order of the shots.
     """
 
     epochs: int = 100
@@ -54,14 +54,54 @@ class SFC:
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"sfc.{name} is {getattr(self, name)}: it must be above 0")
 
+    def fit(self, model: DeepEMD, support: Tensor, labels: Tensor, n_way: int) -> Tensor:
+        """Fit the prototypes to the head of a model; see :func:`deepemd.matching.fit_prototypes`.
+
+        The shots have the same order in every episode, so that an episode's result does not depend on its batch.
+
+        Args:
+            model: the model whose head classifies.
+            support: (..., K, m, C), the nodes of the shots.
+            labels: int64 (..., K), from 0 to n_way - 1.
+            n_way: number of classes.
+
+        Returns:
+            (..., n_way, m, C)
+
+        Raises:
+            InputError: the model has context, which the fit does not know.
+        """
+        refuse_context(model)
+        return fit_prototypes(
+            support,
+            labels,
+            n_way=n_way,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            temperature=model.temperature,
+            weights=model.weights,
+            floor=model.floor,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def refuse_context(model: DeepEMD) -> None:
+    """Raise InputError for a model with context, because the SFC is fitted to the head without it."""
+    if model.context:
+        raise InputError(
+            f"deepemd-sfc fits node sets to the head without context, but this model's context is {model.context:g}:"
+            " leave it out, or set the model's context to 0"
+        )
+
 
 @dataclass(frozen=True)
 class Method:
-    """A way to classify: what tables call it, and how it is made for a model."""
+    """A way to classify."""
 
-    title: str
+    title: str  # its name in tables
     make: Callable[[DeepEMD, SFC], Logits]
-    several_shots: bool = False  # with one shot it is another of the methods
+    several_shots: bool = False  # whether it equals another method for one shot
 
 
 def _deepemd(model: DeepEMD, _: SFC) -> Logits:
@@ -69,12 +109,12 @@ def _deepemd(model: DeepEMD, _: SFC) -> Logits:
 
 
 def _emd(model: DeepEMD, **settings: Any) -> Logits:
-    """The head with the model's settings but for these: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
+    """Return the model's head with some settings changed: query (E, Q, n, C), support (E, S, m, C) -> (E, Q, S)."""
     return partial(emd_logits, **{"temperature": model.temperature, **model.head, **settings})
 
 
 def _altered(**settings: Any) -> Callable[[DeepEMD, SFC], Logits]:
-    """The head over the mean of the shots' sets, with the model's settings but for these."""
+    """Return the method that applies the head, with some settings changed, to the mean of the shots' node sets."""
 
     def make(model: DeepEMD, _: SFC) -> Logits:
         head = _emd(model, **settings)
@@ -85,35 +125,23 @@ def _altered(**settings: Any) -> Callable[[DeepEMD, SFC], Logits]:
 
 def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
     refuse_context(model)
-    settings = {key: value for key, value in asdict(sfc).items() if key != "seed"}
 
     def logits(query: NodeSets, shots: Tensor) -> Tensor:
-        # the same order of shots in every episode: what an episode gets does not depend on how they are batched
-        generator = torch.Generator().manual_seed(sfc.seed)
         support, labels = _flat(shots)
         with torch.inference_mode(False):
-            classes = fit_prototypes(
-                support.clone(),
-                labels.clone(),
-                n_way=shots.shape[2],
-                temperature=model.temperature,
-                weights=model.weights,
-                floor=model.floor,
-                generator=generator,
-                **settings,
-            )  # (E, n_way, m, C)
-        return _emd(model)(query, classes)
+            prototypes = sfc.fit(model, support.clone(), labels.clone(), n_way=shots.shape[2])  # (E, n_way, m, C)
+        return _emd(model)(query, prototypes)
 
     return logits
 
 
-def _by_shots(fold: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """DeepEMD against every shot alone, folded into a logit for each class."""
+def _by_shots(combine: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
+    """Return DeepEMD against every single shot, whose logits `combine` turns into one for each class."""
 
     def make(model: DeepEMD, _: SFC) -> Logits:
         def logits(query: NodeSets, shots: Tensor) -> Tensor:
             support, labels = _flat(shots)
-            return fold(_emd(model)(query, support), labels, n_way=shots.shape[2])
+            return combine(_emd(model)(query, support), labels, n_way=shots.shape[2])
 
         return logits
 
@@ -121,22 +149,22 @@ def _by_shots(fold: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
 
 
 def _of_means(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """A head that takes one node set a class: the mean of the shots' sets."""
+    """Return a head over one node set of each class: the mean of the shots' node sets."""
     return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.mean(1))
 
 
 def _of_all_nodes(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """A head that takes one node set a class: the nodes of all shots together."""
+    """Return a head over one node set of each class: the nodes of all its shots together."""
     return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.transpose(1, 2).flatten(2, 3))
 
 
 def _local_knn(query: Tensor, support: Tensor, *, centred: bool) -> Tensor:
-    """Of three neighbours, or as many as there are."""
+    """Classify by three neighbours, or by all if there are fewer."""
     return local_knn_logits(query, support, k=min(3, support.shape[-2]), centred=centred)
 
 
 def _fitted(head: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """A classifier that is fitted to the single shots."""
+    """Return a classifier that is fitted to the single shots."""
 
     def logits(query: NodeSets, shots: Tensor) -> Tensor:
         support, labels = _flat(shots)
@@ -146,22 +174,9 @@ def _fitted(head: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
 
 
 def _flat(shots: Tensor) -> tuple[Tensor, Tensor]:
-    """The shots (E, n_shot, n_way, m, C) in a row, (E, K, m, C), and their labels (E, K)."""
+    """Flatten the shots (E, n_shot, n_way, m, C) to (E, K, m, C), and return them with their labels (E, K)."""
     labels = torch.arange(shots.shape[1] * shots.shape[2], device=shots.device) % shots.shape[2]
     return shots.flatten(1, 2), labels.expand(len(shots), -1)
-
-
-def refuse_context(model: DeepEMD) -> None:
-    """The SFC descends the plain head only.
-
-    Raises:
-        InputError: a model with context.
-    """
-    if model.context:
-        raise InputError(
-            f"deepemd-sfc fits node sets to the head without context, but this model's context is {model.context:g}:"
-            " leave it out, or set the model's context to 0"
-        )
 
 
 METHODS: Mapping[str, Method] = {
@@ -183,17 +198,18 @@ METHODS: Mapping[str, Method] = {
     "cosine-classifier": Method("cosine classifier", _fitted(cosine_classifier_logits)),
     "linear": Method("linear classifier", _fitted(linear_logits)),
 }
-"""Every method by the name that the command line takes."""
+"""Name on the command line -> method."""
 
 
 def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -> dict[str, Logits]:
-    """The methods of a list of names: title -> how it classifies.
+    """Make the methods of a list of names for a model: title -> how it classifies.
 
     Args:
-        names: names of ``METHODS`` with commas between them; what some begin with (``protonet``, ``local-knn``) stands
-            for all of these, and ``all`` for everything.
-        model: whose temperature and weights the methods take.
-        n_shot: with one shot, ``all`` leaves out what then is the same as another; for a model with context, the SFC.
+        names: names of ``METHODS`` with commas between them. The beginning of several names (``protonet``,
+            ``local-knn``) stands for all of them, and ``all`` for every method.
+        model: the model, whose temperature and weights the methods take.
+        n_shot: labelled images of a class. With one shot, ``all`` leaves out methods that equal another. For a model
+            with context it leaves out the SFC.
         sfc: settings of ``deepemd-sfc``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Episodes of embeddings that are there already: every image is measured once, whole batches share the threads."""
+"""Accuracy over embeddings: batches of episodes are matched, each on a thread of its own."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import Episode, EpisodeSampler
-from deepemd.device import keep_freed_memory
 from deepemd.evaluation.methods import Logits
 from deepemd.matching.cost import NodeSets, measured
 from deepemd.processes import all_gather, shard, world_size
@@ -19,9 +18,9 @@ from deepemd.threads import single_threads, thread_count
 
 __all__ = ["score"]
 
-# Bytes of embeddings that a batch of episodes gathers: of 5 shots five episodes, which the SFC fits at once.
+# Bytes of embeddings that a batch of episodes gathers: five 5-shot episodes, which the SFC fits together.
 _BATCH_BYTES = 32_000_000
-_MEASURED = 256  # images that are measured at once
+_MEASURED = 256  # images that are measured together
 
 
 def score(
@@ -32,20 +31,19 @@ def score(
     quiet: bool = False,
     seconds: dict[str, float] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Accuracy of every method on every episode over cached embeddings (N, nodes, C).
+    """Compute the accuracy of every method on every episode over embeddings (N, nodes, C).
 
     Every image is measured once, see :func:`deepemd.matching.cost.measured`. As many batches of episodes are matched at
-    once as PyTorch has threads, each on one thread: an accuracy does not depend on their number. Of several processes
-    each matches some of the episodes, and all get all accuracies: see :mod:`deepemd.processes`.
-    After Ctrl-C the episodes that all methods have finished are returned; if there are none, or other processes had a
-    share, it is passed on.
+    a time as PyTorch has threads, each on one thread; the accuracies do not depend on that number. Several processes
+    share the episodes, and all get all accuracies: see :mod:`deepemd.processes`. After Ctrl-C the episodes that all
+    methods have finished are returned; where there are none, or several processes, KeyboardInterrupt is raised.
 
     Args:
         nodes: the node sets of all images, on any device.
-        episodes: all of one shape; their indices count the first dimension of `nodes`.
+        episodes: episodes of one shape, whose indices are rows of `nodes`.
         methods: name -> how to classify, from several threads; see :func:`deepemd.evaluation.methods.choose`.
-        quiet: no progress bar.
-        seconds: if given, the time of each method is added to it: that in all threads, divided by their number.
+        quiet: show no progress bar.
+        seconds: if given, the time of each method is added to it: the sum over threads, divided by their number.
 
     Returns:
         name -> (n_episodes,) accuracy of each episode, in 0..1.
@@ -54,14 +52,12 @@ def score(
     images = n_way * (n_shot + n_query)  # of an episode
     together = min(len(episodes), max(1, _BATCH_BYTES // (images * nodes[0].numel() * nodes.element_size())))
     labels = torch.arange(n_way * n_query, device=nodes.device) % n_way  # (Q,)
-    if nodes.device.type == "cpu":
-        keep_freed_memory()
     count = thread_count(nodes.device)
     with torch.inference_mode():
-        spaces = [nodes.new_empty(together * images, *nodes.shape[1:]) for _ in range(count)]  # used again and again
+        spaces = [nodes.new_empty(together * images, *nodes.shape[1:]) for _ in range(count)]  # reused
 
     def match(start: int, split: NodeSets) -> dict[str, tuple[Tensor, float]]:
-        """Of every method the accuracies (E,) of a batch of episodes, and the time it took."""
+        """Return the accuracies (E,) of every method on a batch of episodes, and its time."""
         some = [episodes[i] for i in range(start, min(start + together, len(episodes)))]
         index = torch.from_numpy(np.stack([np.concatenate((e.support, e.query)) for e in some])).to(nodes.device)
         space = spaces.pop()
