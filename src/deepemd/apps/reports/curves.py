@@ -72,7 +72,7 @@ def _curves(evaluations: "Sequence[Evaluation]") -> "Figure":
             axes.set_visible(False)
             continue
         for method in dict.fromkeys(m for one in some for m in one.accuracies):
-            points = [(one.episodes.n_shot, one.figure(method)) for one in some if method in one.accuracies]
+            points = [(one.episodes.n_shot, one.accuracy(method)) for one in some if method in one.accuracies]
             shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
             k = methods.index(method)
             beside = 0.3 * (k / max(1, len(methods) - 1) - 0.5)  # bars side by side, not one over the other
