@@ -175,21 +175,21 @@ def test_data_commands(capsys, photos, tmp_path):
     listed = _run(capsys, "data", "list", *root)[1]
     name = next(tmp_path.glob("*/store.json")).parent.name
     assert [line.split("│")[1].strip() for line in listed.splitlines() if "│" in line] == [name] * 3  # whole
-    assert "all as they were prepared" in _run(capsys, "data", "verify", photos, *root)[1]
+    assert "all unchanged since they were prepared" in _run(capsys, "data", "verify", photos, *root)[1]
     store = next(tmp_path.glob("*/store.json")).parent
     damaged = store / "val.bin"
     damaged.write_bytes(damaged.read_bytes()[:-10] + b"0123456789")
     code, _, err = _run(capsys, "data", "verify", store)
     assert code == 2
-    assert "is not whole" in err
+    assert "is damaged" in err
 
 
-def test_a_source_that_is_not_read_is_told(capsys, photos, tmp_path):
+def test_a_source_that_is_not_read_is_reported(capsys, photos, tmp_path):
     prepare = ["data", "prepare", "mine", "--root", tmp_path, "--source"]
     assert "not read" not in _run(capsys, *prepare, photos)[2]
     code, out, err = _run(capsys, *prepare, photos / "val")
     assert (code, "mine/novel: 5 classes, 40 images" in out) == (0, True)
-    assert f"it was prepared already, from {photos}; {photos / 'val'} was not read: pass --force" in err
+    assert f"mine was already prepared, from {photos}; {photos / 'val'} was not read: pass --force" in err
     code, out, err = _run(capsys, *prepare, photos / "val", "--force")
     assert (code, "mine/all: 5 classes, 40 images" in out, err) == (0, True, "")
 

@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each a typed function imported only when it is called."""
+"""The command line: a table of commands. Each is a typed function, imported only when it is called."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,63 +12,73 @@ __all__ = ["COMMANDS", "main"]
 
 
 class Command(NamedTuple):
-    """Where a command's function is, and what it does in one line."""
+    """The function of a command, and its one-line summary."""
 
     function: str  # "module:function"
     summary: str
-    shared: bool = False  # whether the processes that torchrun started share its work
+    shared: bool = False  # whether the work can be shared by processes that torchrun started
 
 
 COMMANDS = {
-    "demo": Command("deepemd.commands.train:demo", "train, evaluate and explain on the built-in letters, in minutes"),
-    "predict": Command("deepemd.commands.photos:predict", "label your photos by a few examples of each class"),
-    "check": Command("deepemd.commands.photos:check", "how far your labelled photos can be trusted"),
-    "data list": Command("deepemd.commands.data:data_list", "the data sets there are, and which are prepared"),
-    "data prepare": Command("deepemd.commands.data:data_prepare", "check a data set's images and keep them in a store"),
-    "data verify": Command("deepemd.commands.data:data_verify", "check that a prepared store is whole and unchanged"),
+    "demo": Command(
+        "deepemd.commands.train:demo", "train, evaluate and explain a model on built-in letters, in minutes"
+    ),
+    "predict": Command("deepemd.commands.photos:predict", "label photos, given a few examples of each class"),
+    "check": Command(
+        "deepemd.commands.photos:check", "estimate the accuracy on your labelled photos, and find wrong labels"
+    ),
+    "data list": Command("deepemd.commands.data:data_list", "list the known data sets, and those that are prepared"),
+    "data prepare": Command("deepemd.commands.data:data_prepare", "check the images of a data set and store them"),
+    "data verify": Command(
+        "deepemd.commands.data:data_verify", "check that a prepared data set is complete and unchanged"
+    ),
     "pretrain": Command(
         "deepemd.commands.train:pretrain", "train an encoder as a classifier of the base classes", shared=True
     ),
     "metatrain": Command(
-        "deepemd.commands.train:metatrain", "train it further on whole episodes, through the transport", shared=True
+        "deepemd.commands.train:metatrain", "train the encoder further on episodes, through the transport", shared=True
     ),
     "evaluate": Command(
-        "deepemd.commands.evaluate:evaluate", "accuracy on episodes of new classes, beside the baselines", shared=True
+        "deepemd.commands.evaluate:evaluate",
+        "measure the accuracy on episodes of new classes, next to baselines",
+        shared=True,
     ),
-    "convert": Command("deepemd.commands.convert:convert", "make a model of a checkpoint that the authors published"),
+    "convert": Command("deepemd.commands.convert:convert", "convert a checkpoint of the paper's authors to a model"),
     "retrieve index": Command(
-        "deepemd.commands.retrieve:retrieve_index", "embed a folder of images once, to be searched", shared=True
+        "deepemd.commands.retrieve:retrieve_index", "embed a folder of images once, for searching", shared=True
     ),
     "retrieve query": Command(
-        "deepemd.commands.retrieve:retrieve_query", "find the images of an index that are like yours, and show why"
+        "deepemd.commands.retrieve:retrieve_query", "find the images of an index that resemble yours, and show why"
     ),
     "retrieve evaluate": Command(
-        "deepemd.commands.retrieve:retrieve_evaluate", "let every image of an index look for its class"
+        "deepemd.commands.retrieve:retrieve_evaluate", "measure how well the images of an index find their own class"
     ),
-    "app": Command("deepemd.commands.app:app", "open a page: drop photos of your classes, drop one more, see why"),
+    "app": Command(
+        "deepemd.commands.app:app", "open a page in the browser: drop in photos of your classes, then one to classify"
+    ),
     "warmup": Command(
-        "deepemd.commands.warmup:warmup", "compile the transport solver now, for instance in a container"
+        "deepemd.commands.warmup:warmup", "compile the transport solver ahead of time, for instance in a container"
     ),
-    "bench emd": Command("deepemd.commands.bench:bench_emd", "time the transport solver beside others"),
+    "bench emd": Command("deepemd.commands.bench:bench_emd", "compare the speed of transport solvers"),
 }
 
 _OVERVIEW = """usage: deepemd COMMAND [options]
 
-Few-shot image classification by matching the parts of images with an exact Earth Mover's Distance.
+Few-shot image classification: match the parts of images by the exact Earth Mover's Distance.
 
 commands:
 {commands}
 
-  deepemd COMMAND --help          every option of a command, with its default
-  deepemd COMMAND --print_config  the same as YAML, to edit and to pass by --config FILE
-  deepemd --version
+  deepemd COMMAND --help          show the options of a command and their defaults
+  deepemd COMMAND --print_config  print them as YAML, to edit and pass with --config FILE
+  deepemd --version               print the version
 
-A first try, on any machine, without a download: deepemd demo
+To try it on any machine, without a download: deepemd demo
 """
 
 
 def overview() -> str:
-    """What ``deepemd --help`` prints; made without importing anything heavy."""
+    """Return the text of ``deepemd --help``, without importing anything heavy."""
     return _OVERVIEW.format(commands="\n".join(f"  {name:<18} {c.summary}" for name, c in COMMANDS.items()))
 
 
@@ -76,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0; 2 for input the user can mend; 75 where another process of the command died; 130 after Ctrl-C,
-        143 after SIGTERM.
+        The exit code: 0 for success, 2 for input that the user can correct, 75 if another process of the command died,
+        130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -99,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
-    """The command, of one or two words, and its options."""
+    """Split the words into a command, of one or two words, and its options."""
     groups = {name.split()[0] for name in COMMANDS if " " in name}
     length = 2 if words[0] in groups and len(words) > 1 and not words[1].startswith("-") else 1
     return " ".join(words[:length]), words[length:]
@@ -109,15 +119,15 @@ def _unknown(name: str) -> tuple[str, str]:
     within = [command for command in COMMANDS if command.startswith(f"{name.split()[0]} ")]
     if within:
         listed = "\n".join(f"  deepemd {command:<18} {COMMANDS[command].summary}" for command in within)
-        return f"'{name}' is not a whole command; choose one of", listed
-    return f"there is no command '{name}'; choose one of", ", ".join(COMMANDS)
+        return f"'{name}' is not a whole command; choose one of:", listed
+    return f"there is no command '{name}'; choose one of:", ", ".join(COMMANDS)
 
 
 def _fail(message: str, more: str = "") -> int:
     from deepemd.errors import printable
 
     text = f"deepemd: error: {message}" + (f"\n{more}" if more else "")
-    print(printable(text, keep="\n\t"), file=sys.stderr)  # it may quote a name that would act on the terminal
+    print(printable(text, allow="\n\t"), file=sys.stderr)  # a quoted name could hold codes that act on the terminal
     return 2
 
 
@@ -131,32 +141,41 @@ def _run(name: str, words: list[str]) -> int:
     try:
         if here.world_size > 1 and not command.shared:
             raise InputError(
-                f"{name} is the work of one process, but torchrun started {here.world_size}: leave torchrun out"
+                f"{name} runs in one process, but torchrun started {here.world_size}: run it without torchrun"
             )
         options = _parse(name, function, words)
         with process_group() if command.shared else nullcontext():
             function(**options)
     except InputError as error:
         return _fail(f"process {here.rank} of {here.world_size}: {error}" if here.rank else str(error))
-    except Interrupted as stop:
-        if here.rank == 0:  # all of them stopped after the same step
-            print(f"deepemd: {stop}", file=sys.stderr)
-        return stop.exit_code
-    except ProcessLost as lost:
-        print(f"deepemd: {lost}", file=sys.stderr)
-        return lost.exit_code
+    except Interrupted as interruption:
+        if here.rank == 0:  # all processes stopped after the same step
+            print(f"deepemd: {interruption}", file=sys.stderr)
+        return interruption.exit_code
+    except ProcessLost as loss:
+        print(f"deepemd: {loss}", file=sys.stderr)
+        return loss.exit_code
     return 0
 
 
 def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[str, object]:
-    """Options from a function's signature and docstring, from YAML files (--config) and from the command line."""
+    """Parse the options of a function from the command line and from YAML files (--config).
+
+    Names, types, defaults and help texts come from the function's signature and docstring.
+    """
+    from argparse import Action
+
     from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
     from deepemd.errors import InputError
 
     class Help(DefaultHelpFormatter):
+        def _expand_help(self, action: Action) -> str:
+            """Write types as they are written in Python."""
+            return super()._expand_help(action).replace("<class 'Path'>", "Path")
+
         def _fill_text(self, text: str, width: int, indent: str) -> str:
-            """Wrap each paragraph of a docstring on its own."""
+            """Wrap each paragraph of a docstring separately."""
             return "\n\n".join(super(Help, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
 
     text = (function.__doc__ or "").split("\n\n    Args:")[0]
@@ -165,19 +184,20 @@ def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[s
         parser.parser_mode = _recipe_loader()
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     lists = _lists(function)
-    parser.add_function_arguments(function, as_positional=True, sub_configs=True, skip=set(lists))
-    for argument, (kind, told) in lists.items():
+    parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True, skip=set(lists))
+    for argument, (kind, description) in lists.items():
         if signature(function).parameters[argument].kind is Parameter.KEYWORD_ONLY:
-            parser.add_argument(f"--{argument}", nargs="+", type=kind, help=told, required=True)
+            parser.add_argument(f"--{argument}", nargs="+", type=kind, help=description, required=True)
         else:
-            parser.add_argument(argument, nargs="+", type=kind, help=told)
+            parser.add_argument(argument, nargs="+", type=kind, help=description)
     try:
         options = parser.instantiate(parser.parse_args(_switches(function, words)))
     except (ArgumentError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         files = [after for word, after in pairwise(words) if word == "--config"]
-        where = f"{', '.join(files)}: " if files and ("config" in told or isinstance(error, UnicodeDecodeError)) else ""
-        raise InputError(f"{where}{told}; 'deepemd {name} --help' explains every option") from error
+        in_file = bool(files) and ("config" in message or isinstance(error, UnicodeDecodeError))
+        where = f"{', '.join(files)}: " if in_file else ""
+        raise InputError(f"{where}{message}; 'deepemd {name} --help' explains every option") from error
     return {key: value for key, value in vars(options).items() if key != "config"}
 
 
@@ -194,22 +214,22 @@ def _recipe_loader() -> str:
 
 
 def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
-    """Required lists, which take many words: the type of an item, and the docstring's text.
+    """Return the parameters that are required lists, with the type of their items and their help text.
 
-    They take all words that are left, or, where they are keyword-only, those behind their option.
+    A list takes all remaining words or, if it is keyword-only, those after its option.
     """
     from docstring_parser import parse
 
-    told = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}
+    descriptions = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}
     return {
-        name: (get_args(p.annotation)[0], told[name])
+        name: (get_args(p.annotation)[0], descriptions[name])
         for name, p in signature(function).parameters.items()
         if p.default is p.empty and get_origin(p.annotation) is list
     }
 
 
 def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
-    """``--resume`` alone means ``--resume=true``, for every option that is true or false; ``--n-way``, ``--n_way``."""
+    """Rewrite ``--n-way`` to ``--n_way``, and switches such as ``--resume`` to ``--resume=true``."""
     from deepemd.training.aliases import rename_option
 
     words = [rename_option(_underscored(word)) for word in words]

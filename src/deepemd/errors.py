@@ -1,36 +1,36 @@
-"""What a person at the keyboard, and not a programmer, should read."""
+"""Errors whose messages are for the user at the keyboard, and names made safe to print."""
 
 import unicodedata
 from pathlib import Path
 
 __all__ = ["InputError", "Interrupted", "ProcessLost", "printable"]
 
-# Right-to-left marks and overrides: with them a name can pretend to have another ending.
+# Right-to-left marks and overrides: they can make a name look as if it had another ending.
 _TURNS = {*map(chr, (0x061C, 0x200E, 0x200F)), *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 
 class InputError(ValueError):
     """Bad input: the message names the file or argument, what was found, and what to do.
 
-    It is a ``ValueError``, so library users catch what they expect; the command line prints it in one
-    line, without a traceback, and exits with 2.
+    It is a ``ValueError``, which users of the library expect. The command line prints the message without a traceback
+    and exits with code 2.
     """
 
 
 class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came; the step was finished and everything is on the disk.
+    """A training run was interrupted by SIGTERM or Ctrl-C, after it had finished a step and saved everything.
 
     Attributes:
         signal: number of the signal.
-        exit_code: what a shell expects of a process that ends so: 128 + signal.
-        out: the run's folder; call again with ``resume=True`` to go on.
-        step: steps done, of ``steps``.
+        exit_code: 128 + signal, the code that shells expect of an interrupted process.
+        out: the run's folder; ``resume=True`` continues it.
+        step: number of the finished steps, of ``steps``.
     """
 
     def __init__(self, signal: int, out: Path, step: int, steps: int) -> None:
         super().__init__(
-            f"interrupted after step {step} of {steps}; everything is kept in {out}: run the same command with --resume"
-            " to go on"
+            f"interrupted after step {step} of {steps}; the run is saved in {out}: run the same command with --resume"
+            " to continue"
         )
         self.signal = int(signal)
         self.exit_code = 128 + int(signal)
@@ -40,10 +40,10 @@ class Interrupted(Exception):
 
 
 class ProcessLost(Exception):
-    """Another process of a command died, so that this one cannot go on either.
+    """Another process of a command died, so this one cannot continue either.
 
     Attributes:
-        exit_code: 75, which means that trying again may help (EX_TEMPFAIL).
+        exit_code: 75 (EX_TEMPFAIL): trying again may help.
     """
 
     exit_code = 75
@@ -51,25 +51,25 @@ class ProcessLost(Exception):
     def __init__(self, rank: int, count: int) -> None:
         super().__init__(
             f"process {rank} of {count} ends, because another one died or cannot be reached (its output may say why):"
-            " run the command again; with --resume, a training run goes on from its last checkpoint"
+            " run the command again; with --resume, a training run continues from its last checkpoint"
         )
 
 
-def printable(text: object, *, keep: str = "") -> str:
-    r"""A name as it may be shown on a terminal, a page or a sheet: what would act there is written out as its code.
+def printable(text: object, *, allow: str = "") -> str:
+    r"""Make a name safe to show on a terminal, a page or a sheet: replace characters that act there by their codes.
 
-    That is control characters (a file name may hold the codes that move a terminal's cursor), line breaks, marks that
-    turn the direction of writing, and bytes of a file name that are no text. All letters and signs of all languages
+    These are control characters (a file name may hold the codes that move a terminal's cursor), line breaks, marks that
+    change the direction of writing, and bytes of a file name that are not text. Letters and signs of all languages
     stay.
 
     Args:
-        text: a name, or what has one, such as a path.
-        keep: characters to leave as they are, such as the line breaks of a message.
+        text: a name, or an object whose text is one, such as a path.
+        allow: characters that stay as they are, such as the line breaks of a message.
 
     >>> printable("für\x1b[2J\u202egpj.exe")
     'für\\x1b[2J\\u202egpj.exe'
     """
-    return "".join(_code(c) if c not in keep and _acts(c) else c for c in str(text))
+    return "".join(_code(c) if c not in allow and _acts(c) else c for c in str(text))
 
 
 def _acts(character: str) -> bool:
@@ -78,6 +78,6 @@ def _acts(character: str) -> bool:
 
 def _code(character: str) -> str:
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is no text, as Python holds it
+    if 0xDC80 <= number <= 0xDCFF:  # how Python represents a byte of a file name that is not text
         return f"\\x{number - 0xDC00:02x}"
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"

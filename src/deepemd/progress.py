@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Iterate with a progress bar on a terminal's standard error, silently elsewhere."""
+    """Iterate over items with a progress bar on standard error, which is shown only on a terminal and by process 0."""
     from rich.console import Console
     from rich.progress import track as rich_track
 

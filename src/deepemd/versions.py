@@ -1,4 +1,4 @@
-"""The versions that a report names: one list for all of them."""
+"""The versions of Python and of packages that every report names."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +9,7 @@ _PACKAGES = ("deepemd", "torch", "numpy", "numba", "pillow")
 
 
 def versions(*more: str) -> dict[str, str]:
-    """The versions of Python, of deepemd and of what its results depend on.
+    """Return the versions of Python, of deepemd and of the packages that its results depend on.
 
     Args:
         more: names of further packages; those that are not installed are left out.

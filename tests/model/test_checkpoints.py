@@ -92,7 +92,7 @@ def test_what_is_not_of_the_encoder_is_told(golden, weights, tmp_path, capsys):
         "left out: layer1.0.conv1.weight",
         "left out: epoch",
         "left out: optimizer",
-        "absent, set to 0: 16 counters num_batches_tracked, which nothing reads",
+        "absent, set to 0: 16 counters num_batches_tracked, which nothing uses",
     ]
     _features_are_the_authors(golden, tmp_path / "out")
 

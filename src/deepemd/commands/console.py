@@ -1,4 +1,4 @@
-"""Where commands print their tables."""
+"""The console on which commands print their tables."""
 
 import os
 import sys
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 __all__ = ["console"]
 
-_WIDE = 400  # columns; a table takes what it needs
+_WIDE = 400  # columns, wider than any table
 
 
 def console() -> "Console":
-    """The terminal; where the output goes to a file or another program, nothing is folded or cut to a terminal's width.
+    """Return a console of the terminal's width; output to a file or another program is not wrapped or cut.
 
-    $COLUMNS sets the width of both.
+    $COLUMNS sets the width of either.
     """
     from rich.console import Console
 
