@@ -13,6 +13,8 @@ from problems import FAMILIES, FLOAT32_ROUNDING, defects, draw, draw_batch, size
 
 from deepemd.transport import emd
 
+pytestmark = pytest.mark.usefixtures("compiled_solver")
+
 SCALES = (1.0, 2.0**-20, 2.0**13, 2.0**66)  # powers of two keep ties
 
 

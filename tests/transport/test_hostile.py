@@ -1,8 +1,7 @@
 """Whatever the input: a certified answer or an error that names the argument, and no memory read out of bounds.
 
 CI runs this file twice more: with NUMBA_BOUNDSCHECK=1, where an index out of bounds raises IndexError, which no test
-expects, and with NUMBA_CPU_NAME=generic, for machines without wide vectors. Each wants a NUMBA_CACHE_DIR of its own:
-the cache does not tell kernels with checks from those without.
+expects, and with NUMBA_CPU_NAME=generic, for machines without wide vectors. The code for each is stored separately.
 
 Tests deepemd.transport._vectors, deepemd.transport._workspace.
 """
@@ -18,6 +17,8 @@ import torch
 from problems import FAMILIES, FLOAT32_ROUNDING, defects, draw
 
 from deepemd.transport import emd
+
+pytestmark = pytest.mark.usefixtures("compiled_solver")
 
 DTYPES = (torch.float32, torch.float64)
 REFUSALS = r"^(cost|a|b) (holds|sums)|^a and b have different totals"

@@ -11,6 +11,8 @@ from problems import FAMILIES, FLOAT32_ROUNDING, defects, draw_batch
 from deepemd.matching import emd_logits
 from deepemd.transport import WarmStart, emd
 
+pytestmark = pytest.mark.usefixtures("compiled_solver")
+
 SHAPES = ((1, 1), (1, 7), (6, 1), (9, 14), (25, 25), (33, 30), (70, 65), (130, 140))
 BATCH = 4
 
