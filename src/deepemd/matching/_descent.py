@@ -1,10 +1,10 @@
-"""The descent of the SFC, with the gradient of its loss written out, for many episodes at once.
+"""The gradient descent of the SFC for a batch of episodes, with the gradient of its loss derived by hand.
 
 A shot has nodes u_i (n of them), a prototype nodes v_j (m of them), each in R^C. With 1 the vector of ones,
 
     u_i = rho_i y_i + mu_i 1,    |y_i| = 1,    y_i . 1 = 0,        v_j = w_j + nu_j 1,    w_j . 1 = 0,    r_j = |w_j|,
 
-take a node apart into direction, length and mean. All that the head asks follows from y_i . v_j = y_i . w_j:
+split a node into direction, length and mean. All that the head needs follows from y_i . v_j = y_i . w_j:
 
     c_ij = 1 - y_i . v_j / r_j,        u_i . v_j = rho_i (y_i . v_j) + C mu_i nu_j,
     a_i = max(mean_j u_i . v_j, 0) + floor,    b_j = max(mean_i u_i . v_j, 0) + floor,
@@ -15,21 +15,21 @@ classes. Backwards, for one shot and one class,
 
     dloss/dEMD = T ([class is the label] - p) / q =: g.
 
-By the envelope theorem (emd/_autograd.py) dEMD/dc is the plan x, dEMD/dalpha and dEMD/dbeta are the potentials s, t up
-to a constant, which the scaling to sum 1 cancels. So with [active] = 1 where the ReLU lets through, else 0,
+By the envelope theorem (transport/_autograd.py) dEMD/dc is the plan x, dEMD/dalpha and dEMD/dbeta are the potentials
+s, t up to a constant, which the scaling to sum 1 cancels. So with [active] = 1 where the ReLU is active, else 0,
 
     d_i := dloss/d(mean_j u_i . v_j) = g (s_i - s . alpha) / sum a [a_i active],
     e_j := dloss/d(mean_i u_i . v_j) = g (t_j - t . beta) / sum b [b_j active].
 
-Of c_ij, the derivative by v_j is -y_i / r_j + (y_i . v_j) w_j / r_j^3. Let x'_ij = -g x_ij / r_j, the mean node of a
-shot be u^ = mean_i u_i, and sums over i run over the nodes of all shots of the mini-batch, then
+Of c_ij, the derivative by v_j is -y_i / r_j + (y_i . v_j) w_j / r_j^3. Let x'_ij = -g x_ij / r_j, let
+u^ = mean_i u_i be the mean node of a shot, and let sums over i run over the nodes of all shots of the mini-batch. Then
 
     dloss/dv_j = sum_i (x'_ij + d_i rho_i / m) y_i + sum_shots e_j u^ - k_j w_j + h 1,
     k_j = sum_i x'_ij (y_i . v_j) / r_j^2,    h = sum_i d_i mu_i / m.
 
-A shot is held as n + 1 rows, y_i and u^. Then the first two sums are one product of matrices, the forward products
-are another (u^ . v_j is mean_i u_i . v_j), and nothing else is of the size of the embeddings but the update of v. What
-depends on the shots alone is computed once.
+A shot is stored as n + 1 rows, y_i and u^. Then the first two sums are one product of matrices, the forward products
+are another (u^ . v_j is mean_i u_i . v_j), and only the update of v is also of the size of the embeddings. What depends
+on the shots alone is computed once.
 """
 
 import torch
@@ -38,20 +38,20 @@ from torch import Tensor
 
 from deepemd.transport import WarmStart
 
-_EPS = 1e-8  # no length counts as less, as in unit_centred
+_EPS = 1e-8  # the least length, as in unit_centred
 
 
 class Descent:
-    """The prototypes of E episodes on their way down, by stochastic gradient descent as ``torch.optim.SGD`` does it.
+    """The prototypes of E episodes, moved by stochastic gradient descent as in ``torch.optim.SGD``.
 
     Args:
         support: (E, K, n, C) float32 or float64.
         labels: (E, K) int64.
-        prototypes: (E, W, m, C), where to begin.
-        lr, momentum, dampening: of the steps.
-        temperature, floor: of the head.
-        uniform: every node weighs the same.
-        detach_weights: the weights get no gradient.
+        prototypes: (E, W, m, C), the start.
+        lr, momentum, dampening: settings of the descent.
+        temperature, floor: settings of the head.
+        uniform: give every node the same weight.
+        detach_weights: give the weights no gradient.
     """
 
     def __init__(
@@ -85,27 +85,28 @@ class Descent:
         self.velocity = torch.zeros_like(self.v)
         self.begun = False
 
-        # Each pair of a shot and a class keeps the basis of its transport problem, which drifts little in an epoch.
+        # The transport problem of a shot and a class changes little in an epoch, so it starts from its last basis.
         self.solver = WarmStart()
         self.slots = torch.arange(episodes * shots * n_way).view(episodes, shots, n_way)
 
     def prototypes(self) -> Tensor:
-        """Where they are: (E, W, m, C)."""
+        """Return the present prototypes, (E, W, m, C)."""
         return self.v.view(len(self.v), *self.shape, -1)
 
     def step(self, some: Tensor) -> None:
-        """A step down the mean loss of some (q,) of the shots of each episode."""
+        """Make a step on the mean loss of some (q,) of the shots of each episode."""
         rows = self.rows.index_select(1, some.to(self.rows.device)).flatten(1, 2)  # (E, q (n + 1), C)
         weights, k, along = self._gradient(some, rows)
-        keep, take = (self.momentum, 1 - self.dampening) if self.begun else (0.0, 1.0)  # the first is not damped
-        self.velocity.baddbmm_(weights, rows, beta=keep, alpha=take)  # (E, W m, C)
-        self.velocity.addcmul_(k[..., None], self.v, value=-take)
-        self.velocity.add_(along[..., None], alpha=take)
+        # the first step is not damped
+        momentum, share = (self.momentum, 1 - self.dampening) if self.begun else (0.0, 1.0)
+        self.velocity.baddbmm_(weights, rows, beta=momentum, alpha=share)  # (E, W m, C)
+        self.velocity.addcmul_(k[..., None], self.v, value=-share)
+        self.velocity.add_(along[..., None], alpha=share)
         self.v.add_(self.velocity, alpha=-self.lr)
         self.begun = True
 
     def _gradient(self, some: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """dloss/dv as what multiplies the rows (E, W m, q (n + 1)), -v (E, W m), and 1 (E, W m)."""
+        """Return dloss/dv as the factors of the rows (E, W m, q (n + 1)), of -v (E, W m) and of 1 (E, W m)."""
         (episodes, _, channels), (n_way, m), q, n = self.v.shape, self.shape, len(some), self.rho.shape[2]
         products = torch.bmm(rows, self.v.transpose(1, 2)).view(episodes, q, n + 1, n_way, m)  # y_i . v_j, u^ . v_j
         yv = products[:, :, :n]  # (E, q, n, W, m)
@@ -130,7 +131,7 @@ class Descent:
 
         p = (self.temperature * (1 - solution.value)).softmax(-1)  # (E, q, W)
         g = (self.target[:, some] - p) * (self.temperature / q)  # (E, q, W)
-        gradient = torch.empty_like(products)  # (E, q, n + 1, W, m): what each row of the shots counts for
+        gradient = torch.empty_like(products)  # (E, q, n + 1, W, m): the factor of each row
         x = gradient[:, :, :n]  # (E, q, n, W, m)
         torch.mul(solution.plan.transpose(2, 3), -g[:, :, None, :, None] / r_j, out=x)
         k = (x * yv).sum((1, 2)).flatten(1) / r.square()  # (E, W m)

@@ -1,4 +1,4 @@
-"""Other ways to compare two images, through the same door as the DeepEMD head: node sets in, logits out."""
+"""Other ways to compare two images, with the interface of the DeepEMD head: node sets in, logits out."""
 
 import math
 
@@ -15,7 +15,7 @@ __all__ = ["fusion_logits", "local_knn_logits", "matching_net_logits", "protonet
 def protonet_logits(
     query: Tensor, support: Tensor, *, similarity: str = "cosine", centred: bool = False, temperature: float = 12.5
 ) -> Tensor:
-    """ProtoNet: each image is its mean embedding, a class the mean of its images; the nearest class wins.
+    """Compare mean embeddings (ProtoNet): of each image, and of all images of a class.
 
     Args:
         query: (..., Q, n, C) nodes.
@@ -41,12 +41,12 @@ def protonet_logits(
 def local_knn_logits(
     query: Tensor, support: Tensor, *, k: int = 1, centred: bool = False, temperature: float = 1.0
 ) -> Tensor:
-    """Local k-NN (DN4): every query node adds up its k largest cosines to the nodes of a class.
+    """Add up the k largest cosines of every query node to the nodes of a class (local k-NN, DN4).
 
     Args:
         query: (..., Q, n, C) nodes.
-        support: (..., S, m, C) nodes; a class of several shots is all their nodes together.
-        k: neighbours of each node; 1 or 3 in the paper's tables.
+        support: (..., S, m, C) nodes; the nodes of a class of several shots are those of all its shots.
+        k: number of neighbours of each node; 1 or 3 in that paper's tables.
         centred: subtract the mean over channels before a cosine, as DeepEMD does.
         temperature: scales the logits.
 
@@ -59,7 +59,7 @@ def local_knn_logits(
     Source: Li et al., Revisiting local descriptor based image-to-class measure (2019).
     """
     if not 1 <= k <= support.shape[-2]:
-        raise ValueError(f"k must be from 1 to the {support.shape[-2]} nodes of a class, got {k}")
+        raise ValueError(f"k must be from 1 to the {support.shape[-2]} nodes of a class, got {k}; lower it")
     unit = unit_centred if centred else _unit
     cosines = products(unit(query), unit(support)).transpose(-3, -2)  # (..., Q, S, n, m)
     nearest = cosines.amax(-1, keepdim=True) if k == 1 else cosines.topk(k, dim=-1).values  # (..., Q, S, n, k)
@@ -67,7 +67,7 @@ def local_knn_logits(
 
 
 def fusion_logits(query: Tensor, support: Tensor, *, temperature: float = 12.5) -> Tensor:
-    """Prediction fusion: every query node is classified alone, and the nodes' probabilities are averaged.
+    """Classify every query node alone, and average the nodes' probabilities (prediction fusion).
 
     A node is compared by cosine with the mean embedding of each class.
 
@@ -90,7 +90,7 @@ def fusion_logits(query: Tensor, support: Tensor, *, temperature: float = 12.5) 
 def matching_net_logits(
     query: Tensor, support: Tensor, labels: Tensor, *, n_way: int, temperature: float = 12.5
 ) -> Tensor:
-    """Matching networks: a query attends to the single shots by the cosine of pooled embeddings.
+    """Let a query attend to single shots by the cosine of pooled embeddings (matching networks).
 
     The probability of a class is the attention that its shots receive. With one shot each it is ProtoNet by cosine.
 
@@ -106,7 +106,7 @@ def matching_net_logits(
         (..., Q, n_way) logits, the logarithms of the probabilities.
 
     Raises:
-        ValueError: shapes that do not fit, a label that is no class, or a class without a shot.
+        ValueError: shapes that do not match, a label that is not a class, or a class without a shot.
 
     Source: Vinyals et al., Matching networks for one shot learning (2016), without its embeddings in full context.
     """

@@ -1,8 +1,8 @@
-"""Classifiers that are fitted to the shots of an episode, over pooled embeddings: shots in, logits of queries out.
+"""Classifiers of pooled embeddings that are fitted to the shots of an episode.
 
-Both minimise a convex function, and both to its optimum, for all episodes at once and in double precision: nothing
-depends on a random start, an order of the shots or the other episodes. The optimum lies in the span of the shots, so
-everything is solved in coordinates of that span, at most as many as there are shots.
+Both minimise a convex function to its optimum, for all episodes in one batch and in double precision: the result does
+not depend on a random start, the order of the shots or the other episodes. The optimum lies in the span of the shots,
+so everything is solved in coordinates of that span, at most as many as there are shots.
 """
 
 import math
@@ -20,7 +20,7 @@ _SCALE = 2.0  # of the cosine classifier's logits: the authors', for up to 200 c
 
 
 def linear_logits(query: Tensor, support: Tensor, labels: Tensor, *, n_way: int, c: float = 1.0) -> Tensor:
-    """Logistic regression on the pooled embeddings, scaled to length 1.
+    """Classify by logistic regression on the pooled embeddings, scaled to length 1.
 
     It minimises |W|^2 / 2 + c sum_k -log softmax(W x_k + bias)[y_k] over the shots, the objective of scikit-learn's
     ``LogisticRegression(C=c)``, by Newton's method.
@@ -34,12 +34,12 @@ def linear_logits(query: Tensor, support: Tensor, labels: Tensor, *, n_way: int,
         c: weight of the shots against the penalty on W; 1 in the source. Larger fits the shots more sharply.
 
     Returns:
-        (..., Q, n_way) logits, differentiable in query alone. A step of the fit takes (n_way * (K + 1))^2 doubles an
-        episode.
+        (..., Q, n_way) logits, differentiable in query alone. A step of the fit needs memory for
+        (n_way * (K + 1))^2 doubles an episode.
 
     Raises:
-        ValueError: shapes that do not fit, a label that is no class, a class without a shot, a setting out of range, or
-            embeddings that are not finite.
+        ValueError: shapes that do not match, a label that is not a class, a class without a shot, a setting out of
+            range, or embeddings that are not finite.
 
     Source: Tian et al., Rethinking few-shot image classification: a good embedding is all you need? (ECCV 2020); but
         without augmented copies of the shots.
@@ -49,22 +49,22 @@ def linear_logits(query: Tensor, support: Tensor, labels: Tensor, *, n_way: int,
     tensor([0, 1, 2])
     """
     if not 0 < c < math.inf:
-        raise ValueError(f"c must be above 0 and finite, got {c}")
+        raise ValueError(f"c must be above 0 and finite, got {c}; 1 is usual")
     shots = _pose(query, support, labels, n_way)
     weight, bias = _logistic_regression(shots, c)
     return _logits(query, shots.back(weight), bias)
 
 
 def cosine_classifier_logits(query: Tensor, support: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
-    """The cosine classifier (Baseline++): one weight vector for each class, compared by cosine with pooled embeddings.
+    """Classify by cosine to a fitted weight vector of each class (cosine classifier, Baseline++).
 
-    It minimises mean_k -log softmax(2 W x_k)[y_k] over the shots, with x_k of length 1 and the rows of W of length at
+    W minimises mean_k -log softmax(2 W x_k)[y_k] over the shots, with x_k of length 1 and the rows of W of length at
     most 1. Wherever the shots can be told apart the rows have length 1, and W x is a cosine. The 2 is the authors'.
 
-    Their code goes 100 epochs down this function, from a random W, by stochastic steps with momentum, and learns the
-    lengths of the rows under a weight decay instead of bounding them. This is the optimum, with no chance in it, and
-    the stronger baseline: letters of new scripts, 5-way 1-shot, 86.1 % where their descent reaches 77.5 % (5-shot 95.3
-    and 94.8).
+    The authors' code descends on this function for 100 epochs, from a random W, by stochastic steps with momentum, and
+    learns the lengths of the rows under a weight decay instead of bounding them. The optimum has no randomness and is
+    the stronger baseline: on letters of new scripts it reaches 86.1 % where their descent reaches 77.5 % (5-way 1-shot;
+    5-shot 95.3 and 94.8).
 
     Args:
         query, support, labels, n_way: as in :func:`linear_logits`.
@@ -88,18 +88,19 @@ def cosine_classifier_logits(query: Tensor, support: Tensor, labels: Tensor, *, 
 
 
 class _Shots(NamedTuple):
-    """The shots of E episodes in coordinates of their span, of r <= K, C dimensions; in float64, detached."""
+    """The shots of E episodes in coordinates of their span, which has r <= K, C dimensions; float64, detached."""
 
     x: Tensor  # (E, K, r) pooled embeddings of length 1
     y: Tensor  # (E, K, n_way) 1 at the class of the shot, else 0
     basis: Tensor  # (E, C, r) orthonormal
 
     def back(self, weight: Tensor) -> Tensor:
-        """Weights (E, n_way, r) as those of embeddings (E, n_way, C)."""
+        """Return weights (E, n_way, r) as weights of embeddings (E, n_way, C)."""
         return weight @ self.basis.mT
 
 
 def _pose(query: Tensor, support: Tensor, labels: Tensor, n_way: int) -> _Shots:
+    """Check the arguments and return the shots in coordinates of their span."""
     member = members_of(support, labels, n_way)
     if query.ndim < 3 or query.shape[:-3] != support.shape[:-3] or query.shape[-1] != support.shape[-1]:
         raise ValueError(
@@ -117,12 +118,12 @@ def _pose(query: Tensor, support: Tensor, labels: Tensor, n_way: int) -> _Shots:
 
 
 def _pooled(nodes: Tensor) -> Tensor:
-    """(..., n, C) -> (..., C): mean embeddings of length 1, in float64."""
+    """Return the mean embeddings (..., C) of nodes (..., n, C), of length 1, in float64."""
     return F.normalize(nodes.double().mean(-2), dim=-1, eps=1e-8)
 
 
 def _logits(query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """query (..., Q, n, C), weight (E, n_way, C), bias (E, n_way) -> (..., Q, n_way) in the precision of query."""
+    """Apply weight (E, n_way, C) and bias (E, n_way) to query (..., Q, n, C): (..., Q, n_way) in its precision."""
     x = _pooled(query)  # (..., Q, C)
     logits = x @ weight.view(*x.shape[:-2], -1, x.shape[-1]).mT + bias.view(*x.shape[:-2], 1, -1)
     return logits.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
@@ -130,15 +131,15 @@ def _logits(query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _logistic_regression(shots: _Shots, c: float) -> tuple[Tensor, Tensor]:
-    """Newton's method with halved steps. -> weight (E, n_way, r), bias (E, n_way), which sums to 0."""
+    """Fit by Newton's method with halved steps. Return weight (E, n_way, r), bias (E, n_way), which sums to 0."""
     x, y, _ = shots
     episodes, _, n_way = y.shape
     x = torch.cat((x, torch.ones_like(x[..., :1])), -1)  # (E, K, d), d = r + 1: the last weight is the bias
     d = x.shape[-1]
     ridge = torch.ones_like(x[0, 0])  # (d,): the bias is not penalised
     ridge[-1] = 0
-    # A number added to all biases changes nothing. This term makes the Hessian regular there; the gradient, which is 0
-    # there, and so the iterates are those without it.
+    # Adding a number to all biases changes nothing. This term makes the Hessian regular in that direction. The gradient
+    # is 0 in it, so the iterates are those without the term.
     level = torch.zeros(n_way, d, n_way, d).to(x)
     level[:, -1, :, -1] = 1
     penalty = torch.diag(ridge.repeat(n_way)) + level.view(n_way * d, n_way * d)
@@ -154,7 +155,7 @@ def _logistic_regression(shots: _Shots, c: float) -> tuple[Tensor, Tensor]:
         curvature = torch.diag_embed(p) - p[..., None] * p[..., None, :]  # (E, K, n_way, n_way)
         hessian = c * torch.einsum("ekvw,eki,ekj->eviwj", curvature, x, x).flatten(3, 4).flatten(1, 2) + penalty
         step = torch.linalg.solve(hessian, gradient.flatten(1)).view_as(gradient)  # (E, n_way, d)
-        slope = (gradient * step).sum((1, 2))  # (E,) twice what is left to gain
+        slope = (gradient * step).sum((1, 2))  # (E,) twice the possible decrease
         value = objective(weight)
         if bool((slope <= 1e-20 * value).all()):
             break
@@ -170,7 +171,7 @@ def _logistic_regression(shots: _Shots, c: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _cosine_weights(shots: _Shots) -> Tensor:
-    """Accelerated projected gradient descent, restarted when it turns uphill. -> (E, n_way, r).
+    """Fit by accelerated projected gradient descent, restarted when it turns uphill. Return (E, n_way, r).
 
     It stops by the certificate of a convex function f over balls: f(W) - min f <= sum_j (w_j . g_j + |g_j|).
     """

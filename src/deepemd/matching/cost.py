@@ -1,4 +1,4 @@
-"""What a transport problem between two node sets is made of: the cost of moving a node, and the weight of each node."""
+"""The transport problem between two node sets: the cost of moving a node, and the weight of each node."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 __all__ = ["NodeSets", "centred_cosine_cost", "compare", "cross_reference_weights", "measured", "uniform_weights"]
 
-_EPS = 1e-8  # no length counts as less
+_EPS = 1e-8  # the least length
 
 
 class NodeSets(NamedTuple):
-    """Node sets and what is known of each node by itself: see :func:`measured`."""
+    """Node sets with the mean and length of each node: see :func:`measured`."""
 
-    nodes: Tensor  # (..., n, C), centred or not: their products with centred ones are the same
-    mean: Tensor  # (..., n) of a node over its channels
-    length: Tensor  # (..., n) of a node less that mean
+    nodes: Tensor  # (..., n, C), centred or not: products with centred nodes are the same
+    mean: Tensor  # (..., n) mean of a node over its channels
+    length: Tensor  # (..., n) length of a node minus that mean
 
 
 class Comparison(NamedTuple):
-    """All that the head asks of Q query sets beside S support sets."""
+    """The costs and agreements of Q query sets with S support sets."""
 
     cost: Tensor  # (..., Q, S, n, m) see centred_cosine_cost
     a: Tensor  # (..., Q, S, n) mean_j u_i . v_j, before the ReLU and the floor
@@ -28,7 +28,7 @@ class Comparison(NamedTuple):
 
 
 def unit_centred(nodes: Tensor) -> Tensor:
-    """Nodes (..., C) less the mean over their channels, scaled to length 1: their product is the correlation."""
+    """Return nodes (..., C) minus their mean over the channels, scaled to length 1: products are correlations."""
     return F.normalize(_centred(nodes), dim=-1, eps=_EPS)
 
 
@@ -37,28 +37,28 @@ def _centred(nodes: Tensor) -> Tensor:
 
 
 def measured(nodes: Tensor) -> NodeSets:
-    """Measure node sets (..., n, C) once that are compared again and again, as those of a split in an evaluation.
+    """Compute the means and lengths of node sets (..., n, C) once, if they are compared many times.
 
-    The nodes are not copied, but for the time being as much memory is taken: measure many in parts.
+    The nodes are not copied, but temporarily as much memory is used again: measure many in parts.
 
     >>> sets = measured(torch.tensor([[1.0, 0.0, -1.0], [4.0, 4.0, 4.0]]))
     >>> sets.mean, sets.length
     (tensor([0., 4.]), tensor([1.4142, 0.0000]))
     """
-    return _apart(nodes.to(torch.promote_types(nodes.dtype, torch.float32)))._replace(nodes=nodes)
+    return _split(nodes.to(torch.promote_types(nodes.dtype, torch.float32)))._replace(nodes=nodes)
 
 
-def _apart(nodes: Tensor) -> NodeSets:
-    """Nodes (..., n, C) less their means."""
+def _split(nodes: Tensor) -> NodeSets:
+    """Return nodes (..., n, C) minus their means, with the means and lengths."""
     mean = nodes.mean(-1)
     centred = nodes - mean[..., None]
     return NodeSets(centred, mean, centred.norm(dim=-1))
 
 
 def products(query: Tensor, support: Tensor) -> Tensor:
-    """All dot products of query (..., Q, n, C) and support (..., S, m, C), one product of matrices: (..., Q, n, S, m).
+    """Return all dot products of query (..., Q, n, C) and support (..., S, m, C) as (..., Q, n, S, m).
 
-    The support is filled up with zeros to whole vectors: a product of 128 columns takes less time than one of 125.
+    The support is padded with zeros to whole vectors: a product of 128 columns is faster than one of 125.
     """
     (*_, n, _), (*_, supports, m, _) = query.shape, support.shape
     rows = F.pad(support.flatten(-3, -2), (0, 0, 0, -supports * m % 16))  # (..., S m and some, C)
@@ -68,18 +68,18 @@ def products(query: Tensor, support: Tensor) -> Tensor:
 
 
 def compare(query: Tensor | NodeSets, support: Tensor, context: float = 0.0) -> Comparison:
-    """Costs and agreements of query (..., Q, n, C) with support (..., S, m, C) from one product of matrices.
+    """Compute costs and agreements of query (..., Q, n, C) with support (..., S, m, C) by one product of matrices.
 
-    A node is its mean over the channels and the rest, u_i = y_i + mu_i 1 and v_j = w_j + nu_j 1 with y_i . 1 =
+    A node is its mean over the channels plus the rest, u_i = y_i + mu_i 1 and v_j = w_j + nu_j 1 with y_i . 1 =
     w_j . 1 = 0. So u_i . v_j = y_i . w_j + C mu_i nu_j, and the cosine of the centred nodes is y_i . w_j / |y_i||w_j|.
     With a context c the cost is that of y_i + c y^ and w_j + c w^, where y^ and w^ are the means of their sets, and
-    (y_i + c y^) . (w_j + c w^) follows from the same products. Nothing but y and w is of the size of the embeddings,
-    here or in the gradient; of a measured query not even y, as u_i . w_j = y_i . w_j.
+    (y_i + c y^) . (w_j + c w^) follows from the same products. Only y and w are of the size of the embeddings,
+    here and in the gradient; for a measured query only w, as u_i . w_j = y_i . w_j.
     """
-    rows, columns = query if isinstance(query, NodeSets) else _apart(query), _apart(support)
+    rows, columns = query if isinstance(query, NodeSets) else _split(query), _split(support)
     w = columns.nodes
     if rows is query:
-        w = _centred(w)  # again: what rounding left of w_j . 1 is multiplied by mu_i
+        w = _centred(w)  # again, because mu_i multiplies the rounding error of w_j . 1
     mu, nu, channels = rows.mean, columns.mean, w.shape[-1]  # (..., Q, n), (..., S, m)
     yw = products(rows.nodes, w)  # (..., Q, n, S, m)
     of_rows, of_columns = yw.mean(-1, keepdim=True), yw.mean(-3, keepdim=True)
@@ -94,7 +94,7 @@ def compare(query: Tensor | NodeSets, support: Tensor, context: float = 0.0) -> 
 
 
 def _length(sets: NodeSets, context: float) -> Tensor:
-    """|y_i + c y^| of every node (..., n), at least _EPS: |y_i|^2 + 2 c y_i . y^ + c^2 |y^|^2 is its square."""
+    """Return |y_i + c y^| of every node (..., n), at least _EPS; its square is |y_i|^2 + 2 c y_i . y^ + c^2 |y^|^2."""
     if not context:
         return sets.length.clamp_min(_EPS)
     centre = _centred(_centred(sets.nodes.mean(-2)))  # (..., C): y^, twice as in `compare`
@@ -104,7 +104,7 @@ def _length(sets: NodeSets, context: float) -> Tensor:
 
 
 def centred_cosine_cost(query: Tensor, support: Tensor) -> Tensor:
-    """The cost of moving query node i to support node j: 1 - cos(u_i, v_j), of embeddings centred over their channels.
+    """Return the cost 1 - cos(u_i, v_j) of moving query node i to support node j, both centred over their channels.
 
     Args:
         query: (..., Q, n, C) float, one row per node set.
@@ -130,7 +130,7 @@ def cross_reference_weights(query: Tensor, support: Tensor, floor: float = 1e-3)
     Args:
         query: (..., Q, n, C) raw (uncentred) embeddings.
         support: (..., S, m, C) likewise.
-        floor: what a node weighs that does not agree at all; 0 would drop it, and leaves nothing where no node agrees.
+        floor: the weight of a node that does not agree at all. With 0 an image in which no node agrees has no weight.
 
     Returns:
         a (..., Q, S, n) and b (..., Q, S, m), not scaled to any total.
@@ -142,7 +142,7 @@ def cross_reference_weights(query: Tensor, support: Tensor, floor: float = 1e-3)
 
 
 def uniform_weights(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """The same weight for every node: a (..., Q, S, n) and b (..., Q, S, m) of ones, without storage of their own."""
+    """Return the weights of nodes that all count the same: ones a (..., Q, S, n) and b (..., Q, S, m), expanded."""
     *lead, queries, n, _ = query.shape
     *_, supports, m, _ = support.shape
     one = query.new_ones(())

@@ -1,4 +1,4 @@
-"""Two node sets become a logit: the DeepEMD head."""
+"""The DeepEMD head: two node sets become a logit."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ __all__ = ["Problem", "Weights", "emd_logits", "transport_problem"]
 
 Weights = Literal["cross-reference", "uniform"]
 
-# Cost entries that are in memory at once (16 MB in float32): the head's memory does not grow with the number of
-# queries.
+# The most cost entries in memory at a time (16 MB in float32), so that the head's memory does not grow with the number
+# of queries.
 _CHUNK = 4_000_000
 
 
 class Solution(Protocol):
-    """What a transport solver must return: at least the value (...)."""
+    """The result of a transport solver, which has at least the value (...)."""
 
     @property
     def value(self) -> Tensor: ...
@@ -66,34 +66,35 @@ def emd_logits(
     query_chunk: int | None = None,
     transport: Callable[[Tensor, Tensor, Tensor], Solution] = emd,
 ) -> Tensor:
-    """Classification logits by optimal matching: temperature * (1 - EMD) between every query and every support.
+    """Compute classification logits by optimal matching: temperature * (1 - EMD) of every query and support.
 
     Both weight vectors are scaled to sum to 1, so the logit is the paper's (T / N) sum_ij (1 - c_ij) x_ij where both
-    sets have N nodes, and is defined where they differ. Queries are worked through in pieces, so memory stays
+    sets have N nodes, and is defined where they differ. Queries are processed in pieces, so memory stays
     bounded; gradients are exact.
 
     Args:
-        query: (..., Q, n, C) float, raw embeddings, one row per node set; leading dimensions are episodes. Images that
-            are queries time and again are measured once: see :func:`deepemd.matching.cost.measured`.
+        query: (..., Q, n, C) float, raw embeddings, one row per node set; leading dimensions are episodes. Measure
+            images that are queries many times once: see :func:`deepemd.matching.cost.measured`.
         support: (..., S, m, C) float, the same leading dimensions; S is n_way where every class is one node set.
         temperature: scales the logits before a softmax; 12.5 in the paper. Raise it for sharper probabilities.
         weights: "cross-reference" (the paper's) or "uniform" (every node counts the same).
         floor: added to every cross-reference weight.
-        context: how much of its whole image each node takes with it when costs are computed: u_i becomes u_i + context
-            mean_k u_k. 0 as in the paper, for encoders that are trained to be matched; 1 serves an encoder that was
-            only trained to classify whole images, see docs/photos.md. The larger, the nearer to pooled cosine. The
-            weights are those of the nodes themselves.
-        detach_weights: True gives the weights no gradient, as the authors' OpenCV path does; about 1 % worse, say they.
-        query_chunk: queries of an episode that are matched together, and matched again in the backward pass: then what
-            is kept for that pass does not grow with the queries. By default it is two to three times the nodes, which
-            matters for hundreds of queries.
+        context: how much of the whole image each node takes into account in the costs: u_i becomes u_i + context
+            mean_k u_k. 0 as in the paper, for encoders that are trained for matching; 1 suits an encoder that was only
+            trained to classify whole images, see docs/photos.md. The larger, the closer to pooled cosine. The weights
+            are those of the nodes themselves.
+        detach_weights: True gives the weights no gradient, as the authors' OpenCV path does (about 1 % worse, they
+            report).
+        query_chunk: number of queries of an episode that are matched together, and matched again in the backward pass,
+            so that the memory saved for it does not grow with the queries. By default that is two to three times the
+            size of the nodes, which matters for hundreds of queries.
         transport: a solver with the signature of :func:`deepemd.emd`.
 
     Returns:
         (..., Q, S) logits in float32 (float64 where an input is).
 
     Raises:
-        ValueError: shapes that do not fit, an unknown name of weights, a query_chunk below 1, or embeddings that are
+        ValueError: shapes that do not match, an unknown name of weights, a query_chunk below 1, or embeddings that are
             not finite.
 
     Source: equations 1-6 of the paper. An image is nearest to itself:
@@ -108,7 +109,7 @@ def emd_logits(
         raise ValueError(f"query_chunk must be at least 1, got {query_chunk}; leave it out for all queries at once")
 
     def match(support: Tensor, *query: Tensor) -> Tensor:
-        """The support (e, S, m, C), of the query the nodes (e, q, n, C) and what is known of them -> (e q, S)."""
+        """Match support (e, S, m, C) with the query's nodes (e, q, n, C) and, if measured, means and lengths."""
         sets = NodeSets(*query) if len(query) > 1 else query[0]
         cost, a, b = transport_problem(sets, support, weights=weights, floor=floor, context=context)
         if detach_weights:
@@ -131,16 +132,16 @@ def emd_logits(
             try:
                 rows.append(checkpoint(match, *piece, use_reentrant=False) if query_chunk else match(*piece))
             except ValueError as error:
-                _check_finite(query=known[0], support=support)  # says it in the words of the caller's arguments
+                _check_finite(query=known[0], support=support)  # names the caller's arguments
                 raise error
         logits = torch.cat(rows) if rows else support.new_empty(0)
         return logits.reshape(*lead, queries, supports)
 
 
 def _pieces(episodes: int, queries: int, size: int, chunk: int | None = None) -> Iterator[tuple[slice, slice]]:
-    """Cut episodes x queries, in order, into pieces of at most _CHUNK cost entries; `size` is one query's.
+    """Cut episodes x queries, in order, into pieces of at most _CHUNK cost entries; a query has `size` of them.
 
-    With a `chunk` a piece is of one episode, and of no more queries than that.
+    With a `chunk`, a piece has at most that many queries of one episode.
     """
     if size * queries <= _CHUNK and not chunk:
         together = max(1, _CHUNK // max(1, size * queries))
@@ -171,7 +172,10 @@ def _check(query: Tensor, support: Tensor) -> None:
             f"got {tuple(query.shape)} and {tuple(support.shape)}"
         )
     if query.shape[-1] != support.shape[-1]:
-        raise ValueError(f"query nodes have {query.shape[-1]} channels but support nodes have {support.shape[-1]}")
+        raise ValueError(
+            f"query nodes have {query.shape[-1]} channels but support nodes have {support.shape[-1]}; "
+            "use one encoder for both"
+        )
     if query.shape[:-3] != support.shape[:-3]:
         raise ValueError(
             f"query and support must hold the same episodes, got leading dimensions {tuple(query.shape[:-3])} "

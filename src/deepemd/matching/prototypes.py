@@ -14,7 +14,7 @@ from deepemd.threads import single_threads, stopped, thread_count
 
 __all__ = ["class_means", "fit_prototypes"]
 
-# Episodes that are fitted in one piece: enough for matrix products to outweigh calls, few enough for the cache.
+# Episodes that are fitted together: enough that matrix products outweigh calls, few enough for the cache.
 _TOGETHER = 8
 
 _NOT_FINITE = "support holds NaN or an infinite value; embeddings must be finite: did training diverge?"
@@ -22,7 +22,7 @@ _DIVERGED = "the prototypes diverge: lr is too large for these embeddings; lower
 
 
 def class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """The mean of the node sets of each class, node by node: where the SFC begins.
+    """Return the mean of the node sets of each class, node by node, from which the SFC starts.
 
     Args:
         support: (..., K, m, C) node sets.
@@ -33,7 +33,7 @@ def class_means(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
         (..., n_way, m, C), of the type of support.
 
     Raises:
-        ValueError: shapes that do not fit, a label that is no class, or a class without a shot.
+        ValueError: shapes that do not match, a label that is not a class, or a class without a shot.
 
     >>> class_means(torch.tensor([[[1.0]], [[2.0]], [[4.0]]]), torch.tensor([0, 1, 1]), 2).flatten()
     tensor([1., 3.])
@@ -59,33 +59,32 @@ def fit_prototypes(
     generator: Generator | None = None,
     track: Callable[[Iterable[Any], str, int], Iterable[Any]] | None = None,
 ) -> Tensor:
-    """Fit a node set to the shots of each class, the paper's structured fully connected layer, for episodes in batches.
+    """Fit a node set to the shots of each class, the paper's structured fully connected layer, for batches of episodes.
 
-    The node sets begin as the class means and are moved by stochastic gradient descent, so that the head, fed with the
-    support images as queries, gives them their labels. The encoder takes no part. Classify with
-    ``emd_logits(query, prototypes)``.
+    The node sets start as the class means and are moved by stochastic gradient descent, such that the head classifies
+    the shots correctly. The encoder is not involved. Classify with ``emd_logits(query, prototypes)``.
 
     Args:
         support: (..., K, m, C) float, the node sets of an episode's shots; leading dimensions are episodes.
         labels: (..., K) int64, their classes, 0 to n_way - 1; each class at least once, not necessarily equally often.
         n_way: number of classes.
         epochs: passes over the shots. 100 in the paper; fewer save time.
-        lr: learning rate. The authors' code takes 0.1 while it trains and 100 when it evaluates; what is best depends
-            on the size of the embeddings: sweep it on validation classes.
-        batch_size: shots of a step; the order is drawn anew in every epoch, the same for all episodes.
-        momentum, dampening: of the descent. The authors' dampening of 0.9, where 0 is usual, makes steps smaller.
-        temperature, weights, floor: of the head, as in :func:`deepemd.matching.emd_logits`.
+        lr: learning rate. The authors' code takes 0.1 while it trains and 100 when it evaluates; the best value
+            depends on the size of the embeddings: try several on validation classes.
+        batch_size: number of shots of a step; a new order is drawn in every epoch, the same for all episodes.
+        momentum, dampening: settings of the descent. The authors' dampening of 0.9, where 0 is usual, shortens steps.
+        temperature, weights, floor: settings of the head, as in :func:`deepemd.matching.emd_logits`.
         detach_weights: True gives the nodes' weights no gradient, as the authors' OpenCV path does.
-        generator: of the order; by default PyTorch's global one.
-        track: shows progress, such as :func:`deepemd.data.images.track`; by default nothing does.
+        generator: draws the order; by default PyTorch's global one.
+        track: shows progress, such as :func:`deepemd.progress.track`; by default there is no display.
 
     Returns:
-        (..., n_way, m, C) node sets, float32 (float64 where support is), detached. An episode's do not depend on the
-        other episodes.
+        (..., n_way, m, C) node sets, float32 (float64 if support is), detached. Those of an episode do not depend on
+        the other episodes.
 
     Raises:
-        ValueError: shapes that do not fit, a label that is no class, a class without a shot, a setting out of range, or
-            embeddings that are not finite, as they become when lr is far too large.
+        ValueError: shapes that do not match, a label that is not a class, a class without a shot, a setting out of
+            range, or embeddings that are not finite, at the start or because lr is far too large.
 
     Source: section 3.5 of the paper and the authors' code.
 
@@ -122,7 +121,7 @@ def fit_prototypes(
 
 
 def _batches(epochs: int, shots: int, batch_size: int, generator: Generator | None) -> Iterator[Tensor]:
-    """The shots of each step: every epoch a new order, its last batch what is left."""
+    """Yield the shots of each step, in a new order in every epoch."""
     for _ in range(epochs):
         yield from torch.randperm(shots, generator=generator).split(batch_size)
 
@@ -134,7 +133,7 @@ def _descend(
     device: torch.device,
     track: Callable[[Iterable[Any], str, int], Iterable[Any]],
 ) -> list[Tensor]:
-    """Take the steps of all episodes, piece by piece."""
+    """Fit all episodes, piece by piece."""
     count = thread_count(device)
     size = max(1, min(_TOGETHER, math.ceil(episodes / count)))
     pieces = [slice(k, k + size) for k in range(0, episodes, size)]
@@ -159,4 +158,4 @@ def _untracked(items: Iterable[Any], description: str, total: int) -> Iterable[A
 def _check_settings(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be above 0 and finite, got {value}")
+            raise ValueError(f"{name} must be above 0 and finite, got {value}; leave it out for the default")

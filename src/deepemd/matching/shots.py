@@ -1,4 +1,4 @@
-"""Several shots of a class: who is of which class, and how the logits of single shots become those of classes."""
+"""Several shots of a class: the logits of single shots become logits of classes."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ __all__ = ["mean_over_shots", "nearest_shot"]
 
 
 def mean_over_shots(logits: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
-    """A class is as near as its shots are on average.
+    """Average the logits of the shots of each class.
 
     Args:
-        logits: (..., Q, K) of every query against every single shot, as from ``emd_logits(query, shots)``.
+        logits: (..., Q, K), one for every query and every single shot, as from ``emd_logits(query, shots)``.
         labels: (..., K) int64, classes of the shots from 0 to n_way - 1; each class at least once, not necessarily
             equally often.
         n_way: number of classes.
@@ -20,7 +20,7 @@ def mean_over_shots(logits: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
         (..., Q, n_way) logits.
 
     Raises:
-        ValueError: shapes that do not fit, a label that is no class, or a class without a shot.
+        ValueError: shapes that do not match, a label that is not a class, or a class without a shot.
 
     >>> mean_over_shots(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0, 1, 1]), n_way=2)
     tensor([[1., 3.]])
@@ -31,7 +31,7 @@ def mean_over_shots(logits: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
 
 
 def nearest_shot(logits: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
-    """A class is as near as the nearest of its shots; arguments as in :func:`mean_over_shots`.
+    """Take the largest logit of the shots of each class; arguments as in :func:`mean_over_shots`.
 
     >>> nearest_shot(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0, 1, 1]), n_way=2)
     tensor([[1., 4.]])
@@ -42,10 +42,10 @@ def nearest_shot(logits: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
 
 
 def members_of(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Which shot is of which class: support (..., K, m, C), labels (..., K) -> (..., K, n_way) bool.
+    """Return which shot of support (..., K, m, C) is of which class, (..., K, n_way) bool.
 
     Raises:
-        ValueError: shapes that do not fit, a label that is no class, or a class without a shot.
+        ValueError: shapes that do not match, a label that is not a class, or a class without a shot.
     """
     if support.ndim < 3 or not support.is_floating_point() or labels.shape != support.shape[:-2]:
         raise ValueError(
@@ -56,6 +56,7 @@ def members_of(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 
 def _members_of_columns(logits: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Return which column of logits (..., Q, K) is of which class, (..., K, n_way) bool."""
     if logits.ndim < 2 or labels.shape != (*logits.shape[:-2], logits.shape[-1]):
         raise ValueError(
             f"logits must be (..., Q, K) and labels (..., K); got {tuple(logits.shape)} and {tuple(labels.shape)}"
