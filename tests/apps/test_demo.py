@@ -14,7 +14,8 @@ from PIL import Image
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.demo import run_demo
 from deepemd.apps.reports.curves import learning_curve
-from deepemd.apps.reports.tables import Page, TextTable, accuracy_table, write_json, write_page
+from deepemd.apps.reports.page import simple_page, write_standalone
+from deepemd.apps.reports.tables import TextTable, accuracy_table, write_json
 from deepemd.data import Episodes, load
 from deepemd.errors import InputError
 from deepemd.evaluation.evaluate import Evaluation
@@ -58,15 +59,19 @@ def test_demo(glyphs, tmp_path, capsys):
 
 
 def _check_page(path):
-    """Every tag is closed and every picture is there."""
-    void, stack = {"img", "meta"}, []
+    """Every tag is closed, and nothing lies outside the page."""
+    void, stack = {"img", "meta", "input"}, []
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            if tag == "img":
-                assert (path.parent / dict(attrs)["src"]).is_file()
+            for name in ("src", "href"):
+                assert (dict(attrs).get(name) or "#").startswith(("#", "data:image/"))
             if tag not in void:
                 stack.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            assert tag in ("image", "use", "rect", "path", "circle")
+            assert (dict(attrs).get("href") or "#").startswith(("#", "data:image/"))
 
         def handle_endtag(self, tag):
             assert stack.pop() == tag
@@ -97,14 +102,14 @@ def test_learning_curve_of_no_run(tmp_path):
         learning_curve([("a run", tmp_path)], tmp_path / "curve.png")
 
 
-def test_grid_and_page_escape_what_they_show(tmp_path):
+def test_table_and_page_escape_what_they_show(tmp_path):
     values = {"DeepEMD": np.array([0.5, 1.0]), "<b>other</b>": np.array([0.5, 0.5])}
-    grid = accuracy_table({"": Evaluation(values, Episodes(n_episodes=2), {}, {}, {})})
-    assert list(grid.rows[0]) == ["DeepEMD", "75.00 ± 34.65", ""]
-    assert list(grid.rows[1]) == ["<b>other</b>", "50.00 ± 0.00", "+25.00 ± 34.65"]
-    path = write_page(
-        Page("a < b", ["&"], [grid, TextTable("t", ["h"], [["c"]])], {}, {"k": "<v>"}), tmp_path / "new" / "p.html"
-    )
+    table = accuracy_table({"": Evaluation(values, Episodes(n_episodes=2), {}, {}, {})})
+    assert list(table.rows[0]) == ["DeepEMD", "75.00 ± 34.65", ""]
+    assert list(table.rows[1]) == ["<b>other</b>", "50.00 ± 0.00", "+25.00 ± 34.65"]
+    sections = [table.html(), TextTable("t", ["h"], [["c"]]).html()]
+    body = simple_page("a < b", ["&"], sections, [("k", "<v>")])
+    path = write_standalone("a < b", body, tmp_path / "new" / "p.html")
     _check_page(path)
     assert "<b>" not in path.read_text()
 

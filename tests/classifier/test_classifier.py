@@ -1,7 +1,7 @@
 """The estimator: scikit-learn's own checks, known answers, a slow twin, real photos.
 
 Tests deepemd.classifier.calibration, deepemd.classifier.prediction, deepemd.classifier.saving,
-deepemd.classifier.support, deepemd.embedding.stream.
+deepemd.classifier.learning, deepemd.classifier.support, deepemd.embedding.stream.
 """
 
 import copy
@@ -188,7 +188,7 @@ def test_batches_and_order_make_no_difference(fitted):
 def test_photos_beyond_those_kept_count_in_the_mean(model, monkeypatch):
     images, labels = photos(5)
     whole = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
-    monkeypatch.setattr("deepemd.classifier.classifier.MAX_EXAMPLES", 2)
+    monkeypatch.setattr("deepemd.classifier.learning.MAX_EXAMPLES", 2)
     few = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
     assert len(few.support_.examples) == 6
     assert support_module.MAX_EXAMPLES == 100

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, Grid, Sampling, conv4
-from deepemd.data import Images, load
+from deepemd.data import Episodes, Images, load
 from deepemd.embedding.splits import embed
-from deepemd.embedding.views import look, view
+from deepemd.embedding.views import view, view_pictures
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, evaluate
+from deepemd.evaluation.evaluate import evaluate
 from deepemd.explain.matches import match
 from deepemd.explain.plots import matches_picture
 
@@ -89,7 +89,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path, model):
     expected = np.asarray(large.resize((256, 183), Image.Resampling.BOX), dtype=float).transpose(2, 0, 1)
     assert np.abs(found.pixels[0] - expected).mean() < 2
     model.regions, model.max_side = Grid((2,)), 256
-    shown = look(model, [images.image(0)])
+    shown = view_pictures(model, [images.image(0)])
     assert torch.equal(shown.boxes, view(model, images, np.array([0])).boxes)
 
 
@@ -108,7 +108,7 @@ def test_sampling_is_a_function_of_seed_and_image(photos, model):
 def test_a_whole_image_is_seen_as_the_paper_evaluates_it(photos, model):
     seen, boxes = view(model, photos, np.array([5, 1]))
     assert boxes is None
-    again = look(model, [photos.image(5), photos.image(1)])
+    again = view_pictures(model, [photos.image(5), photos.image(1)])
     assert torch.equal(seen, again.images)
     torch.testing.assert_close(embed(model, photos, np.array([5, 1])), model.embed(seen).detach(), atol=1e-4, rtol=1e-3)
     height, width = 122, 61

@@ -11,9 +11,10 @@ from PIL import Image
 
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.reports.curves import _curves, accuracy_curves
-from deepemd.evaluation.evaluate import Episodes, Evaluation
+from deepemd.data import Episodes
+from deepemd.evaluation.evaluate import Evaluation
 from deepemd.explain.matches import match
-from deepemd.explain.plots import _matches, matches_picture
+from deepemd.explain.plots import _several, matches_picture
 
 
 def evaluations(methods: int) -> list[Evaluation]:
@@ -52,12 +53,12 @@ def test_titles_do_not_lie_over_images_of_any_shape(columns, tmp_path):
     sizes = [(80, 60), (60, 80), (160, 40), (30, 120), (50, 50)]
     images = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
     some = [match(model, one, other, title="3: similarity 0.95") for one, other in combinations(images, 2)]
-    figure = _matches(some, 10, columns, "found")
+    figure = _several(some, columns)
     figure.canvas.draw()
     titles = [text.get_window_extent() for text in figure.texts]
     assert len(titles) == len(some)
     shown = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == ["query", "found"] * len(some)
+    assert [axes.get_title() for axes in shown] == ["query", "support"] * len(some)
     for axes in shown:
         assert not any(title.overlaps(box) for title in titles for box in (axes.bbox, axes.title.get_window_extent()))
     assert matches_picture(some[:1], tmp_path / "m.png").stat().st_size > 10_000

@@ -1,21 +1,25 @@
 """The whole method on the built-in letters: pre-training, meta-training, evaluation on scripts never seen, a report."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from deepemd.apps.reports.curves import learning_curve
-from deepemd.apps.reports.tables import Page, TextTable, accuracy_table, signed, write_json, write_page
-from deepemd.data import Store, load
+from deepemd.apps.reports.drawing import Drawings
+from deepemd.apps.reports.page import figure, image, simple_page, write_standalone
+from deepemd.apps.reports.tables import TextTable, accuracy_table, signed, write_json
+from deepemd.data import Episodes, Store, load
 from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import Episodes, Evaluation, evaluate
+from deepemd.evaluation.evaluate import Evaluation, evaluate
 from deepemd.evaluation.intervals import MeanCI
-from deepemd.explain.matches import example_matches
+from deepemd.explain.matches import Match, example_matches
 from deepemd.explain.plots import matches_picture
 from deepemd.model import DeepEMD
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import GLYPHS_METATRAIN, GLYPHS_PRETRAIN, MetatrainRecipe, PretrainRecipe
+from deepemd.versions import versions
 
 __all__ = ["run_demo"]
 
@@ -37,10 +41,10 @@ def run_demo(
     pretraining: PretrainRecipe = GLYPHS_PRETRAIN,
     metatraining: MetatrainRecipe = GLYPHS_METATRAIN,
 ) -> dict[str, Evaluation]:
-    """Do everything and write the report to `out`. Returns the evaluations of both models.
+    """Run all of it and write the report to `out`; return the evaluations of both models.
 
     Raises:
-        InputError: `out` holds something else, or another demo and `resume` is not set.
+        InputError: `out` is not empty and `resume` is not set.
     """
     began = time.perf_counter()
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
@@ -53,37 +57,46 @@ def run_demo(
     episodes = Episodes(n_episodes=n_episodes)
     evaluations = {name: evaluate(DeepEMD.load(folder), novel, episodes) for name, folder in folders.items()}
 
-    grids = [accuracy_table(evaluations, "Letters of scripts never seen: " + _describe(episodes)), claims(evaluations)]
-    _print(grids)
-    pictures = {
-        "Parts that were matched. The width of a line is the share of the mass that it moves; the brighter a part, the "
-        "more it weighs.": matches_picture(
-            example_matches(DeepEMD.load(second.model), novel, episodes.sampler(novel)), out / "matches.png"
-        ),
-        "Learning curves, judged on Greek letters.": learning_curve(
-            [("pre-training", out / "pretrain"), ("meta-training", out / "metatrain")], out / "learning_curve.png"
-        ),
-    }
+    tables = [accuracy_table(evaluations, "Letters of scripts never seen: " + _describe(episodes)), claims(evaluations)]
+    _print(tables)
+    matches = example_matches(DeepEMD.load(second.model), novel, episodes.sampler(novel))
+    matches_picture(matches, out / "matches.png")
+    runs = [("pre-training", out / "pretrain"), ("meta-training", out / "metatrain")]
+    curve = learning_curve(runs, out / "learning_curve.png")
     seconds = time.perf_counter() - began
-    recipes = {"pretrain": asdict(pretraining), "metatrain": asdict(metatraining)}
     write_json(
         {
             "seed": seed,
             "seconds": seconds,
-            "recipes": recipes,
+            "recipes": {"pretrain": asdict(pretraining), "metatrain": asdict(metatraining)},
             "evaluations": {name: evaluation.as_dict() for name, evaluation in evaluations.items()},
         },
         out / "report.json",
     )
-    write_page(
-        Page("deepemd demo", _LEAD, grids, pictures, _notes(store, evaluations, seed, seconds)), out / "index.html"
-    )
-    print(f"report: {out / 'index.html'} ({seconds:.0f} s in all)")
+    sections = [*(table.html() for table in tables), *_figures(matches, curve)]
+    notes = _notes(store, evaluations, seed, seconds)
+    path = write_standalone("deepemd demo", simple_page("deepemd demo", _LEAD, sections, notes), out / "index.html")
+    print(f"report: {path} ({seconds:.0f} s in all)")
     return evaluations
 
 
+def _figures(matches: list[Match], curve: Path) -> Iterator[str]:
+    """Yield the pictures of the page: drawings of matches and the learning curves."""
+    yield (
+        "<h2>Matched parts</h2><p>A query and a support image, of the same class or of another. Matched parts have "
+        "the same number and colour, a line is as wide as the share of the mass that it moves, and dark parts weigh "
+        "little.</p>"
+    )
+    drawings = Drawings()
+    for match in matches:
+        yield figure(drawings.draw(match, query="query", example="support"), match.title)
+    yield "<h2>Learning curves</h2>"
+    caption = "Training loss, and validation accuracy on Greek letters"
+    yield figure(image(curve, caption), caption)
+
+
 def claims(evaluations: dict[str, Evaluation]) -> TextTable:
-    """What meta-training and matching are worth, as paired differences with their intervals."""
+    """Return what meta-training and matching gain, as paired differences with their intervals."""
     before, after = evaluations["pre-trained"], evaluations["meta-trained"]
     final = after.accuracies["DeepEMD"]
     rows: list[tuple[str, MeanCI]] = []
@@ -105,22 +118,22 @@ def _describe(e: Episodes) -> str:
     return f"{e.n_way}-way {e.n_shot}-shot accuracy in %, {e.n_episodes:,} episodes, 95 % intervals"
 
 
-def _print(grids: list[TextTable]) -> None:
+def _print(tables: list[TextTable]) -> None:
     from rich.console import Console
 
     console = Console()
-    for grid in grids:
-        console.print(grid.rich())
+    for table in tables:
+        console.print(table.rich())
 
 
-def _notes(store: Store, evaluations: dict[str, Evaluation], seed: int, seconds: float) -> dict[str, str]:
-    """What the page says in small print."""
+def _notes(store: Store, evaluations: dict[str, Evaluation], seed: int, seconds: float) -> list[tuple[str, object]]:
+    """Return the small print of the page."""
     novel = store.splits["novel"].fingerprint
     some = next(iter(evaluations.values()))
-    return {
-        "images": f"{novel.name}: {novel.classes} letters, {novel.images:,} images, sha256 {novel.sha256}",
-        "seed": f"{seed}; episodes: {some.episodes.seed}",
-        "versions": ", ".join(f"{key} {value}" for key, value in some.as_dict()["versions"].items()),
-        "time": f"{seconds:.0f} s for rendering, training, evaluation and pictures",
-        "models": "pretrain/best and metatrain/best beside this page; open one with deepemd.DeepEMD.load",
-    }
+    return [
+        ("images", f"{novel.name}: {novel.classes} letters, {novel.images:,} images, sha256 {novel.sha256}"),
+        ("seed", f"{seed}; episodes: {some.episodes.seed}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
+        ("time", f"{seconds:.0f} s for rendering, training, evaluation and pictures"),
+        ("models", "pretrain/best and metatrain/best beside this page; open one with deepemd.DeepEMD.load"),
+    ]

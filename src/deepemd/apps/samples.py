@@ -1,6 +1,6 @@
-"""Photos that are on every machine that runs this: samples inside scikit-learn and matplotlib, cut into classes.
+"""Sample photos that need no download: those inside scikit-learn and matplotlib, cut into classes.
 
-No file of ours and no download: a temple and a flower come with scikit-learn, a portrait with matplotlib.
+A temple and a flower come with scikit-learn, a portrait with matplotlib.
 """
 
 from importlib.resources import files
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 __all__ = ["sample_classes", "sample_queries"]
 
-# Package, file, and the box (x0, y0, x1, y1) of what is worth looking at, in pixels.
+# Package, file, and the box (x0, y0, x1, y1) of the interesting part, in pixels.
 _SOURCES = {
     "temple": ("sklearn.datasets", "images/china.jpg", (60, 20, 400, 320)),
     "flower": ("sklearn.datasets", "images/flower.jpg", (130, 0, 560, 400)),
     "portrait": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (90, 20, 420, 380)),
 }
-_CUTS = 7  # of each class: with three classes just enough to tell what resembles none of them
+_CUTS = 7  # of each class: with three classes just enough to recognise images of other things
 
 
 def sample_classes() -> "dict[str, list[Image]]":
-    """Three classes of seven photos each: cuts of one photo each, at different places and scales."""
+    """Return three classes of seven photos: cuts of one photo each, at different places and scales."""
     return {name: [_cut(_source(name), k) for k in range(_CUTS)] for name in _SOURCES}
 
 
 def sample_queries() -> "list[Image]":
-    """Another cut of each, mirrored, and a letter, which resembles none of them."""
+    """Return another cut of each photo, mirrored, and a letter, which resembles none of them."""
     from PIL import ImageOps
 
     return [*(ImageOps.mirror(_cut(_source(name), _CUTS + 2)) for name in _SOURCES), _letter()]
@@ -40,7 +40,7 @@ def _source(name: str) -> "Image":
 
 
 def _cut(image: "Image", k: int) -> "Image":
-    """The k-th square of an image: of one of three sizes, wandering over it."""
+    """Cut the k-th square out of an image: one of three sizes, at a new place."""
     side = round(min(image.size) * (0.7, 0.8, 0.9)[k % 3])
     across, down = (k * 0.382) % 1, (k * 0.618) % 1  # the golden ratio: spread evenly, never twice alike
     left, top = round(across * (image.width - side)), round(down * (image.height - side))

@@ -1,9 +1,8 @@
 """Photos in, labels out: DeepEMD as an estimator of scikit-learn."""
 
+import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,15 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from deepemd.classifier.calibration import fit_temperature, unknown_threshold
-from deepemd.classifier.prediction import Explanation, Prediction
+from deepemd.classifier.learning import add_photos, check_labels
+from deepemd.classifier.prediction import Explanation, Prediction, Rule
 from deepemd.classifier.saving import SavedClassifier, read_classifier, write_classifier
-from deepemd.classifier.support import MAX_EXAMPLES, Example, Support
-from deepemd.data.decoding import as_picture
+from deepemd.classifier.support import Example
 from deepemd.data.photos import class_photos
 from deepemd.embedding.cache import default_cache
 from deepemd.embedding.stream import Embedded, Embedder
@@ -35,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FewShotClassifier"]
 
-_TOGETHER = 64  # photos added, or matched, at a time
-_SHARE = 0.05  # of the known photos that may seem unfamiliar, where nothing is asked for
+_BATCH = 64  # images matched at a time
+_UNFAMILIAR = 0.05  # the share of known photos that may seem unfamiliar, where `unknown` is not set
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -107,19 +105,39 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             y: (K,) their labels, at least two different ones; photos of a class may be few or many.
 
         Returns:
-            Itself.
+            The classifier itself.
 
         Raises:
             InputError: a photo that cannot be read, labels that do not fit, one class only, or a setting out of range.
         """
-        labels = _labels(X, y)
+        errors = self.fit_readable(X, y, stop=True)
+        assert not any(errors)
+        return self
+
+    def fit_readable(
+        self, X: "Sequence[Picture]", y: Sequence[Any], *, stop: bool = False, progress: str = ""
+    ) -> list[InputError | None]:
+        """Learn the classes from those of their photos that can be read.
+
+        Args:
+            X, y: as for :meth:`fit`.
+            stop: raise the error of the first photo that cannot be read.
+            progress: the text beside a progress bar on a terminal; no bar by default.
+
+        Returns:
+            (K,) for each photo None, or why it cannot be read and was left out.
+
+        Raises:
+            InputError: as for :meth:`fit`, or a class without a photo that can be read.
+        """
+        labels = check_labels(X, y)
         classes = np.unique(labels)
         if len(classes) < 2:
             raise InputError(
                 f"y holds {len(classes)} class ({classes.tolist()}): at least two are needed to tell one from the other"
             )
         self._start()
-        return self._add(X, labels, classes)
+        return self._add(X, labels, classes, stop=stop, progress=progress)
 
     def partial_fit(
         self,
@@ -127,28 +145,30 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[Any],
         classes: Sequence[Any] | None = None,
     ) -> Self:
-        """Add photos, also of new classes; what is known of the other classes stays as it is.
+        """Add photos, also of new classes; the other classes stay as they are.
 
-        The temperature and the threshold are fitted anew, which takes no time.
+        The temperature and the threshold are fitted again, which takes no time.
 
         Args:
             X, y: as for :meth:`fit`.
-            classes: labels that are to come, in scikit-learn's manner; not needed.
+            classes: all labels that will come, as scikit-learn asks for them; not needed here.
 
         Raises:
             InputError: as for :meth:`fit`.
         """
-        labels = _labels(X, y)
+        labels = check_labels(X, y)
         if classes is not None and not set(labels.tolist()) <= set(np.asarray(classes).tolist()):
             raise InputError("y holds labels that are not in classes: list all of them, or leave classes out")
         if not hasattr(self, "support_"):
             self._start()
         known = self.classes_ if self.support_ else labels[:0]
         new = [label for label in np.unique(labels).tolist() if label not in set(known.tolist())]
-        return self._add(X, labels, np.concatenate((known, np.asarray(new, dtype=labels.dtype))) if new else known)
+        classes_ = np.concatenate((known, np.asarray(new, dtype=labels.dtype))) if new else known
+        self._add(X, labels, classes_, stop=True)
+        return self
 
     def forget(self, label: Any) -> Self:
-        """Remove a class and its photos; what is known of the other classes stays as it is.
+        """Remove a class and its photos; the other classes stay as they are.
 
         Raises:
             InputError: a label that is no class, or the only class left.
@@ -166,7 +186,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
         """Learn the classes from a folder that holds a folder of photos for each class.
 
-        What is not named like a photo is left alone.
+        Files that are not named like photos are ignored.
 
         Raises:
             InputError: as for :meth:`fit`, or a folder without class folders.
@@ -175,7 +195,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self.fit(photos.files, photos.labels)
 
     def predict(self, X: "Sequence[Picture]") -> NDArray[Any]:
-        """The label of each image, (Q,).
+        """Return the label of each image, (Q,).
 
         Raises:
             InputError: an image that cannot be read. :meth:`stream` goes on without it.
@@ -184,7 +204,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray([row.label for row in rows], dtype=self._label_type())
 
     def predict_proba(self, X: "Sequence[Picture]") -> NDArray[np.float64]:
-        """The probability of each class, (Q, M), in the order of ``classes_``."""
+        """Return the probability of each class, (Q, M), in the order of ``classes_``."""
         return np.array([row.probabilities for row in self._strict(X)]).reshape(-1, len(self.classes_))
 
     def stream(self, images: "Sequence[Picture]", *, progress: str = "") -> Iterator[Prediction]:
@@ -192,55 +212,65 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             images: paths, PIL images or arrays.
-            progress: what to write beside a progress bar on a terminal; none by default.
+            progress: the text beside a progress bar on a terminal; no bar by default.
 
         Yields:
-            A prediction for each image, in order. One that cannot be read has an ``error``, and the rest goes on.
+            A prediction for each image, in order. An image that cannot be read has an ``error``, and the rest follow.
+        """
+        return (prediction for _, prediction in self.stream_embedded(images, progress=progress))
+
+    def stream_embedded(
+        self, images: "Sequence[Picture]", *, side: float = 0, progress: str = ""
+    ) -> Iterator[tuple[Embedded, Prediction]]:
+        """Classify images as :meth:`stream` does, and yield their nodes too, with which they can be explained.
+
+        Args:
+            images, progress: as for :meth:`stream`.
+            side: the longest side, in pixels, of the picture that comes with each image; 0 for none.
         """
         self._refuse_one_class()
-        rows = self._embedder().stream(images)
+        rows = self._embedder().stream(images, side=(lambda _: side) if side else None)
         waiting: list[Embedded] = []
         for row in track(rows, progress, len(images)) if progress else rows:
             waiting.append(row)
-            if len(waiting) == _TOGETHER:
-                yield from self._judge(waiting)
+            if len(waiting) == _BATCH:
+                yield from self._predict(waiting)
                 waiting = []
-        yield from self._judge(waiting)
+        yield from self._predict(waiting)
 
     def explain(self, image: "Picture", *, label: Any = None) -> Explanation:
-        """Show why: match the image with the photo of a class that is most like it.
+        """Show why: match the image with the most similar photo of a class.
 
         Args:
             image: a path, a PIL image or an array.
-            label: of which class; by default the most similar one.
+            label: the class; by default the most similar one.
 
         Raises:
             InputError: an image that cannot be read, or a label that is no class.
         """
-        self._refuse_one_class()
-        (one,) = self._embedder().stream([image])
-        if one.error is not None or one.nodes is None:
-            raise one.error or InputError("image: cannot be read")
-        (prediction,) = self._judge([one])
+        ((embedded, prediction),) = self.stream_embedded([image], side=math.inf)
+        return self.explain_embedded(embedded, prediction, label=label)
+
+    def explain_embedded(self, embedded: Embedded, prediction: Prediction, *, label: Any = None) -> Explanation:
+        """Explain as :meth:`explain` does, but an image that :meth:`stream_embedded` has yielded with its picture."""
+        if embedded.nodes is None or embedded.picture is None:
+            raise embedded.error or InputError("embedded: has no picture; pass side= to stream_embedded")
         place = int(prediction.probabilities.argmax())
         if label is not None:
             if label not in self.classes_.tolist():
                 raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, self.classes_))}")
             place = self.classes_.tolist().index(label)
-        best = self.support_.nearest(self.model_, one.nodes, place)
-        example, picture = self.support_.examples[best], as_picture(image)
-        sides = (
-            Side(picture, (picture.height, picture.width), one.nodes, one.key),
-            Side(example.image(), example.size, self.support_.nodes[best], example.key),
-        )
-        return Explanation(prediction, match_nodes(self.model_, *sides), example.name)
+        best = self.support_.nearest(self.model_, embedded.nodes, place)
+        query = Side(embedded.picture, embedded.size, embedded.nodes, embedded.key)
+        found = match_nodes(self.model_, query, self.support_.side(best))
+        return Explanation(prediction, found, self.support_.examples[best].name)
 
     def leave_one_out(self) -> tuple[list[Example], NDArray[np.int64], NDArray[np.float64]]:
-        """Classify each photo of the support set by all others: what to expect of new photos.
+        """Classify each photo of the support set by all the others, to estimate how well new photos are classified.
 
         Returns:
-            The P photos (those that are not the only one of their class), (P,) the place of each one's class in
-            ``classes_``, and (P, M) the probabilities of the classes.
+            The P photos that are not the only one of their class, (P,) the index of each one's class in ``classes_``,
+            and (P, M) the probabilities of the classes.
         """
         check_is_fitted(self, "support_")
         which, similarity = self.support_.leave_one_out(self.model_)
@@ -295,7 +325,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _start(self) -> None:
-        """Settings become what they stand for; no class is known yet."""
+        """Check the settings and load the model; no class is known yet."""
         regions = parse_regions(self.regions) if isinstance(self.regions, str) else self.regions
         if self.temperature is not None and not 0 < self.temperature < np.inf:
             raise InputError(f"temperature is {self.temperature}: it must be above 0; None fits it")
@@ -304,39 +334,35 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.model_ = pretrained(self.backbone, regions=regions)
         self.support_ = None
 
-    def _add(self, images: "Sequence[Picture]", labels: NDArray[Any], classes: NDArray[Any]) -> Self:
-        """Encode photos and add them to their classes; all of them or, where one cannot be read, none."""
+    def _add(
+        self,
+        images: "Sequence[Picture]",
+        labels: NDArray[Any],
+        classes: NDArray[Any],
+        *,
+        stop: bool,
+        progress: str = "",
+    ) -> list[InputError | None]:
+        """Embed photos and add them to their classes; nothing changes where an error is raised."""
         place = {label: k for k, label in enumerate(classes.tolist())}
-        support: Support | None = self.support_
-        rows = self._embedder().stream(images)
-        for start in range(0, len(labels), _TOGETHER):
-            nodes, examples = list[Tensor](), list[Example | None]()
-            ids = [place[label] for label in labels[start : start + _TOGETHER].tolist()]
-            held = Counter(support.labels.tolist() if support else [])
-            for k, one in enumerate(islice(rows, len(ids)), start):
-                if one.error is not None or one.nodes is None:
-                    raise one.error or InputError(f"image {k}: cannot be read")
-                held[ids[k - start]] += 1
-                nodes.append(one.nodes)
-                name = str(images[k]) if isinstance(images[k], str | os.PathLike) else f"image {k}"
-                kept = held[ids[k - start]] <= MAX_EXAMPLES
-                examples.append(Example.of(as_picture(images[k]), name, one.key) if kept else None)
-            support = (support or Support.empty(*nodes[0].shape)).added(nodes, ids, examples, classes=len(place))
-        assert support is not None  # there are labels
+        ids = [place[label] for label in labels.tolist()]
+        support, errors = add_photos(
+            self.support_, self._embedder(), images, ids, list(place), stop=stop, progress=progress
+        )
         self.support_, self.classes_ = support, classes
         self.calibrate()
-        return self
+        return errors
 
     def calibrate(self) -> None:
-        """Fit the temperature and the threshold to the photos, each classified by the others."""
+        """Fit the temperature and the threshold to the photos of the support set, each classified by the others."""
         which, similarity = self.support_.leave_one_out(self.model_)
         labels = self.support_.labels[which]
         self.temperature_ = float(self.temperature or fit_temperature(similarity, labels))
         own = similarity.gather(1, labels[:, None])[:, 0]
-        self.threshold_ = unknown_threshold(own, _SHARE if self.unknown is None else self.unknown)
+        self.threshold_ = unknown_threshold(own, _UNFAMILIAR if self.unknown is None else self.unknown)
 
     def _refuse_one_class(self) -> None:
-        """`partial_fit` and `forget` may leave a single class, from which nothing can be told."""
+        """Raise an error where `partial_fit` or `forget` has left a single class."""
         check_is_fitted(self, "support_")
         if len(self.classes_) < 2:
             raise InputError(
@@ -345,45 +371,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
 
     def _embedder(self) -> Embedder:
+        """Return the embedder of this classifier, which is made once for the same model and settings."""
         cache = default_cache() if self.cache is True else Path(os.fspath(self.cache)) if self.cache else None
-        return Embedder(self.model_, cache, self.batch_size)
+        made: Embedder | None = getattr(self, "_embedder_", None)
+        if made is None or made.model is not self.model_ or (made.cache, made.batch_size) != (cache, self.batch_size):
+            self._embedder_ = made = Embedder(self.model_, cache, self.batch_size)
+        return made
 
     def _strict(self, images: "Sequence[Picture]") -> Iterator[Prediction]:
-        for row in self.stream(images):
-            if row.error is not None:
-                raise row.error
-            yield row
+        """Classify images; the error of one that cannot be read is raised."""
+        for prediction in self.stream(images):
+            if prediction.error is not None:
+                raise prediction.error
+            yield prediction
 
-    def _judge(self, rows: Sequence[Embedded]) -> Iterator[Prediction]:
-        """Match what could be encoded with the classes."""
+    def _predict(self, rows: Sequence[Embedded]) -> Iterator[tuple[Embedded, Prediction]]:
+        """Match the images that could be read with the classes."""
+        rule = Rule(
+            self.classes_.tolist(), self.temperature_, self.threshold_, self.unknown is not None, self.unknown_label
+        )
         good = [row.nodes for row in rows if row.nodes is not None]
-        found = iter(self.support_.similarities(self.model_, torch.stack(good)) if good else ())
+        similarities = iter(self.support_.similarities(self.model_, torch.stack(good)) if good else ())  # (M,) each
         for row in rows:
-            if row.error is not None:
-                yield Prediction(None, 0.0, None, np.zeros(len(self.classes_)), 0.0, False, row.error)
-                continue
-            one = next(found)  # (M,)
-            probabilities = (self.temperature_ * one).softmax(0).numpy()
-            first, second = one.argsort(descending=True, stable=True)[:2].tolist()
-            classes, similarity = self.classes_.tolist(), float(one[first])
-            familiar = similarity >= self.threshold_
-            label = self.unknown_label if self.unknown is not None and not familiar else classes[first]
-            sure = float(probabilities[first])
-            runner_up = classes[second] if label == classes[first] else classes[first]
-            yield Prediction(label, sure, runner_up, probabilities, similarity, familiar)
+            yield row, rule.predict(next(similarities)) if row.error is None else rule.refuse(row.error)
 
     def _label_type(self) -> Any:
-        """Of an array of labels: that of the classes, unless the word for unknown does not fit among them."""
+        """Return the dtype of predicted labels: that of the classes, unless the label for unknown does not fit it."""
         if self.unknown is None or self.classes_.dtype.kind == np.asarray(self.unknown_label).dtype.kind:
             return None if self.classes_.dtype.kind in "US" else self.classes_.dtype
         return object
-
-
-def _labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
-    labels = np.asarray(y)
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise InputError(f"y has shape {labels.shape}, X holds {len(images)} images: pass one label for each image")
-    if not len(labels):
-        raise InputError("X is empty: pass at least one photo of each class")
-    check_classification_targets(labels)
-    return labels

@@ -1,36 +1,78 @@
-"""What the classifier says of an image: its label with its probability, and why."""
+"""What the classifier says about an image: its label with a probability, and why."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepemd.errors import InputError
 from deepemd.explain.matches import Match
-from deepemd.explain.plots import matches_picture
+from deepemd.explain.plots import plot_matching
 
-__all__ = ["Explanation", "Prediction"]
+__all__ = ["Explanation", "Prediction", "Rule"]
 
 
 class Prediction(NamedTuple):
-    """What was found for one image, as :meth:`FewShotClassifier.stream` gives it."""
+    """The result for one image, as :meth:`FewShotClassifier.stream` yields it."""
 
     label: Any
-    """The class; the word for unknown where the image resembles none."""
+    """The class; the label for unknown images where the image resembles no class."""
     probability: float
-    """Of the most similar class."""
+    """The probability of the most similar class."""
     runner_up: Any
-    """The next most similar class; of an image called unknown, the most similar one."""
+    """The second most similar class; of an image called unknown, the most similar one."""
     probabilities: NDArray[np.float64]
-    """(M,) of every class."""
+    """(M,) the probability of every class."""
     similarity: float
-    """1 - EMD with the most similar class, at most 1."""
+    """1 - EMD between the image and the most similar class, at most 1."""
     familiar: bool
     """Whether the image resembles a class at all: as much as 95 % of the photos do, or as ``unknown`` says."""
     error: InputError | None = None
-    """Why the image could not be read; then nothing else is meant."""
+    """Why the image could not be read; then the other fields mean nothing."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How similarities to the classes become a prediction.
+
+    Attributes:
+        classes: the M labels.
+        temperature: T of the probabilities, softmax(T * similarity).
+        threshold: similarity below which an image is not familiar.
+        names_unknown: whether an image that is not familiar is labelled `unknown_label`.
+        unknown_label: the label of such images.
+    """
+
+    classes: Sequence[Any]
+    temperature: float
+    threshold: float
+    names_unknown: bool
+    unknown_label: Any
+
+    def predict(self, similarity: Tensor) -> Prediction:
+        """Predict the class of an image from its similarities (M,) to the classes."""
+        probabilities = (self.temperature * similarity).softmax(0).numpy()
+        first, second = similarity.argsort(descending=True, stable=True)[:2].tolist()
+        best = float(similarity[first])
+        familiar = best >= self.threshold
+        unknown = self.names_unknown and not familiar
+        return Prediction(
+            label=self.unknown_label if unknown else self.classes[first],
+            probability=float(probabilities[first]),
+            runner_up=self.classes[first if unknown else second],
+            probabilities=probabilities,
+            similarity=best,
+            familiar=familiar,
+        )
+
+    def refuse(self, error: InputError) -> Prediction:
+        """Return the prediction for an image that could not be read."""
+        return Prediction(None, 0.0, None, np.zeros(len(self.classes)), 0.0, False, error)
 
 
 @dataclass(frozen=True)
@@ -39,7 +81,7 @@ class Explanation:
 
     Attributes:
         prediction: the label, its probability, and the others'.
-        match: the image beside the photo of its class that is most like it: boxes, weights and the transport plan.
+        match: the image beside the most similar photo of the class: boxes, weights and the transport plan.
         example: the name of that photo.
     """
 
@@ -47,6 +89,7 @@ class Explanation:
     match: Match = field(repr=False)
     example: str
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw it, see :func:`deepemd.explain.plots.matches_picture`."""
-        return matches_picture([self.match], Path(path), columns=1)
+    def plot(self, path: "str | os.PathLike[str]") -> Path:
+        """Draw the matched parts into a file, of the format that its suffix says; see :func:`deepemd.plot_matching`."""
+        plot_matching(self, path=path)
+        return Path(path)

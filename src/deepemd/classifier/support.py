@@ -1,4 +1,4 @@
-"""What a classifier knows of its classes: the mean of each class's node sets, and the photos that stand for it."""
+"""The support set of a classifier: the mean of each class's node sets, and example photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from deepemd.data.decoding import thumbnail
+from deepemd.data.decoding import decode
 from deepemd.errors import InputError
+from deepemd.explain.matches import Side
 from deepemd.matching import emd_logits
 from deepemd.model import DeepEMD
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Example", "Support"]
 
-MAX_EXAMPLES = 100  # photos of a class that are kept; the mean is of all
-SIDE = 320  # of the pictures that are kept of them, in pixels
+MAX_EXAMPLES = 100  # photos of a class that are stored; the mean is that of all
+EXAMPLE_SIDE = 320  # pixels, the longest side of their pictures
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Example:
     """A photo of the support set.
 
     Attributes:
-        name: its file, or its place.
-        key: tells which patches Sampling drew from it.
-        picture: the photo made small, as JPEG.
+        name: its file, or its position.
+        key: identifies the photo by its content; Sampling draws its patches from it.
+        picture: the photo as a small JPEG.
         size: (height, width) of the photo itself, in pixels.
     """
 
@@ -37,28 +38,21 @@ class Example:
     picture: bytes = field(repr=False)
     size: tuple[int, int]
 
-    @classmethod
-    def of(cls, picture: "Image", name: str, key: int) -> Self:
-        """Of a decoded photo."""
-        return cls(name, key, thumbnail(picture, SIDE), (picture.height, picture.width))
-
     def image(self) -> "Image":
-        """The small picture, decoded."""
-        from deepemd.data import decode
-
+        """Decode the small picture."""
         return decode(self.picture, self.name)
 
 
 @dataclass(frozen=True)
 class Support:
-    """Node sets of M classes and K photos. A new one is made where photos are added; the old classes stay as they are.
+    """Node sets of M classes and of K example photos. It never changes: adding or removing photos makes a new one.
 
     Attributes:
-        total: (M, N, C) float64, the sum of the node sets of a class.
-        count: (M,) int64, how many photos that is.
-        nodes: (K, N, C) float16 or float32, node sets of the photos that are kept, at most 100 a class.
+        total: (M, N, C) float64, the sum of the node sets of all photos of a class.
+        count: (M,) int64, the number of these photos.
+        nodes: (K, N, C) float16 or float32, the node sets of the example photos, at most 100 a class.
         labels: (K,) int64, their classes.
-        examples: the photos themselves.
+        examples: the example photos.
     """
 
     total: Tensor = field(repr=False)
@@ -69,14 +63,21 @@ class Support:
 
     @classmethod
     def empty(cls, n: int, channels: int) -> Self:
-        """Of no class."""
+        """Return an empty support set."""
         total, nodes = torch.zeros(0, n, channels, dtype=torch.float64), torch.zeros(0, n, channels)
         return cls(total, torch.zeros(0, dtype=torch.int64), nodes, torch.zeros(0, dtype=torch.int64), ())
 
     def added(
         self, nodes: Sequence[Tensor], labels: Sequence[int], examples: "Sequence[Example | None]", *, classes: int
     ) -> Self:
-        """More photos: nodes (N, C) each, their classes, and the photos to keep; `classes` is the new M."""
+        """Return a support set with more photos.
+
+        Args:
+            nodes: (N, C) of each photo.
+            labels: the class of each.
+            examples: those that are stored; None for the others.
+            classes: the new M.
+        """
         fresh = classes - len(self.count)
         total = torch.cat((self.total, self.total.new_zeros(fresh, *self.total.shape[1:])))
         count = torch.cat((self.count, self.count.new_zeros(fresh)))
@@ -96,7 +97,7 @@ class Support:
         )
 
     def without(self, label: int) -> Self:
-        """Without one class and its photos; the classes behind it move up."""
+        """Return the support set without one class; the classes behind it move up."""
         stay, kept = torch.arange(len(self.count)) != label, self.labels != label
         labels = self.labels[kept]
         return replace(
@@ -110,22 +111,30 @@ class Support:
 
     @property
     def prototypes(self) -> Tensor:
-        """The mean node set of each class, (M, N, C) float64."""
+        """Return the mean node set of each class, (M, N, C) float64."""
         return self.total / self.count[:, None, None]
 
     def similarities(self, model: DeepEMD, nodes: Tensor) -> Tensor:
-        """1 - EMD of images with classes: nodes (Q, N, C) -> (Q, M)."""
+        """Return 1 - EMD between images and classes: nodes (Q, N, C) -> (Q, M)."""
         return similarity(model, nodes, self.prototypes)
 
     def nearest(self, model: DeepEMD, nodes: Tensor, label: int) -> int:
-        """Which of a class's photos is most like an image, nodes (N, C): its place among the examples."""
+        """Return the index of the example of a class that is most similar to an image, nodes (N, C)."""
         among = (self.labels == label).nonzero()[:, 0]
         return int(among[similarity(model, nodes[None], self.nodes[among])[0].argmax()])
 
-    def leave_one_out(self, model: DeepEMD) -> tuple[Tensor, Tensor]:
-        """Classify every photo by all others: which photos (P,), and their similarity to each class (P, M).
+    def side(self, k: int) -> Side:
+        """Return example k as an image to be matched."""
+        example = self.examples[k]
+        return Side(example.image(), example.size, self.nodes[k], example.key)
 
-        A photo that is the only one of its class cannot be left out, and is not among them.
+    def leave_one_out(self, model: DeepEMD) -> tuple[Tensor, Tensor]:
+        """Compare every example with the classes as they are without it.
+
+        The only photo of a class cannot be left out.
+
+        Returns:
+            (P,) the indices of the other examples, and (P, M) their similarity to each class.
         """
         which = (self.count[self.labels] > 1).nonzero()[:, 0]  # (P,)
         nodes, labels = self.nodes[which], self.labels[which]
@@ -135,7 +144,7 @@ class Support:
         return which, found.scatter(1, labels[:, None], own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file of tensors keeps."""
+        """Return what goes into a file of tensors."""
         half = self.nodes.half()
         pictures = b"".join(example.picture for example in self.examples)
         return {
@@ -148,12 +157,12 @@ class Support:
         }
 
     def config(self) -> list[dict[str, Any]]:
-        """What a file of settings keeps: of each example, all but its picture."""
+        """Return what goes into a file of settings: of each example, all but its picture."""
         return [{"name": e.name, "key": e.key, "size": list(e.size)} for e in self.examples]
 
     @classmethod
     def restored(cls, tensors: dict[str, Tensor], config: Sequence[dict[str, Any]]) -> Self:
-        """From the two.
+        """Restore a support set from what :meth:`tensors` and :meth:`config` returned.
 
         Raises:
             InputError: the two do not fit each other.
@@ -170,9 +179,9 @@ class Support:
 
 
 def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:
-    """1 - EMD by the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
+    """Return 1 - EMD by the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
 
-    In float64, so that an image's figures do not depend, but for the 16th digit, on what it is matched together with.
+    It is computed in float64, so that the other images of a batch change no digit of it but the last.
     """
     with torch.inference_mode():
         query, support = query.double(), support.double()

@@ -6,22 +6,24 @@ __all__ = ["app"]
 def app(
     host: str = "127.0.0.1", port: int | None = None, backbone: str = "efficientnet-lite0", max_megabytes: float = 20
 ) -> None:
-    """Open a page in your browser: drop photos of each class, drop a photo, and see its class and why.
+    """Serve a page for your browser: drop photos of each class, drop a photo, and see its class and why.
 
-    Nothing leaves this machine. Each visitor has classes of their own, kept in memory until they leave. Ctrl-C ends it.
+    Nothing leaves this machine. Each visitor has their own classes, in memory until they leave. Ctrl-C ends the server.
     Needs `pip install 'deepemd[app]'`.
 
     Args:
         host: address to listen at. By default only this machine can reach the page; 0.0.0.0 opens it to everybody in
             your network, without a password.
         port: the first free one from 7860 unless given.
-        backbone: what encodes the photos: efficientnet-lite0, which is installed; the folder of a model;
+        backbone: the encoder of photos: efficientnet-lite0, which is installed; the folder of a model;
             or a name on the Hugging Face Hub.
         max_megabytes: of one uploaded photo.
     """
     from deepemd.apps.web.app import serving, wait
+    from deepemd.device import keep_freed_memory
     from deepemd.model.pretrained import pretrained
 
+    keep_freed_memory()
     with serving(pretrained(backbone), host=host, port=port, max_megabytes=max_megabytes) as address:
         print(f"page: {address}\nCtrl-C ends it.", flush=True)
         wait()

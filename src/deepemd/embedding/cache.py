@@ -1,10 +1,10 @@
-"""Embeddings kept on the disk, in float16: what is read is whole, and whatever is lost or damaged costs time alone.
+"""The cache of embeddings on the disk, in float16: a file is whole or not used; a lost or damaged one only costs time.
 
 root/<model>/<images>/<piece>.npz    an evaluation's: the nodes of some images of a split, in their order
 root/<model>/<ab>/<sha256>.npz       the nodes of one photo, by the file's content
 
-A file is written beside its place and renamed, so that it is there whole or not at all; the check sums of the npz
-format tell a damaged one. There are no locks: two processes that write the same file write the same.
+A file is written under a temporary name and renamed; the check sums of the npz format reveal a damaged one. There are
+no locks: two processes that write the same file write the same content.
 """
 
 import hashlib
@@ -21,20 +21,25 @@ from torch import Tensor
 from deepemd.files import temporary_sibling
 from deepemd.model import DeepEMD
 
-__all__ = ["default_cache", "fingerprint", "load", "prune", "rounded", "store"]
+__all__ = ["default_cache", "fingerprint", "load", "node_settings", "prune", "rounded", "store"]
 
-_BYTES = 4_000_000_000  # kept on the disk; what was not used for longest goes first
+_MAX_BYTES = 4_000_000_000  # on the disk; the least recently used files are removed first
 
 
 def default_cache() -> Path:
-    """Where embeddings are kept: the environment variable DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
+    """Return the folder of the cache: the environment variable DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
     return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
 
 
-def fingerprint(model: DeepEMD) -> str:
-    """sha256 of all that the nodes depend on: the settings and the weights."""
+def node_settings(model: DeepEMD) -> str:
+    """Return the settings of a model that its nodes depend on, as JSON."""
     seen = {key: value for key, value in model.config.items() if key not in ("temperature", *model.head)}
-    digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
+    return json.dumps(seen, sort_keys=True)
+
+
+def fingerprint(model: DeepEMD) -> str:
+    """Return the sha256 of all that the nodes depend on: the settings and the weights."""
+    digest = hashlib.sha256(node_settings(model).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -42,19 +47,19 @@ def fingerprint(model: DeepEMD) -> str:
 
 
 def rounded(nodes: Tensor) -> Tensor:
-    """Nodes as float16 holds them, in float32; as they are where float16 would overflow.
+    """Round nodes to float16 and return them in float32; return them unchanged where float16 would overflow.
 
-    Every path rounds so, whether it keeps them or not: what is computed from nodes does not depend on the cache.
+    All nodes are rounded so, cached or not, so that results do not depend on the cache.
     """
     half = nodes.half().float()
     return half if bool(half.isfinite().all()) else nodes.float()
 
 
 def store(path: Path, nodes: Tensor) -> None:
-    """Keep nodes that are rounded, on the CPU.
+    """Write rounded nodes, on the CPU, to a file of the cache.
 
     Raises:
-        OSError: they cannot be kept: the disk is full, or not to be written.
+        OSError: the disk is full or read-only.
     """
     half = nodes.half()
     with temporary_sibling(path) as temporary:
@@ -64,7 +69,7 @@ def store(path: Path, nodes: Tensor) -> None:
 
 
 def load(path: Path) -> Tensor | None:
-    """Nodes as they were kept, in float32; None where they were not. Damaged ones are told and not taken."""
+    """Read nodes from a file of the cache, in float32; None where there is none, or a damaged one, which is logged."""
     if not path.is_file():
         return None
     try:
@@ -80,8 +85,8 @@ def load(path: Path) -> Tensor | None:
     return nodes
 
 
-def prune(root: Path, limit: int = _BYTES) -> None:
-    """Remove the embeddings that were not used for longest, until the rest takes at most `limit` bytes."""
+def prune(root: Path, limit: int = _MAX_BYTES) -> None:
+    """Remove the least recently used embeddings until the rest takes at most `limit` bytes."""
     files = []
     for path in root.glob("*/*/*"):
         with suppress(OSError):  # another process was first

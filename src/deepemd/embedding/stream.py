@@ -1,9 +1,10 @@
-"""Images of any kind become node sets, once: those of a file that has not changed are kept on the disk."""
+"""Embed images of any kind, a batch at a time; the nodes of files are cached on the disk."""
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.data.decoding import Picture, as_picture, decode
+from deepemd.data.decoding import Picture, as_picture, decode, read_image, shrink
 from deepemd.data.images import WORKERS
-from deepemd.device import keep_freed_memory
-from deepemd.embedding.cache import fingerprint, load, prune, rounded, store
-from deepemd.embedding.views import look
+from deepemd.embedding.cache import fingerprint, load, node_settings, prune, rounded, store
+from deepemd.embedding.views import scale_picture, view_pictures
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN
@@ -26,105 +26,140 @@ from deepemd.nodes import FCN
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Embedder"]
+__all__ = ["Embedded", "Embedder"]
+
+Side = Callable[[int], float]
+"""The longest side, in pixels, of the picture that the k-th image comes with; 0 for none."""
 
 
 class Embedded(NamedTuple):
-    """One image, encoded; or why it could not be."""
+    """One image after embedding, or the reason why it could not be read."""
 
     nodes: Tensor | None  # (N, C) float32, rounded to float16
-    key: int  # tells the image from others by its content: which patches Sampling draws
+    key: int  # identifies the image by its content; Sampling draws its patches from it
+    picture: "Image | None" = None  # the decoded image, no larger than asked for
+    size: tuple[int, int] = (0, 0)  # (height, width) of the image itself, where it comes with its picture
     error: InputError | None = None
 
 
 @dataclass
 class Embedder:
-    """Encodes images with a model, a batch at a time, in bounded memory.
+    """Embeds images with one model, a batch at a time, in bounded memory.
 
-    Nodes are rounded to float16 on every path, and a batch is always full (its last image is repeated where images
-    are wanting): so an image's nodes depend neither on the cache nor on what it is encoded with.
+    Nodes are rounded to float16 in every case, and a batch is always full (its last image is repeated where images
+    are missing), so an image's nodes depend neither on the cache nor on the other images of its batch.
 
     Args:
         model: in evaluation mode.
-        cache: folder where the nodes of files are kept, by the files' content and the model; None keeps none. Files
-            alone are kept: images and arrays in memory never reach the disk.
+        cache: folder where the nodes of files are cached, by the files' content and the model; None for no cache. Only
+            files are cached: images and arrays in memory never reach the disk.
         batch_size: images encoded together; lower it where memory is short.
     """
 
     model: DeepEMD
     cache: Path | None = None
     batch_size: int = 8
+    _state: object = field(default=None, init=False, repr=False)
     _folder: Path | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}: at least 1 image must be encoded at a time")
-        if self.cache is not None:
-            self._folder = self.cache / fingerprint(self.model)[:16]
-        keep_freed_memory()
 
-    def stream(self, images: "Sequence[Picture]") -> Iterator[Embedded]:
-        """Encode images in order; the next batch is read while this one is encoded.
+    def stream(self, images: "Sequence[Picture]", *, side: Side | None = None) -> Iterator[Embedded]:
+        """Embed images in order; the next batch is read while this one is encoded.
 
-        An image that cannot be read comes with its error; the others are not held up by it.
+        An image that cannot be read comes with its error, and the others still come.
+
+        Args:
+            images: paths, PIL images or arrays.
+            side: which images come with their pictures, and how large. Each is decoded once for picture and nodes.
         """
-        step = self.batch_size
+        folder, step, stored = self._model_folder(), self.batch_size, False
         with ThreadPoolExecutor(WORKERS) as pool:
             numbered = iter(enumerate(images))
-            ahead = [pool.submit(self._read, k, image) for k, image in islice(numbered, step)]
+
+            def begin() -> "list[Future[_Read]]":
+                some = islice(numbered, step)
+                return [pool.submit(self._read, k, image, side(k) if side else 0.0, folder) for k, image in some]
+
+            ahead = begin()
             while ahead:
                 batch = [future.result() for future in ahead]
-                ahead = [pool.submit(self._read, k, image) for k, image in islice(numbered, step)]
-                yield from self._encode(batch)
-        if self.cache is not None:
+                ahead = begin()
+                stored |= self._encode(batch, folder)
+                yield from (Embedded(one.nodes, one.key, one.picture, one.size, one.error) for one in batch)
+        if stored and self.cache is not None:
             prune(self.cache)
 
-    def _read(self, place: int, image: "Picture") -> "_Read":
-        """Find an image's nodes in the cache, or decode it."""
+    def _model_folder(self) -> Path | None:
+        """Return the folder of this model in the cache; the weights are hashed again only after they have changed."""
+        if self.cache is None:
+            return None
+        tensors = self.model.state_dict(keep_vars=True).values()
+        versions = [(t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
+        state = (node_settings(self.model), versions)
+        if self._folder is None or state != self._state:
+            self._state, self._folder = state, self.cache / fingerprint(self.model)[:16]
+        return self._folder
+
+    def _read(self, place: int, image: "Picture", side: float, folder: Path | None) -> "_Read":
+        """Find an image's nodes in the cache, or decode it to the size at which the model sees it."""
         name = str(image) if isinstance(image, str | os.PathLike) else f"image {place}"
         try:
             if isinstance(image, str | os.PathLike):
                 content = _content(Path(image), name)
-                digest = hashlib.sha256(content).hexdigest()
-                path = self._file(digest)
-                nodes = None if path is None else load(path)
-                if nodes is not None:
-                    return _Read(digest, nodes, None, keep=True)
-                return _Read(digest, None, self._fitting(decode(content, name), name), keep=True)
-            picture = self._fitting(as_picture(image, name), name)
-            return _Read(hashlib.sha256(picture.tobytes()).hexdigest(), None, picture)
+                one = _Read(hashlib.sha256(content).hexdigest(), cached=folder is not None)
+                one.nodes = None if folder is None else load(_file(folder, one.digest))
+                if one.nodes is None:
+                    self._show(one, decode(content, name), side, name)
+                elif side:
+                    one.picture, one.size = read_image(content, name, None if side == math.inf else int(side))
+                return one
+            picture = as_picture(image, name)
+            one = _Read(hashlib.sha256(picture.tobytes()).hexdigest())
+            self._show(one, picture, side, name)
+            return one
         except InputError as error:
-            return _Read("", None, None, error=error)
+            return _Read("", error=error)
 
-    def _fitting(self, picture: "Image", name: str) -> "Image":
-        """The picture, unless it is too small for the regions: the others of its batch must not fail with it."""
+    def _show(self, one: "_Read", picture: "Image", side: float, name: str) -> None:
+        """Put into `one` what the model sees of a decoded picture, and the picture itself where it is asked for.
+
+        One that is too small for the regions is refused here, so that the others of its batch do not fail with it.
+        """
+        one.size = (picture.height, picture.width)
         if not isinstance(self.model.regions, FCN):
             try:
-                self.model.regions.boxes([(picture.height, picture.width)])
+                self.model.regions.boxes([one.size])
             except InputError as error:
                 raise InputError(f"{name}: {error}") from error
-        return picture
+        one.seen = scale_picture(self.model, picture)
+        if side:
+            one.picture = picture if side == math.inf else shrink(picture, int(side))
 
-    def _encode(self, batch: "list[_Read]") -> Iterator[Embedded]:
-        new = [one for one in batch if one.picture is not None]
-        if new:
-            full = new + new[-1:] * (self.batch_size - len(new))
-            keys = np.array([one.key for one in full])
-            seen = look(self.model, [one.picture for one in full if one.picture is not None], indices=keys)
-            with torch.inference_mode():
-                device = self.model.mean.device
-                nodes = rounded(self.model.eval().embed(seen.images.to(device), seen.boxes).cpu())  # (B, N, C)
-            for one, its in zip(new, nodes, strict=False):  # those that only fill the batch come last
-                one.nodes = its
-                path = self._file(one.digest) if one.keep else None
-                if path is not None:
-                    with suppress(OSError):  # without it the next run only takes longer
-                        store(path, its)
-        for one in batch:
-            yield Embedded(one.nodes, one.key, one.error)
-
-    def _file(self, digest: str) -> Path | None:
-        return None if self._folder is None else self._folder / digest[:2] / f"{digest}.npz"
+    def _encode(self, batch: "list[_Read]", folder: Path | None) -> bool:
+        """Encode what is new in a batch; return whether any of it went into the cache."""
+        new = [one for one in batch if one.seen is not None]
+        if not new:
+            return False
+        full = new + new[-1:] * (self.batch_size - len(new))
+        seen = view_pictures(
+            self.model,
+            [one.seen for one in full if one.seen is not None],
+            sizes=[one.size for one in full],
+            indices=np.array([one.key for one in full]),
+        )
+        with torch.inference_mode():
+            nodes = rounded(self.model.eval().embed(seen.images.to(self.model.mean.device), seen.boxes).cpu())
+        stored = False
+        for one, its in zip(new, nodes, strict=False):  # those that only fill the batch come last
+            one.nodes, one.seen = its, None  # (N, C)
+            if folder is not None and one.cached:
+                with suppress(OSError):  # without it the next run only takes longer
+                    store(_file(folder, one.digest), its)
+                    stored = True
+        return stored
 
 
 @dataclass
@@ -132,14 +167,20 @@ class _Read:
     """An image on its way through a batch."""
 
     digest: str
-    nodes: Tensor | None
-    picture: "Image | None"
-    keep: bool = False
+    cached: bool = False  # whether its nodes go into the cache
+    nodes: Tensor | None = None
+    seen: "Image | None" = None  # at the size at which the model sees it, until it is encoded
+    picture: "Image | None" = None
+    size: tuple[int, int] = (0, 0)
     error: InputError | None = None
 
     @property
     def key(self) -> int:
         return int(self.digest[:8] or "0", 16)
+
+
+def _file(folder: Path, digest: str) -> Path:
+    return folder / digest[:2] / f"{digest}.npz"
 
 
 def _content(path: Path, name: str) -> bytes:

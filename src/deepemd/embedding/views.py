@@ -1,4 +1,4 @@
-"""What a model is to see of some images: the whole of each as a square, or the original and the patches to cut."""
+"""The input of a model: each image as a square, or the original and the patches to cut from it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +17,7 @@ from deepemd.nodes import FCN, Grid, Sampling
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["View", "look", "patches", "prepare", "squares", "view"]
+__all__ = ["View", "patches", "prepare", "scale_picture", "squares", "view", "view_pictures"]
 
 
 class View(NamedTuple):
@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: int = 0, training: bool = False) -> View:
-    """Images of a split as a model is to see them.
+    """Show images of a split to a model.
 
     Args:
         model: its regions, `resize` and `max_side` say how.
@@ -44,24 +44,44 @@ def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: in
 
 
 def prepare(model: DeepEMD, *splits: Images) -> None:
-    """Make what :func:`view` reads, where it is made once for a whole split."""
+    """Decode what :func:`view` reads, where that is done once for a whole split."""
     if isinstance(model.regions, FCN):
         for images in splits:
             images.pixels(model.resize)
 
 
-def look(
-    model: DeepEMD, pictures: "Sequence[Image]", *, seed: int = 0, indices: NDArray[np.int64] | None = None
-) -> View:
-    """Decoded RGB pictures, of any sizes, as a model is to see them in evaluation; seed and indices as for `view`."""
+def scale_picture(model: DeepEMD, picture: "Image") -> "Image":
+    """Return a picture at the size at which the model sees it: a square, or no larger than its `max_side`."""
     if isinstance(model.regions, FCN):
-        return View(torch.from_numpy(np.stack([to_square(picture, model.resize) for picture in pictures])))
-    own = [(picture.height, picture.width) for picture in pictures]
-    return patches(model.regions, pad([shrink(p, model.max_side) for p in pictures], own), seed=seed, indices=indices)
+        return to_square(picture, model.resize)
+    return shrink(picture, model.max_side)
+
+
+def view_pictures(
+    model: DeepEMD,
+    pictures: "Sequence[Image]",
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    seed: int = 0,
+    indices: NDArray[np.int64] | None = None,
+) -> View:
+    """Show decoded RGB pictures, of any sizes, to a model in evaluation.
+
+    Args:
+        model: its regions, `resize` and `max_side` say how.
+        pictures: as they are, or after :func:`scale_picture`.
+        sizes: (height, width) of the images themselves, where the pictures are smaller.
+        seed, indices: as for :func:`view`.
+    """
+    scaled = [scale_picture(model, picture) for picture in pictures]
+    if isinstance(model.regions, FCN):
+        return View(torch.from_numpy(np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in scaled])))
+    own = [(picture.height, picture.width) for picture in pictures] if sizes is None else sizes
+    return patches(model.regions, pad(scaled, own), seed=seed, indices=indices)
 
 
 def squares(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
-    """Whole images by index, uint8 (B, 3, S, S), read in the order in which they lie on the disk."""
+    """Return whole images by index, uint8 (B, 3, S, S), read in their order on the disk."""
     unique, places = np.unique(indices, return_inverse=True)
     return torch.from_numpy(np.asarray(pixels[unique]))[torch.from_numpy(places)]
 
@@ -74,9 +94,9 @@ def patches(
     indices: NDArray[np.int64] | None = None,
     training: bool = False,
 ) -> View:
-    """Originals with the boxes of their patches, which are drawn in pixels of the originals and scaled like them.
+    """Add to originals the boxes of their patches, which are drawn in pixels of the originals and scaled like them.
 
-    A box is rounded outwards, so that it holds a pixel also where an image was made smaller.
+    A box is rounded outwards, so that it holds at least one pixel where an image was made smaller.
     """
     boxes = regions.boxes(originals.own, seed=seed, indices=indices, training=training)  # (B, M, 4)
     now, own = (np.tile(sides[:, None, ::-1], (1, 1, 2)) for sides in (originals.sizes, originals.own))  # (B, 1, 4)

@@ -1,4 +1,4 @@
-"""How the parts of one image were matched with those of another: the record that pictures and pages draw."""
+"""How the parts of one image were matched with those of another: the record that pictures and pages are drawn from."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import EpisodeSampler, Images
-from deepemd.embedding.views import look
+from deepemd.embedding.views import view_pictures
 from deepemd.matching import transport_problem
 from deepemd.model import DeepEMD
 from deepemd.transport import emd
@@ -21,12 +21,12 @@ __all__ = ["Cell", "Explained", "Match", "Side", "example_matches", "heat", "mat
 
 
 class Side(NamedTuple):
-    """An image that is to be matched."""
+    """An image to be matched, with its nodes."""
 
     picture: "Image"  # in its own size, or smaller
     size: tuple[int, int]  # its own height and width, in pixels
     nodes: Tensor  # (N, C)
-    key: int = 0  # tells which patches Sampling drew
+    key: int = 0  # from which Sampling drew its patches
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Match:
         plan: (N, N) the optimal transport plan, of sum 1.
         cost: (N, N) 1 - cosine of every two nodes.
         similarity: 1 - EMD, at most 1: the sum of plan * (1 - cost).
-        title: what to write above.
+        title: the title of a picture of it.
     """
 
     query: "Image"
@@ -59,12 +59,12 @@ class Match:
 
     @property
     def overlapping(self) -> bool:
-        """Whether the boxes of the nodes lie over each other, as patches and the levels of a pyramid do."""
+        """Whether the boxes of the nodes overlap, as patches and the levels of a pyramid do."""
         sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
         return float(sides.prod(1).sum()) > 1.2 * self.query_size[0] * self.query_size[1]
 
     def flows(self, count: int | None = None) -> list[tuple[int, int, float]]:
-        """The flows of the plan, the strongest first: query node, support node, and the share of the mass that moves.
+        """Return the flows of the plan, the strongest first: query node, support node, and the share of the mass.
 
         Args:
             count: how many; by default all, at most 2 N - 1.
@@ -74,11 +74,15 @@ class Match:
         return [(int(i), int(j), float(self.plan[i, j])) for i, j in places if self.plan[i, j] > 0]
 
     def pairs(self, count: int | None = None) -> list[tuple[int, int, float]]:
-        """Of each query node, the support node to which most of it moves; as `flows`, the strongest first."""
+        """Return for each query node the support node to which most of it moves; as `flows`, the strongest first."""
         best = self.plan.argmax(1)  # (N,)
         share = self.plan.max(1)
         order = np.argsort(-share, kind="stable")[:count]
         return [(int(i), int(best[i]), float(share[i])) for i in order if share[i] > 0]
+
+    def numbered(self, count: int) -> list[tuple[int, int, float]]:
+        """Return the `pairs` that a picture frames and numbers: at most 7, and at most 4 where boxes overlap."""
+        return self.pairs(min(count, 4 if self.overlapping else 7))
 
 
 class Explained(Protocol):
@@ -90,7 +94,7 @@ class Explained(Protocol):
 
 
 class Cell(NamedTuple):
-    """A rectangle of an image, in its pixels, and how much it weighs for its area: 1 is the most, 0 nothing."""
+    """A rectangle of an image, in its pixels, and its weight for its area: 1 is the most, 0 is none."""
 
     x0: float
     y0: float
@@ -100,7 +104,7 @@ class Cell(NamedTuple):
 
 
 def heat(boxes: NDArray[np.float64], weights: NDArray[np.float64], size: tuple[int, int]) -> list[Cell]:
-    """How the weights of nodes lie over an image: rectangles that fill it, between the edges of the boxes.
+    """Spread the weights of nodes over an image: return rectangles that fill it, between the edges of the boxes.
 
     The weight of a node is spread evenly over its box; where boxes overlap, theirs are added.
 
@@ -137,9 +141,9 @@ def match(
     seed: int = 0,
     indices: NDArray[np.int64] | None = None,
 ) -> Match:
-    """Match two images, and say where their nodes lie; seed and indices (2,) are those of Sampling's patches."""
+    """Match two images; seed and indices (2,) are those of Sampling's patches."""
     pictures = [query, support]
-    images, boxes = look(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
+    images, boxes = view_pictures(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
     with torch.inference_mode():
         nodes = model.embed(images, boxes)  # (2, N, C)
     keys = [0, 1] if indices is None else indices.tolist()
@@ -148,7 +152,7 @@ def match(
 
 
 def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", seed: int = 0) -> Match:
-    """As `match`, of images whose nodes are known already."""
+    """Match two images as :func:`match` does, but with nodes that are known already."""
     with torch.inference_mode():
         one, other = (side.nodes[None].double() for side in (query, support))  # (1, N, C)
         problem = transport_problem(one, other, **model.head)
@@ -162,7 +166,7 @@ def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", 
 
 
 def example_matches(model: DeepEMD, images: Images, episodes: EpisodeSampler, count: int = 3) -> list[Match]:
-    """Of the first `count` episodes, one query matched with the support of its own class and with that of another."""
+    """Match a query of each of the first `count` episodes with the support of its own class and of another class."""
     found = []
     for e in range(min(count, len(episodes))):
         query, support = episodes[e].query, episodes[e].support

@@ -1,4 +1,4 @@
-"""Pictures: which part of one image was matched with which part of another."""
+"""Pictures that show which part of one image was matched with which part of another."""
 
 import os
 from collections.abc import Sequence
@@ -21,37 +21,32 @@ if TYPE_CHECKING:
     from deepemd.data.decoding import Picture
     from deepemd.model import DeepEMD
 
-__all__ = ["COLOURS", "matches_picture", "new_figure", "plot_matching", "save_figure"]
+__all__ = ["COLOURS", "PARTS", "SHADE", "VEIL", "matches_picture", "new_figure", "plot_matching", "save_figure"]
 
-# Okabe and Ito's colours, which all kinds of eyes tell apart, without the two that are dark on a dark picture
+PARTS = 6  # numbered pairs of a picture, unless asked otherwise
+# The palette of Okabe and Ito for colour-blind readers, without the two colours that are dark on a dark picture
 COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")
 
-_QUERY, _SUPPORT = "#d1495b", "#00798c"
-_PAIRS = ("#ffb000", "#7fe0c8", "#fe6100", "#8fa8ff")
-_SHADE = (0.05, 0.07, 0.2)
+SHADE, VEIL = "#0d1233", 0.65  # what lies over parts of no weight: its colour and opacity
 
 
-def matches_picture(
-    matches: Sequence[Match], path: Path, *, flows: int = 10, columns: int = 2, found: str = "support"
-) -> Path:
-    """Draw matches: query and support side by side, the strongest flows as lines between them.
-
-    The width of a line is its share of the mass; the brighter a part of an image, the more its nodes weigh. Of nodes
-    that overlap, such as patches, the four strongest flows are drawn as pairs of boxes of one colour.
+def matches_picture(matches: Sequence[Match], path: Path, *, columns: int = 2) -> Path:
+    """Draw several matches in one picture, each as :func:`plot_matching` does but without the pairs cut out.
 
     Args:
-        matches: at least one.
-        path: PNG file to write.
-        flows: strongest flows drawn for each match.
-        columns: matches beside each other.
-        found: what to call the image beside the query.
+        matches: at least one; the title of each stands above it.
+        path: file to write, of the format that its suffix says.
+        columns: matches side by side.
+
+    Raises:
+        InputError: no matches, a suffix of no known format, or a folder that cannot be written.
     """
     if not matches:
         raise InputError("matches: at least one match is needed to draw a picture")
-    return save_figure(_matches(matches, flows, min(columns, len(matches)), found), path)
+    return save_figure(_several(matches, min(columns, len(matches))), path)
 
 
-def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> "Figure":
+def _several(matches: Sequence[Match], columns: int) -> "Figure":
     rows = -(-len(matches) // columns)
     figure = new_figure(4.9 * columns, 2.75 * rows)
     grid = figure.subplots(rows, 2 * columns, squeeze=False, gridspec_kw={"hspace": 0.3})
@@ -59,14 +54,11 @@ def _matches(matches: Sequence[Match], flows: int, columns: int, found: str) -> 
         axes.axis("off")
     for k, one in enumerate(matches):
         left, right = grid[k // columns, 2 * (k % columns) : 2 * (k % columns) + 2]
-        _image(left, one.query, one.query_size, one.query_boxes, one.a)
-        _image(right, one.support, one.support_size, one.support_boxes, one.b)
-        left.set_title("query", fontsize=8, color=_QUERY, pad=3)
-        right.set_title(found, fontsize=8, color=_SUPPORT, pad=3)
-        (_pairs if one.overlapping else _flows)(left, right, one, flows)
-        places = [axes.get_position(original=True) for axes in (left, right)]  # the cells, whatever the images' aspect
-        top = places[0].y1 + 0.22 / figure.get_figheight()  # inches above it, clear of "query"
-        figure.text((places[0].x0 + places[1].x1) / 2, top, one.title, ha="center", va="bottom", fontsize=9)
+        _draw(left, right, one, one.numbered(PARTS), flows=12)
+        cells = [axes.get_position(original=True) for axes in (left, right)]  # whatever the images' aspect
+        top = cells[0].y1 + 0.22 / figure.get_figheight()  # inches above the images, clear of "query"
+        middle = (cells[0].x0 + cells[1].x1) / 2
+        figure.text(middle, top, printable(one.title), ha="center", va="bottom", fontsize=9, parse_math=False)
     return figure
 
 
@@ -77,27 +69,28 @@ def plot_matching(
     *,
     model: "str | os.PathLike[str] | DeepEMD" = DEFAULT,
     flows: int = 12,
-    parts: int = 6,
+    parts: int = PARTS,
     title: str = "",
 ) -> "Figure":
     """Draw how the parts of one image were matched with those of another, as the paper's figures do.
 
-    Both images stand side by side under the heat of their nodes' weights: the brighter, the heavier. The parts of the
-    query from which most flows are framed, numbered, and joined by a line with the part of the support to which most
-    of each flows; thin lines are the other strong flows. Below, the same pairs are cut out, with the share of the mass
-    that moves and the cosine of the two. Colours are told apart by all kinds of eyes, and every pair has its number.
+    The two images are side by side, darker where their nodes weigh less. The parts of the query from which most mass
+    flows are framed, numbered, and joined by a line to the part of the support that receives most of it; thin lines
+    are the other strong flows. Below, the same pairs are cut out, with the share of the mass that moves and the cosine
+    of the two parts. The colours suit colour-blind readers, and every pair has its number.
 
     Args:
         query: an image (path, PIL image or array); or what :meth:`deepemd.FewShotClassifier.explain` or
             :func:`deepemd.explain.matches.match` returned.
         support: the other image, where `query` is an image.
         path: file to write, of the format that its suffix says: .pdf, .svg, .png.
-        model: where `query` is an image, what encodes both: as for :class:`deepemd.FewShotClassifier`.
-        flows: the most lines; parts: how many pairs are framed and cut out, at most 7.
-        title: what to write above.
+        model: where `query` is an image, the model that encodes both: as for :class:`deepemd.FewShotClassifier`.
+        flows: how many lines are drawn at most.
+        parts: how many pairs are framed and cut out, at most 7, and at most 4 where the parts overlap.
+        title: the title of the figure.
 
     Returns:
-        The figure, of matplotlib, to go on with. Its axes are in pixels of the original images.
+        The matplotlib figure. Its axes are in pixels of the original images.
 
     Raises:
         InputError: an image that cannot be read, no second image, or a suffix of no known format.
@@ -110,7 +103,7 @@ def plot_matching(
     Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777), the figures of matching flows.
     """
     one = _as_match(query, support, model)
-    pairs = one.pairs(min(parts, len(COLOURS), 4 if one.overlapping else parts))
+    pairs = one.numbered(parts)
     aspects = [size[1] / size[0] for size in (one.query_size, one.support_size)]
     wide = 3.1 * sum(aspects) + 0.4  # images of one height, in inches
     scale = min(1.0, 8.5 / wide)
@@ -120,22 +113,13 @@ def plot_matching(
     upper = figure.add_gridspec(1, 2, top=1 - 0.5 / total, bottom=(strip + 0.05) / total, left=0, right=1,
                                 width_ratios=aspects, wspace=0.1)  # fmt: skip
     left, right = figure.add_subplot(upper[0]), figure.add_subplot(upper[1])
-    _image(left, one.query, one.query_size, one.query_boxes, one.a)
-    _image(right, one.support, one.support_size, one.support_boxes, one.b)
-    left.set_title("query", fontsize=9, pad=4)
-    right.set_title("support", fontsize=9, pad=4)
-    framed = {(i, j) for i, j, _ in pairs}
-    for i, j, share in reversed(one.flows(flows)):
-        if (i, j) not in framed:
-            _line(left, right, one, (i, j, share), "#c8c8c8", 0.5)
-    for number, (pair, colour) in reversed(list(enumerate(zip(pairs, COLOURS, strict=False), 1))):
-        _framed(left, right, one, pair, colour, number)
+    _draw(left, right, one, pairs, flows)
     if pairs:
         lower = figure.add_gridspec(1, len(pairs), top=(strip - 0.3) / total, bottom=0, left=0, right=1, wspace=0.14)
         for k, pair in enumerate(pairs):
             _pair(figure, lower[k], one, pair, COLOURS[k], k + 1)
-    told = title or one.title or f"similarity {one.similarity:.2f}, all parts together"
-    figure.suptitle(printable(told), fontsize=10, y=1 - 0.05 / total, va="top", parse_math=False)
+    text = title or one.title or f"similarity {one.similarity:.2f}, all parts together"
+    figure.suptitle(printable(text), fontsize=10, y=1 - 0.05 / total, va="top", parse_math=False)
     if path is not None:
         save_figure(figure, Path(path))
     return figure
@@ -151,8 +135,22 @@ def _as_match(query: Any, support: Any, model: Any) -> Match:
     return match(pretrained(model), as_picture(query, "query"), as_picture(support, "support"))
 
 
+def _draw(left: "Axes", right: "Axes", one: Match, pairs: Sequence[tuple[int, int, float]], flows: int) -> None:
+    """Draw the two images with the heat of their weights, thin lines for flows, and the numbered pairs above them."""
+    _image(left, one.query, one.query_size, one.query_boxes, one.a)
+    _image(right, one.support, one.support_size, one.support_boxes, one.b)
+    left.set_title("query", fontsize=9, pad=4)
+    right.set_title("support", fontsize=9, pad=4)
+    framed = {(i, j) for i, j, _ in pairs}
+    for i, j, share in reversed(one.flows(flows)):
+        if (i, j) not in framed:
+            _line(left, right, one, (i, j, share), "#c8c8c8", 0.5)
+    for number, (pair, colour) in reversed(list(enumerate(zip(pairs, COLOURS, strict=False), 1))):
+        _framed(left, right, one, pair, colour, number)
+
+
 def _line(left: "Axes", right: "Axes", one: Match, flow: tuple[int, int, float], colour: str, thin: float) -> None:
-    """A flow, from the middle of its part of the query to that of the support; its width is its share."""
+    """Draw a flow from the middle of a part of the query to that of a part of the support, as wide as its share."""
     from matplotlib.patches import ConnectionPatch
 
     i, j, share = flow
@@ -169,7 +167,7 @@ def _line(left: "Axes", right: "Axes", one: Match, flow: tuple[int, int, float],
 
 
 def _framed(left: "Axes", right: "Axes", one: Match, pair: tuple[int, int, float], colour: str, number: int) -> None:
-    """The two parts of a pair as numbered frames, and the line between them."""
+    """Draw the two parts of a pair as numbered frames, and the line between them."""
     from matplotlib.patches import Rectangle
 
     _line(left, right, one, pair, colour, 1.0)
@@ -188,7 +186,7 @@ def _framed(left: "Axes", right: "Axes", one: Match, pair: tuple[int, int, float
 
 
 def _pair(figure: "Figure", place: Any, one: Match, pair: tuple[int, int, float], colour: str, number: int) -> None:
-    """The two parts of a pair, cut out and side by side."""
+    """Draw the two parts of a pair, cut out and side by side."""
     i, j, share = pair
     cells = place.subgridspec(1, 2, wspace=0.04)
     sides = ((one.query, one.query_size, one.query_boxes[i]), (one.support, one.support_size, one.support_boxes[j]))
@@ -199,14 +197,14 @@ def _pair(figure: "Figure", place: Any, one: Match, pair: tuple[int, int, float]
         axes.set_anchor("NE" if k == 0 else "NW")
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2)
-        told = (f"{number}: {share:.0%}\nmoves", f"cosine\n{1 - one.cost[i, j]:.2f}")[k]
-        axes.set_title(told, fontsize=7, pad=3, linespacing=1.15)
+        text = (f"{number}: {share:.0%}\nmoves", f"cosine\n{1 - one.cost[i, j]:.2f}")[k]
+        axes.set_title(text, fontsize=7, pad=3, linespacing=1.15)
 
 
 def _image(
     axes: "Axes", image: "Image", size: tuple[int, int], boxes: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> None:
-    """An image under a heat map of its nodes' weights: the less a part weighs, the darker it is."""
+    """Draw an image under a heat map of its nodes' weights: the less a part weighs, the darker it is."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
@@ -215,7 +213,7 @@ def _image(
     cells = heat(boxes, weights, size)
     shade = PatchCollection(
         [Rectangle((cell.x0, cell.y0), cell.x1 - cell.x0, cell.y1 - cell.y0) for cell in cells],
-        facecolors=[(*_SHADE, 0.65 * (1 - cell.heat)) for cell in cells],
+        facecolors=[(SHADE, VEIL * (1 - cell.heat)) for cell in cells],
         linewidths=0,
         antialiased=False,
     )
@@ -224,45 +222,8 @@ def _image(
     axes.axis("off")
 
 
-def _flows(left: "Axes", right: "Axes", one: Match, count: int) -> None:
-    from matplotlib.patches import ConnectionPatch
-
-    strongest = np.argsort(one.plan, axis=None)[::-1][:count]
-    widest = one.plan.max()
-    for k in strongest[::-1]:
-        i, j = np.unravel_index(k, one.plan.shape)
-        if one.plan[i, j] <= 0:
-            continue
-        ends = [boxes[n].reshape(2, 2).mean(0) for boxes, n in ((one.query_boxes, i), (one.support_boxes, j))]
-        share = one.plan[i, j] / widest
-        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "capstyle": "round"}
-        left.figure.add_artist(ConnectionPatch(*ends, linewidth=3.5 * share + 1, color="black", alpha=0.3, **line))
-        left.figure.add_artist(ConnectionPatch(*ends, linewidth=3.5 * share + 0.2, color="#7fe0c8", alpha=0.85, **line))
-    for axes, boxes, colour in ((left, one.query_boxes, _QUERY), (right, one.support_boxes, _SUPPORT)):
-        centres = boxes.reshape(-1, 2, 2).mean(1)
-        axes.plot(*centres.T, ".", color=colour, markersize=3)
-
-
-def _pairs(left: "Axes", right: "Axes", one: Match, count: int) -> None:
-    from matplotlib.patches import ConnectionPatch, Rectangle
-
-    strongest = np.argsort(one.plan, axis=None)[::-1][: min(count, len(_PAIRS))]
-    for k, colour in zip(strongest, _PAIRS, strict=False):
-        i, j = np.unravel_index(k, one.plan.shape)
-        if one.plan[i, j] <= 0:
-            continue
-        ends: list[Any] = []
-        for axes, (x0, y0, x1, y1) in ((left, one.query_boxes[i]), (right, one.support_boxes[j])):
-            corner = (float(x0), float(y0))
-            box = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.8, clip_on=False)
-            axes.add_patch(box)
-            ends.append((x1 if axes is left else x0, (y0 + y1) / 2))
-        line: dict[str, Any] = {"coordsA": left.transData, "coordsB": right.transData, "color": colour}
-        left.figure.add_artist(ConnectionPatch(*ends, linewidth=0.5 + 2 * one.plan[i, j] / one.plan.max(), **line))
-
-
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure that needs no window, in inches."""
+    """Make a figure that needs no window, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -272,7 +233,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:
-    """Write a figure in the format that its suffix says; the folder is made if need be."""
+    """Write a figure in the format that the file's suffix says; its folder is made if it does not exist."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, bbox_inches="tight", pad_inches=0.1)

@@ -166,9 +166,10 @@ def test_from_upload_to_drawn_match(visit, server, photos, query):
     assert (
         answer.locator(".bar").first.bounding_box()["width"] > 10 * answer.locator(".bar").last.bounding_box()["width"]
     )
-    drawn = answer.locator("img.match")
-    assert drawn.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
-    assert "flower" in drawn.get_attribute("alt")
+    drawn = answer.locator("svg.match")
+    assert drawn.bounding_box()["width"] > 300
+    assert "flower" in drawn.get_attribute("aria-label")
+    assert drawn.locator(".badge").count() == 8  # four pairs of parts, numbered in both photos
     # nothing was fetched from elsewhere, and nothing of the photos is kept on the disk
     assert {urlsplit(url).hostname for url in person.requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
     assert server.kept() == []

@@ -6,7 +6,7 @@ from PIL import Image
 
 from deepemd import FewShotClassifier, InputError
 from deepemd.apps.samples import sample_classes, sample_queries
-from deepemd.apps.web.session import LONGEST_NAME, MOST_AT_ONCE, Visitor
+from deepemd.apps.web.session import MAX_NAME, MAX_UPLOAD, Visitor
 from deepemd.model.pretrained import pretrained
 
 
@@ -57,9 +57,9 @@ def test_a_file_that_cannot_be_used_is_told_and_the_others_are_added(model, phot
     [
         ("", 1, "has no name"),
         ("\u0000\n", 1, "has no name"),
-        ("x" * (LONGEST_NAME + 1), 1, f"at most {LONGEST_NAME}"),
+        ("x" * (MAX_NAME + 1), 1, f"at most {MAX_NAME}"),
         ("a", 0, "drop at least one photo"),
-        ("a", MOST_AT_ONCE + 1, f"at most {MOST_AT_ONCE} at once"),
+        ("a", MAX_UPLOAD + 1, f"at most {MAX_UPLOAD} at once"),
     ],
 )
 def test_what_cannot_be_added(model, photos, name, count, says):

@@ -1,4 +1,4 @@
-"""How far a folder of labelled photos can be trusted: each photo is classified by all others."""
+"""Check labelled photos: each photo is classified by all the others (leave one out)."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,33 +7,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepemd.apps.photos.fitting import Note
 from deepemd.apps.reports.tables import TextTable
-from deepemd.classifier.classifier import FewShotClassifier
+from deepemd.classifier import FewShotClassifier
 from deepemd.classifier.support import MAX_EXAMPLES
 from deepemd.errors import InputError
 from deepemd.evaluation.intervals import wilson
+from deepemd.explain.matches import Match, match_nodes
 
-__all__ = ["SAYS", "Check", "Doubt", "check_classifier"]
+__all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 
-SAYS = (
-    "Each photo was classified by all the others: an estimate for new photos of the same kind. Photos of one series "
-    "or of one scene help each other, which makes it too high; new light, places and cameras are not in it."
+CAVEAT = (
+    "Each photo was classified by all the others: an estimate for new photos of the same kind. It is too high where "
+    "several photos show one scene or come from one series, and it says nothing about new light, places and cameras."
 )
-_OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled where its class has less, and another has more
-_WIDE = 12  # classes of a matrix that fits a terminal
+_OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled where its own class is less likely, and another more
+_MAX_COLUMNS = 12  # classes of a matrix that fits a terminal
+_MAX_ROWS = 20  # photos that look mislabelled, on a terminal
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A photo that was not given its own label.
+    """A photo that was given another label than its own.
 
     Attributes:
+        example: its index among the examples of the classifier.
         name: its file.
-        label: its class; other: the class it was given.
-        own, probability: of its class, and of the other.
-        mislabelled: whether it looks so: the other class is more likely than 1/2, its own less than 1/5.
+        label: its class.
+        other: the class it was given.
+        own: the probability of its class.
+        probability: the probability of the other class.
     """
 
+    example: int
     name: str
     label: str
     other: Any
@@ -42,17 +48,18 @@ class Doubt:
 
     @property
     def mislabelled(self) -> bool:
+        """Whether the label looks wrong: the other class is more likely than 1/2, its own class less than 1/5."""
         return self.own < _OWN and self.probability > _OTHER
 
 
 @dataclass(frozen=True)
 class Check:
-    """What leave-one-out says.
+    """The result of leave-one-out.
 
     Attributes:
         classes: (M,) names.
         confusion: (M, M) int64: how many photos of each class (row) were given each label (column).
-        doubts: the photos that were given another label, the most striking first.
+        doubts: the photos that were given another label, the most suspicious first.
         untested: classes of one photo.
         capped: classes of which only a part of the photos was tested.
     """
@@ -65,32 +72,32 @@ class Check:
 
     @property
     def photos(self) -> int:
-        """How many were tested."""
+        """The number of photos that were tested."""
         return int(self.confusion.sum())
 
     @property
     def right(self) -> int:
-        """How many were given their own label."""
+        """The number of photos that were given their own label."""
         return int(np.trace(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """The share of those."""
+        """The share of tested photos that were given their own label."""
         return self.right / self.photos
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy."""
+        """The 95 % interval of the accuracy."""
         return wilson(self.right, self.photos)
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """(M,) the share of each class; NaN for one of a single photo."""
+        """(M,) the share of each class's photos that were given its label; NaN for a class of one photo."""
         count = self.confusion.sum(1)
         return np.where(count > 0, self.confusion.diagonal() / np.maximum(count, 1), np.nan)
 
     def sentence(self) -> str:
-        """The result in one line."""
+        """Return the result in one line."""
         low, high = self.interval
         return (
             f"leave-one-out accuracy {self.accuracy:.1%} ({self.right:,} of {self.photos:,} photos; 95 % interval "
@@ -98,17 +105,17 @@ class Check:
         )
 
     def recalls(self) -> TextTable:
-        """A row for each class."""
+        """Return the table of recalls, a row for each class."""
         rows = []
         for k, name in enumerate(self.classes):
             count, right = int(self.confusion[k].sum()), int(self.confusion[k, k])
-            told = "" if not count else "{:.0%} to {:.0%}".format(*wilson(right, count))
-            rows.append([name, f"{count:,}", f"{right:,}", f"{self.recall[k]:.0%}" if count else "one photo", told])
-        return TextTable("Each class", ["class", "photos", "right", "recall", "95 % interval"], rows)
+            interval = "" if not count else "{:.0%} to {:.0%}".format(*wilson(right, count))
+            rows.append([name, f"{count:,}", f"{right:,}", f"{self.recall[k]:.0%}" if count else "one photo", interval])
+        return TextTable("Each class", ["class", "photos", "correct", "recall", "95 % interval"], rows)
 
     def matrix(self) -> TextTable:
-        """The confusion matrix where it fits a terminal; else the classes that are confused most."""
-        if len(self.classes) <= _WIDE:
+        """Return the confusion matrix where it fits a terminal; else the classes that are confused most."""
+        if len(self.classes) <= _MAX_COLUMNS:
             rows = [[name, *map(str, row)] for name, row in zip(self.classes, self.confusion.tolist(), strict=True)]
             return TextTable("Photos of a class (row) by the label they were given (column)", ["", *self.classes], rows)
         off = self.confusion - np.diag(self.confusion.diagonal())
@@ -116,14 +123,36 @@ class Check:
         pairs = [[self.classes[i], self.classes[j], str(off[i, j])] for i, j in worst if off[i, j]]
         return TextTable("The classes that are confused most", ["class", "taken for", "photos"], pairs)
 
+    def suspects(self) -> TextTable | None:
+        """Return the table of photos that look mislabelled; None if there are none."""
+        rows = [
+            [one.name, one.label, f"{one.own:.2f}", str(one.other), f"{one.probability:.2f}"]
+            for one in self.doubts
+            if one.mislabelled
+        ]
+        more = f" ({len(rows)}, the first {_MAX_ROWS})" if len(rows) > _MAX_ROWS else ""
+        heads = ["image", "its folder", "probability", "looks like", "probability"]
+        return TextTable(f"Photos that look mislabelled{more}", heads, rows[:_MAX_ROWS]) if rows else None
+
+    def tables(self) -> list[TextTable]:
+        """Return the tables for the terminal."""
+        suspects = self.suspects()
+        return [self.recalls(), *([self.matrix()] if self.doubts else []), *([suspects] if suspects else [])]
+
+    @property
+    def notes(self) -> list[Note]:
+        """What the user should know of the result."""
+        title = f"of classes with many photos, the first {MAX_EXAMPLES} of each were tested:"
+        return [Note(title, self.capped)] if self.capped else []
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON."""
         return {
             "accuracy": self.accuracy,
             "interval95": list(self.interval),
             "photos": self.photos,
             "right": self.right,
-            "says": SAYS,
+            "says": CAVEAT,
             "classes": self.classes,
             "recall": [None if math.isnan(value) else value for value in self.recall.tolist()],
             "confusion": self.confusion.tolist(),
@@ -144,7 +173,7 @@ class Check:
 
 
 def check_classifier(classifier: FewShotClassifier) -> Check:
-    """Leave each photo of the support set out once.
+    """Classify each photo of the support set by all the others.
 
     Raises:
         InputError: no class has two photos.
@@ -152,6 +181,7 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
     examples, labels, probabilities = classifier.leave_one_out()
     if not examples:
         raise InputError("every class has one photo only: at least two of a class are needed to leave one out")
+    place = {id(example): k for k, example in enumerate(classifier.support_.examples)}
     names: list[Any] = classifier.classes_.tolist()
     given = probabilities.argmax(1)  # (P,)
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -160,7 +190,7 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
     for k in np.flatnonzero(given != labels).tolist():
         own, other = int(labels[k]), int(given[k])
         chances = float(probabilities[k, own]), float(probabilities[k, other])
-        doubts.append(Doubt(examples[k].name, str(names[own]), names[other], *chances))
+        doubts.append(Doubt(place[id(examples[k])], examples[k].name, str(names[own]), names[other], *chances))
     doubts.sort(key=lambda d: (not d.mislabelled, d.own - d.probability, d.name))
     counts = dict(zip(map(str, names), classifier.support_.count.tolist(), strict=True))
     return Check(
@@ -170,3 +200,11 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
         [name for name, count in counts.items() if count == 1],
         [name for name, count in counts.items() if count > MAX_EXAMPLES],
     )
+
+
+def explain_doubt(classifier: FewShotClassifier, doubt: Doubt) -> tuple[Match, str]:
+    """Match a photo with the most similar photo of the class that it was given; also return the name of that photo."""
+    support, label = classifier.support_, classifier.classes_.tolist().index(doubt.other)
+    best = support.nearest(classifier.model_, support.nodes[doubt.example], label)
+    found = match_nodes(classifier.model_, support.side(doubt.example), support.side(best))
+    return found, support.examples[best].name

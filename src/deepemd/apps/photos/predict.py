@@ -1,113 +1,170 @@
-"""Many photos are classified one after the other: what comes of it, in bounded memory."""
+"""Classify many photos one after the other, and collect the result in bounded memory."""
 
 import heapq
+import sys
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from deepemd.apps.photos.fitting import Note, not_photos, unreadable
 from deepemd.apps.photos.predictions import COLUMNS, PredictionFiles
+from deepemd.apps.reports.drawing import PICTURE_SIDE
 from deepemd.apps.reports.tables import TextTable
-from deepemd.classifier.classifier import FewShotClassifier
-from deepemd.classifier.prediction import Prediction
+from deepemd.classifier import FewShotClassifier
+from deepemd.classifier.prediction import Explanation, Prediction
+from deepemd.data.decoding import decode, thumbnail
+from deepemd.data.photos import Photos
 from deepemd.embedding.cache import fingerprint
-from deepemd.errors import InputError
+from deepemd.embedding.stream import Embedded
+from deepemd.errors import InputError, printable
 from deepemd.versions import versions
 
-__all__ = ["Found", "Predicted", "predict_photos", "settings"]
+__all__ = ["Classified", "Summary", "predict_photos", "settings"]
 
 _FIRST, _LAST = 20, 10  # rows of the terminal's table
 
 
-class Found(NamedTuple):
-    """A photo, and what was found for it."""
+class Classified(NamedTuple):
+    """A photo that was classified, with what an explanation needs of it."""
 
     image: Path
     prediction: Prediction
+    nodes: Tensor  # (N, C) float16 where that is exact
+    key: int
+    picture: bytes  # a small JPEG
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: Path, embedded: Embedded, prediction: Prediction) -> "Classified":
+        """Reduce what was embedded to what a page needs: some 150 KB."""
+        assert embedded.nodes is not None
+        half = embedded.nodes.half()
+        nodes = half if bool((half.float() == embedded.nodes).all()) else embedded.nodes
+        picture = b"" if embedded.picture is None else thumbnail(embedded.picture, PICTURE_SIDE)
+        return cls(image, prediction, nodes, embedded.key, picture, embedded.size)
+
+    def explain(self, classifier: FewShotClassifier) -> Explanation:
+        """Match the photo with the most similar photo of its class; nothing is read or embedded again."""
+        picture = decode(self.picture, str(self.image))
+        embedded = Embedded(self.nodes.float(), self.key, picture, self.size)
+        return classifier.explain_embedded(embedded, self.prediction)
 
 
 @dataclass
-class Predicted:
-    """What is kept of a run, however long it is.
+class Summary:
+    """The result of a run, however many photos it has.
 
     Attributes:
         photos: how many were classified.
         labels: how many were given each label.
-        unsure: the least certain, at most as many as were asked for; those that resemble no class come first.
         strange: photos that resemble no class.
         bad: why the others could not be read.
+        notes: what the user should know.
     """
 
     photos: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     strange: list[Path] = field(default_factory=list)
     bad: list[InputError] = field(default_factory=list)
-    _first: list[Found] = field(default_factory=list)
-    _last: deque[Found] = field(default_factory=lambda: deque(maxlen=_LAST))
-    _heap: list[tuple[tuple[bool, float], int, Found]] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    _first: list[tuple[Path, Prediction]] = field(default_factory=list)
+    _last: deque[tuple[Path, Prediction]] = field(default_factory=lambda: deque(maxlen=_LAST))
+    _heap: list[tuple[tuple[bool, float], int, Classified]] = field(default_factory=list)
 
     @property
-    def unsure(self) -> list[Found]:
-        """The least certain first."""
+    def least_certain(self) -> list[Classified]:
+        """The least certain photos, those that resemble no class first; as many as `add` was asked to hold."""
         return [found for _, _, found in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
 
-    def add(self, found: Found, limit: int) -> None:
-        """Count one, and keep it where it is among the first, the last or the least certain."""
-        one = found.prediction
-        self.labels[str(one.label)] += 1
-        if not one.familiar:
-            self.strange.append(found.image)
-        if self.photos < _FIRST:
-            self._first.append(found)
-        else:
-            self._last.append(found)
-        item = ((not one.familiar, -one.probability), -self.photos, found)
-        (heapq.heappushpop if len(self._heap) >= limit else heapq.heappush)(self._heap, item)
+    def note(self, note: Note) -> None:
+        """Print a note, and hold it for the report."""
+        self.notes.append(note)
+        note.print()
+
+    def add(self, image: Path, embedded: Embedded, prediction: Prediction, *, limit: int) -> None:
+        """Count a photo, and hold it if it is among the `limit` least certain."""
+        self.labels[str(prediction.label)] += 1
+        if not prediction.familiar:
+            self.strange.append(image)
+        (self._first if self.photos < _FIRST else self._last).append((image, prediction))
+        rank = ((not prediction.familiar, -prediction.probability), -self.photos)
         self.photos += 1
+        if limit and (len(self._heap) < limit or rank > self._heap[0][:2]):
+            found = Classified.of(image, embedded, prediction)
+            (heapq.heappush if len(self._heap) < limit else heapq.heappushpop)(self._heap, (*rank, found))
 
     def table(self) -> TextTable:
-        """The table for the terminal: every row, or the first and the last where there are many."""
-        rows = [_cells(found) for found in self._first]
-        left_out = self.photos - len(self._first) - len(self._last)
-        if left_out:
-            rows.append([f"... {left_out:,} more ...", "", "", "", ""])
-        rows += [_cells(found) for found in self._last]
+        """Return the table for the terminal: every row, or the first and the last where there are many."""
+        rows = [_cells(*row) for row in self._first]
+        omitted = self.photos - len(self._first) - len(self._last)
+        if omitted:
+            rows.append([f"... {omitted:,} more ...", "", "", "", ""])
+        rows += [_cells(*row) for row in self._last]
         heads = [*COLUMNS, ""] if self.strange else list(COLUMNS)
-        return TextTable(
-            "1 photo" if self.photos == 1 else f"{self.photos:,} photos", heads, [row[: len(heads)] for row in rows]
-        )
+        title = "1 photo" if self.photos == 1 else f"{self.photos:,} photos"
+        return TextTable(title, heads, [row[: len(heads)] for row in rows])
 
 
-def _cells(found: Found) -> list[str]:
-    one = found.prediction
+def _cells(image: Path, one: Prediction) -> list[str]:
     mark = "" if one.familiar else "resembles no class"
-    return [str(found.image), str(one.label), f"{one.probability:.3f}", str(one.runner_up), mark]
+    return [str(image), str(one.label), f"{one.probability:.3f}", str(one.runner_up), mark]
 
 
-def predict_photos(
-    classifier: FewShotClassifier, images: Sequence[Path], files: PredictionFiles, *, keep: int
-) -> Predicted:
-    """Classify photos; each row is written as soon as it is known.
+def predict_photos(classifier: FewShotClassifier, photos: Photos, files: PredictionFiles, *, limit: int) -> Summary:
+    """Classify photos; each row is written as soon as it is known, and notes are printed on standard error.
 
     Args:
-        classifier: a fitted one.
-        images: their files; one that cannot be read is listed, and the rest goes on.
+        classifier: a fitted classifier.
+        photos: the photos; one that cannot be read is listed, and the rest follow.
         files: where the rows go.
-        keep: how many of the least certain are kept for a report.
+        limit: how many of the least certain photos are held for a report, with small pictures; 0 for no report.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; where the rows so far are is printed.
     """
-    done = Predicted()
-    for image, one in zip(images, classifier.stream(images, progress="classifying"), strict=True):
-        if one.error is not None:
-            done.bad.append(one.error)
+    summary = Summary()
+    if photos.others:
+        summary.note(not_photos(photos.others))
+    try:
+        _classify(classifier, photos.files, files, summary, limit)
+    except KeyboardInterrupt:
+        print(
+            f"\ndeepemd: {files.count():,} of {len(photos.files):,} photos are in {printable(files.partial)}; run the"
+            " same command again to go on: photos that were computed are read from the cache",
+            file=sys.stderr,
+        )
+        raise
+    if summary.bad:
+        summary.note(unreadable(summary.bad, "to classify"))
+    if summary.strange:
+        summary.note(_strange(summary.strange, classifier.unknown))
+    return summary
+
+
+def _classify(
+    classifier: FewShotClassifier, images: Sequence[Path], files: PredictionFiles, summary: Summary, limit: int
+) -> None:
+    rows = classifier.stream_embedded(images, side=PICTURE_SIDE if limit else 0, progress="classifying")
+    for image, (embedded, prediction) in zip(images, rows, strict=True):
+        if prediction.error is not None:
+            summary.bad.append(prediction.error)
             continue
-        files.add(image, one, classifier)
-        done.add(Found(image, one), keep)
-    return done
+        files.add(image, prediction, classifier)
+        summary.add(image, embedded, prediction, limit=limit)
+
+
+def _strange(images: list[Path], unknown: float | None) -> Note:
+    label = "labelled so" if unknown is not None else "labelled with the most similar class"
+    count = "1 photo resembles" if len(images) == 1 else f"{len(images):,} photos resemble"
+    return Note(f"{count} no class as much as its own photos resemble each other, {label}:", list(map(str, images)))
 
 
 def settings(classifier: FewShotClassifier) -> dict[str, Any]:
-    """What a result depends on: the classes, the settings and the versions."""
+    """Return what a result depends on: the classes, the settings and the versions."""
     model, support = classifier.model_, classifier.support_
     classes = zip(map(str, classifier.classes_.tolist()), support.count.tolist(), strict=True)
     threshold = float(classifier.threshold_)

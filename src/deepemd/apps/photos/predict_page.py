@@ -1,16 +1,14 @@
-"""The page of ``deepemd predict --report``: each photo with its label, and the parts that were matched."""
+"""The page of ``deepemd predict --report``: photos with their labels and the parts that were matched."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepemd.apps.photos.fitting import Note
-from deepemd.apps.photos.predict import Found, Predicted
+from deepemd.apps.photos.predict import Classified, Summary
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, facts, meter, text, warning, write_standalone
-from deepemd.classifier.classifier import FewShotClassifier
-from deepemd.classifier.prediction import Explanation
-from deepemd.errors import InputError
+from deepemd.classifier import FewShotClassifier
 
 __all__ = ["article", "bars", "small_print", "write_predictions_page"]
 
@@ -19,7 +17,7 @@ _CLASSES = 40  # that are listed by their counts
 
 def write_predictions_page(
     classifier: FewShotClassifier,
-    done: Predicted,
+    summary: Summary,
     path: Path,
     *,
     notes: Sequence[Note],
@@ -29,8 +27,8 @@ def write_predictions_page(
     """Write the page: a summary, what to look at first, and the least certain photos, each with its matched parts.
 
     Args:
-        classifier: a fitted one.
-        done: what was found.
+        classifier: the fitted classifier.
+        summary: the result.
         path: HTML file to write.
         notes: warnings to show.
         used: settings and versions, see :func:`deepemd.apps.photos.predict.settings`.
@@ -39,24 +37,24 @@ def write_predictions_page(
     Raises:
         InputError: the file cannot be written.
     """
-    return write_standalone("Predictions", _body(classifier, done, notes, used, top), path)
+    return write_standalone("Predictions", _body(classifier, summary, notes, used, top), path)
 
 
 def _body(
-    classifier: FewShotClassifier, done: Predicted, notes: Sequence[Note], used: Mapping[str, Any], top: int
+    classifier: FewShotClassifier, summary: Summary, notes: Sequence[Note], used: Mapping[str, Any], top: int
 ) -> Iterator[str]:
-    shown = done.unsure
-    yield f"<header><h1>{done.photos:,} photos, {len(classifier.classes_):,} classes</h1>"
-    few = f"The {len(shown):,} least certain of {done.photos:,} photos are shown" if len(shown) < done.photos else (
-        "All photos are shown"
-    )  # fmt: skip
+    shown = summary.least_certain
+    yield f"<header><h1>{summary.photos:,} photos, {len(classifier.classes_):,} classes</h1>"
+    few = "All photos are shown"
+    if len(shown) < summary.photos:
+        few = f"The {len(shown):,} least certain of {summary.photos:,} photos are shown"
     yield (
-        f"<p>{few}, the least certain first. Beside each stands the photo of its class that is most like it, with the "
-        "parts that were matched: the same number and colour, the same pair. Probabilities are fitted to the photos of "
-        "the classes; a few photos say little, so look at the doubtful ones yourself.</p>"
+        f"<p>{few}, the least certain first, each beside the most similar photo of its class. Matched parts have the "
+        "same number and colour. The probabilities are fitted to the photos of the classes, which may be few: check "
+        "the doubtful photos yourself.</p>"
     )
     yield from (warning(note.title, note.lines) for note in notes)
-    yield f"<h2>What was found</h2>{_counts(done)}</header>"
+    yield f"<h2>Labels</h2>{_counts(summary)}</header>"
     yield f'<main id="main" tabindex="-1"><h2>The photos</h2>{TOOLS}'
     drawings = Drawings()
     for k, found in enumerate(shown):
@@ -64,54 +62,43 @@ def _body(
     yield f"</main><footer><h2>How this was made</h2>{small_print(used)}</footer>"
 
 
-def _counts(done: Predicted) -> str:
-    rows = done.labels.most_common(_CLASSES)
-    more = len(done.labels) - len(rows)
-    listed = bars([(label, count / done.photos, f"{count:,}") for label, count in rows], alike=True)
+def _counts(summary: Summary) -> str:
+    rows = summary.labels.most_common(_CLASSES)
+    more = len(summary.labels) - len(rows)
+    listed = bars([(label, count / summary.photos, f"{count:,}") for label, count in rows], alike=True)
     return f'<div class="counts">{listed}</div>' + (f'<p class="note">and {more:,} more classes</p>' if more else "")
 
 
-def _photo(classifier: FewShotClassifier, drawings: Drawings, found: Found, k: int, top: int) -> str:
-    one = found.prediction
-    try:
-        explanation = classifier.explain(found.image)
-        figure = _figure(explanation, drawings, str(found.image))
-    except InputError as error:  # it was there a moment ago
-        figure = warning(str(error))
+def _photo(classifier: FewShotClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
+    one, explanation = found.prediction, found.explain(classifier)
+    drawn = drawings.figure(explanation.match, query=str(found.image), example=explanation.example)
     order = (-one.probabilities).argsort(kind="stable")[: max(top, 2)]
     classes = classifier.classes_.tolist()
     rows = [(str(classes[c]), float(one.probabilities[c]), f"{one.probabilities[c]:.1%}") for c in order]
     tag = "" if one.familiar else '<p class="tag">resembles no class</p>'
-    runner = f'<p class="note">runner-up: <bdi>{text(one.runner_up)}</bdi></p>'
-    return article(k, str(one.label), str(found.image), f"{tag}{bars(rows)}{runner}", figure)
+    runner_up = f'<p class="note">runner-up: <bdi>{text(one.runner_up)}</bdi></p>'
+    return article(k, str(one.label), str(found.image), f"{tag}{bars(rows)}{runner_up}", drawn)
 
 
-def _figure(explanation: Explanation, drawings: Drawings, name: str) -> str:
-    match = explanation.match
-    svg = drawings.draw(match, query=name, example=explanation.example)
-    told = f"right: <bdi>{text(explanation.example)}</bdi>; similarity of the two {match.similarity:.2f}"
-    return f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
-
-
-def article(k: int, title: str, name: str, told: str, figure: str) -> str:
-    """One photo: what is told of it, and beside that its drawing."""
+def article(k: int, title: str, name: str, details: str, drawn: str) -> str:
+    """Return the article on photo `k`: its title, its file name and details, as HTML, and its drawing."""
     return (
         f'<article tabindex="0" aria-labelledby="t{k}"><header><h3 class="big" id="t{k}"><bdi>{text(title)}</bdi></h3>'
-        f'<p class="name"><bdi>{text(name)}</bdi></p>{told}</header>{figure}</article>'
+        f'<p class="name"><bdi>{text(name)}</bdi></p>{details}</header>{drawn}</article>'
     )
 
 
 def bars(rows: Sequence[tuple[str, float, str]], *, alike: bool = False) -> str:
-    """Names with a share as a bar and as words; the first stands out, unless all are alike."""
+    """Return names with their shares as bars and as words; the first has another colour, unless all are alike."""
     parts = (
-        f"<dt><bdi>{text(name)}</bdi></dt><dd>{text(told)}</dd>{meter(share, 'second' if k and not alike else 'part')}"
-        for k, (name, share, told) in enumerate(rows)
+        f"<dt><bdi>{text(name)}</bdi></dt><dd>{text(words)}</dd>{meter(share, 'second' if k and not alike else 'part')}"
+        for k, (name, share, words) in enumerate(rows)
     )
     return f'<dl class="bars">{"".join(parts)}</dl>'
 
 
 def small_print(used: Mapping[str, Any]) -> str:
-    """Settings and versions."""
+    """Return the settings and versions in small print."""
     classes = ", ".join(f"{name} ({count:,})" for name, count in used["classes"].items())
     familiar = used["familiar_from"]
     return facts(

@@ -1,7 +1,7 @@
-"""What was predicted, as files: predictions.csv for people and sheets, predictions.json for programs.
+"""Predictions as files: predictions.csv for people and spreadsheets, predictions.json for programs.
 
-Rows are written as they come, into predictions.partial.csv, so that nothing is lost where the work is stopped. The two
-files themselves appear when all is done, whole or not at all.
+Rows are written as they come, into predictions.partial.csv, so that nothing is lost if the work is stopped. The two
+files themselves appear at the end, whole or not at all.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deepemd.classifier.classifier import FewShotClassifier
+from deepemd.classifier import FewShotClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.errors import InputError, printable
 from deepemd.files import atomic_file, explain_disk_errors
@@ -22,12 +22,12 @@ from deepemd.files import atomic_file, explain_disk_errors
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
 
 COLUMNS = ("image", "label", "probability", "runner_up")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # what makes a sheet take a cell for a formula
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # a cell that begins so is taken for a formula
 _REMEDY = "free some space or choose another folder by --out"
 
 
 def sheet_path(path: Path) -> str:
-    """A path as a cell that no spreadsheet takes for a formula: one that looks so gets ./ before it, the same path.
+    """Write a path so that no spreadsheet takes it for a formula: one that looks so gets ./ before it.
 
     >>> sheet_path(Path("=cmd|'x'!A1.jpg")), sheet_path(Path("photos/1.jpg"))
     ("./=cmd|'x'!A1.jpg", 'photos/1.jpg')
@@ -37,7 +37,7 @@ def sheet_path(path: Path) -> str:
 
 
 def sheet_label(label: object) -> str:
-    """A label as such a cell: one that looks like a formula and is no number gets ' before it, the sign for text.
+    """Write a label so that no spreadsheet takes it for a formula: one that looks so gets ' before it, unless a number.
 
     >>> sheet_label("=1+1"), sheet_label("-1"), sheet_label("daisy")
     ("'=1+1", '-1', 'daisy')
@@ -58,7 +58,7 @@ class PredictionFiles:
     """Writes predictions.csv and predictions.json into a folder, row by row, in bounded memory.
 
     Args:
-        folder: where; it is made if need be.
+        folder: where; it is made if it does not exist.
         force: replace files of an earlier run.
 
     Raises:
@@ -111,16 +111,16 @@ class PredictionFiles:
             self._details.write((b",\n    " if self.rows else b"\n    ") + json.dumps(detail).encode())
         self.rows += 1
 
-    def kept(self) -> int:
-        """How many rows the partial sheet holds, wherever the work was stopped; no name has a line break there."""
+    def count(self) -> int:
+        """Return how many rows the partial file holds; a row is one line, because names are written without breaks."""
         self._sheet.flush()
         return self.partial.read_bytes().count(b"\n") - 1
 
     def finish(self, head: Mapping[str, Any]) -> tuple[Path, Path]:
-        """Put both files in their places.
+        """Write both files under their names.
 
         Args:
-            head: what else predictions.json says: settings, versions, what could not be read.
+            head: the other content of predictions.json: settings, versions, photos that could not be read.
         """
         text = json.dumps(dict(head), indent=2)
         with atomic_file(self.json, self._details.tell() + len(text), _REMEDY) as file:
@@ -137,5 +137,5 @@ class PredictionFiles:
 
 
 def _rounded(value: float) -> float:
-    """Six digits; small probabilities stay apart."""
+    """Round to six significant digits, so that small probabilities differ."""
     return float(f"{value:.6g}")

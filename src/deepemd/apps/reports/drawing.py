@@ -1,4 +1,4 @@
-"""A match as a drawing inside of a page: SVG over two small JPEG pictures."""
+"""A match as a drawing inside a page: SVG over two small JPEG pictures, in the style of `plot_matching`."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -6,21 +6,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deepemd.apps.reports.page import data_url, text
+from deepemd.apps.reports.page import data_url, figure, text
 from deepemd.data.decoding import thumbnail
 from deepemd.explain.matches import Match, heat
-from deepemd.explain.plots import COLOURS
+from deepemd.explain.plots import COLOURS, PARTS, SHADE, VEIL
 
-__all__ = ["Drawings"]
+__all__ = ["PICTURE_SIDE", "Drawings"]
 
 _HEIGHT, _GAP, _TOP = 200.0, 34.0, 16.0  # of the drawing, in its own units
 _WIDEST = 300.0
-_PIXELS = 280  # of the pictures that are embedded
-_PARTS, _PARTS_OVERLAPPING = 5, 3
+PICTURE_SIDE = 280  # pixels, the longest side of the pictures inside the page
 
 
 class _Panel:
-    """Where an image lies in the drawing, and where a point of it does: x, y in pixels of the original."""
+    """The place of an image in the drawing; converts from pixels of the original."""
 
     def __init__(self, left: float, size: tuple[int, int]) -> None:
         height, width = size
@@ -29,42 +28,42 @@ class _Panel:
         self.left, self.top = left, _TOP + (_HEIGHT - self.height) / 2
 
     def box(self, corners: NDArray[np.float64]) -> tuple[float, float, float, float]:
-        """x, y, width, height."""
+        """Return x, y, width and height in the drawing."""
         x0, y0, x1, y1 = (self.scale * corners).tolist()
         return self.left + x0, self.top + y0, x1 - x0, y1 - y0
 
 
 @dataclass
 class Drawings:
-    """Draws matches for one page, which holds every support photo once, however often it is matched.
+    """Draws matches for one page, which holds each support photo once, however often it is matched.
 
     Attributes:
-        held: the ids of the photos that are in the page already.
+        held: ids of the photos that are in the page already.
     """
 
     held: set[str] = field(default_factory=set)
 
     def draw(self, match: Match, *, query: str, example: str) -> str:
-        """Both images, the heat of the weights, and the strongest pairs of parts, each in its colour.
+        """Return a drawing: both images, the heat of their weights, and the numbered pairs of parts.
 
         Args:
-            match: what is drawn; its boxes are in pixels of the original images.
-            query, example: what to call the two images, for those who cannot see them.
+            match: the match to draw.
+            query, example: names of the two images, for readers who cannot see them.
 
         Returns:
-            An svg element; before it, where the support photo is new to the page, one that holds it.
+            An svg element. One that holds the support photo comes before it where the photo is new to the page.
         """
         left = _Panel(0.0, match.query_size)
         right = _Panel(left.width + _GAP, match.support_size)
-        pairs = match.pairs(_PARTS_OVERLAPPING if match.overlapping else _PARTS)
-        told = "; ".join(f"{k}: {share:.0%} of the weight" for k, (_, _, share) in enumerate(pairs, 1))
-        label = f"{query}, matched with {example}. Pairs of parts: {told}"
-        support = thumbnail(match.support, _PIXELS)
+        pairs = match.numbered(PARTS)
+        listed = "; ".join(f"{k}: {share:.0%} of the weight" for k, (_, _, share) in enumerate(pairs, 1))
+        label = f"{query}, matched with {example}. Pairs of parts: {listed}"
+        photo, support = (thumbnail(picture, PICTURE_SIDE) for picture in (match.query, match.support))
         name = f"e{hashlib.sha256(support).hexdigest()[:16]}"
         body = [
-            _caption(left, "this photo"),
-            _caption(right, "the one most like it"),
-            f'<image {_place(left)} preserveAspectRatio="none" href="{data_url(thumbnail(match.query, _PIXELS))}"/>',
+            _caption(left, "query"),
+            _caption(right, "support"),
+            f'<image {_place(left)} preserveAspectRatio="none" href="{data_url(photo)}"/>',
             f'<use {_place(right)} href="#{name}"/>',
             '<g class="heat">',
             _heat(left, match.query_boxes, match.a, match.query_size),
@@ -78,7 +77,12 @@ class Drawings:
         new = "" if name in self.held else _store(name, support)
         self.held.add(name)
         box = f'viewBox="0 0 {right.left + right.width:.1f} {_TOP + _HEIGHT:.1f}"'
-        return f'{new}<svg {box} role="img" aria-label="{text(label)}">' + "".join(body) + "</svg>"
+        return f'{new}<svg class="match" {box} role="img" aria-label="{text(label)}">' + "".join(body) + "</svg>"
+
+    def figure(self, match: Match, *, query: str, example: str) -> str:
+        """Return a drawing with the caption that every page has below it."""
+        caption = f"Most similar photo of this class: {example}; similarity {match.similarity:.2f}"
+        return figure(self.draw(match, query=query, example=example), caption)
 
 
 def _caption(panel: _Panel, words: str) -> str:
@@ -90,7 +94,7 @@ def _place(panel: _Panel) -> str:
 
 
 def _store(name: str, picture: bytes) -> str:
-    """A picture that drawings refer to by its name, as a symbol of one unit's size."""
+    """Return a picture that drawings refer to by its name, as a symbol of the size 1 x 1."""
     return (
         f'<svg class="store" aria-hidden="true"><symbol id="{name}" viewBox="0 0 1 1" preserveAspectRatio="none">'
         f'<image width="1" height="1" preserveAspectRatio="none" href="{data_url(picture)}"/></symbol></svg>'
@@ -98,20 +102,20 @@ def _store(name: str, picture: bytes) -> str:
 
 
 def _heat(panel: _Panel, boxes: NDArray[np.float64], weights: NDArray[np.float64], size: tuple[int, int]) -> str:
-    """A veil over the image, the thicker the less a part weighs."""
+    """Return a veil over the image, the darker the less a part weighs."""
     rects = []
     for cell in heat(boxes, weights, size):
         x, y, width, height = panel.box(np.array(cell[:4]))
-        veil = 0.62 * (1 - cell.heat)
+        veil = VEIL * (1 - cell.heat)
         if veil >= 0.01:
             rects.append(
                 f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill-opacity="{veil:.2f}"/>'
             )
-    return '<g fill="#0d1233" shape-rendering="crispEdges">' + "".join(rects) + "</g>"
+    return f'<g fill="{SHADE}" shape-rendering="crispEdges">' + "".join(rects) + "</g>"
 
 
 def _pair(left: _Panel, right: _Panel, match: Match, pair: tuple[int, int, float], k: int) -> str:
-    """Two parts: their frames, and a line between them."""
+    """Return the frames of two parts and the line between them."""
     i, j, share = pair
     colour, wide = COLOURS[k], 1.2 + 2.2 * share / float(match.plan.max())
     frames, ends = [], []
@@ -125,16 +129,16 @@ def _pair(left: _Panel, right: _Panel, match: Match, pair: tuple[int, int, float
     bend = (14 + 5 * k) * (-1 if k % 2 else 1)  # lines at the same height do not cover each other
     path = f"M{x0:.1f} {y0:.1f}Q{(x0 + x1) / 2:.1f} {(y0 + y1) / 2 + bend:.1f} {x1:.1f} {y1:.1f}"
     line = f'd="{path}" fill="none" stroke-linecap="round"'
-    told = f"{k + 1}: {share:.1%} of the weight moves here, cosine {1 - match.cost[i, j]:.2f}"
+    tip = f"{k + 1}: {share:.1%} of the weight moves here, cosine {1 - match.cost[i, j]:.2f}"
     return (
-        f"<g><title>{told}</title>{''.join(frames)}"
+        f"<g><title>{tip}</title>{''.join(frames)}"
         f'<path {line} stroke="#000" stroke-opacity=".6" stroke-width="{wide + 1.6:.1f}"/>'
         f'<path {line} stroke="{colour}" stroke-width="{wide:.1f}"/></g>'
     )
 
 
 def _badges(panel: _Panel, boxes: NDArray[np.float64], parts: list[int]) -> list[str]:
-    """The numbers of the pairs, in the middle of their parts, or beside each other where pairs share one."""
+    """Return the numbers of the pairs: in the middle of their parts, or side by side where pairs share a part."""
     drawn = []
     for k, part in enumerate(parts):
         x, y, width, height = panel.box(boxes[part])

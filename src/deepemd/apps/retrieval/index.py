@@ -23,7 +23,7 @@ from deepemd.data.folders import all_images
 from deepemd.data.store import Draft, open_store, write_store
 from deepemd.embedding.cache import rounded
 from deepemd.embedding.splits import embed
-from deepemd.embedding.views import look
+from deepemd.embedding.views import view_pictures
 from deepemd.errors import InputError
 from deepemd.files import atomic_folder
 from deepemd.matching import emd_logits
@@ -245,5 +245,5 @@ def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], T
     """
     pictures = [decode(file, str(file)) for file in files]
     with torch.inference_mode():
-        views = (look(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
+        views = (view_pictures(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
         return pictures, torch.cat([rounded(model.eval().embed(*view)) for view in views])  # (Q, n, C)

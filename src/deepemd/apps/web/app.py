@@ -1,4 +1,4 @@
-"""The page: add classes by dropping photos, drop a photo, see its class and why. Made with gradio, an extra."""
+"""The page: add classes by dropping photos, drop a photo, see its class and why. It needs gradio, an extra."""
 
 import errno
 import os
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepemd.apps.reports.drawing import Drawings
+from deepemd.apps.reports.page import drawing_style
 from deepemd.apps.samples import sample_classes, sample_queries
 from deepemd.apps.web import fragments
 from deepemd.apps.web.session import Visitor
@@ -27,10 +29,10 @@ __all__ = ["free_port", "page", "serving", "wait"]
 
 _PORT = 7860  # the first that is tried where none was asked for
 _PORTS = 100
-_VISITORS = 50  # whose classes are kept; beyond, those of the oldest visit are forgotten
+_MAX_VISITORS = 50  # whose classes are in memory; beyond, those of the oldest visit are forgotten
 _AGE = 600  # seconds after which an upload that was never used is removed; one that was used is removed at once
-# Nothing is reported and nothing is shared, whatever the user's own environment says.
-_QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# Nothing is reported and nothing is shared, whatever the environment of the user says.
+_PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 _LEAD = """<h1>Your classes, your photos</h1>
 <p>Drop a few photos of each class, then a photo to classify: it is matched, part by part, with yours. Everything stays
@@ -41,10 +43,10 @@ on the computer that runs this page; your photos are forgotten within an hour af
 def serving(
     model: DeepEMD, *, host: str = "127.0.0.1", port: int | None = None, max_megabytes: float = 20
 ) -> Iterator[str]:
-    """Serve the page inside a ``with`` block; afterwards the port is free and all uploads are removed.
+    """Serve the page inside a ``with`` block; after it the port is free and all uploads are removed.
 
     Args:
-        model: encodes the photos of all visitors.
+        model: the model that encodes the photos of all visitors.
         host: address to listen at; the default can be reached from this machine alone.
         port: by default the first free one from 7860.
         max_megabytes: of one uploaded file.
@@ -61,7 +63,7 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="deepemd-app-") as uploads, _environment(uploads):
         blocks = page(model, max_megabytes)
         _warm(model)
-        most = int(max_megabytes * 2**20)
+        max_bytes = int(max_megabytes * 2**20)
         try:
             _, address, _ = blocks.launch(
                 server_name=host,
@@ -76,11 +78,11 @@ def serving(
                 pwa=False,
                 mcp_server=False,
                 footer_links=[],
-                max_file_size=most,
-                state_session_capacity=_VISITORS,
+                max_file_size=max_bytes,
+                state_session_capacity=_MAX_VISITORS,
                 theme=_theme(),
-                css=_beside("web.css"),
-                head=f"<script>{_beside('app.js').replace('MOST_BYTES', str(most))}</script>",
+                css=_asset("app.css") + drawing_style(),
+                head=f"<script>{_asset('app.js').replace('MAX_BYTES', str(max_bytes))}</script>",
             )
             yield address
         finally:
@@ -89,9 +91,9 @@ def serving(
 
 @contextmanager
 def _environment(uploads: str) -> Iterator[None]:
-    """gradio's environment, which it reads when it is imported and later."""
+    """Set the environment variables that gradio reads when it is imported and later."""
     before = dict(os.environ)
-    os.environ.update({**_QUIET, "GRADIO_TEMP_DIR": uploads})
+    os.environ.update({**_PRIVATE, "GRADIO_TEMP_DIR": uploads})
     try:
         yield
     finally:
@@ -100,7 +102,7 @@ def _environment(uploads: str) -> Iterator[None]:
 
 
 def wait() -> None:
-    """Sleep until Ctrl-C, or SIGTERM, which then leaves in the same orderly way."""
+    """Sleep until Ctrl-C or SIGTERM, which both leave in the same orderly way."""
 
     def leave(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -125,8 +127,8 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
             try:
                 visitor, done, wrong = visitor.added(name or "", photos)
             except InputError as error:
-                return visitor, fragments.told(wrong=[str(error)]), name, None
-        return visitor, fragments.told(done, wrong), "", None
+                return visitor, fragments.messages(wrong=[str(error)]), name, None
+        return visitor, fragments.messages(done, wrong), "", None
 
     def add_samples(visitor: Visitor | None) -> Iterator[tuple[Any, ...]]:
         visitor = visitor or Visitor(model)
@@ -136,10 +138,10 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
             done, wrong = ["Three classes were added: cuts of a temple, of a flower and of a portrait."], list[str]()
         except InputError as error:
             done, wrong = [], [str(error)]
-        yield visitor, fragments.told(done, wrong), ""
+        yield visitor, fragments.messages(done, wrong), ""
         if not wrong:
             for shown in _answers(visitor, sample_queries()):
-                yield visitor, fragments.told(done, wrong), shown
+                yield visitor, fragments.messages(done, wrong), shown
 
     def ask(visitor: Visitor | None, files: list[str] | None) -> Iterator[tuple[Any, ...]]:
         with _taken(files) as photos:
@@ -184,32 +186,32 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
 
 
 def _card(gr: Any, known: Any, outputs: Sequence[Any]) -> None:
-    """A class so far, and the button that removes it."""
+    """Show a class so far, with the button that removes it."""
     with gr.Row(elem_classes=["card"]):
         with gr.Column(scale=4):
             gr.HTML(fragments.known_class(known))
         button = gr.Button(f"Remove {known.name}", size="sm", scale=1, min_width=100)
 
     def remove(visitor: Visitor | None) -> tuple[Visitor | None, str]:
-        return visitor and visitor.without(known.name), fragments.told([f"'{known.name}' was removed."])
+        return visitor and visitor.without(known.name), fragments.messages([f"'{known.name}' was removed."])
 
     button.click(remove, outputs[0], list(outputs), concurrency_id="model", api_visibility="private")
 
 
 def _answers(visitor: Visitor, photos: "Sequence[Path | Image]") -> Iterator[str]:
-    """What is said of the photos so far, each time one more is done."""
-    shown = ""
+    """Yield the answers for the photos so far, each time one more is done."""
+    shown, drawings = "", Drawings()
     try:
         for one in visitor.ask(photos):
-            shown += fragments.answer(one)
+            shown += fragments.answer(one, drawings)
             yield shown
     except InputError as error:
-        yield shown + fragments.told(wrong=[str(error)])
+        yield shown + fragments.messages(wrong=[str(error)])
 
 
 @contextmanager
 def _taken(files: list[str] | None) -> Iterator[list[Path]]:
-    """Uploaded files, removed when they have been looked at."""
+    """Yield the paths of uploaded files, which are removed after use."""
     paths = [Path(file) for file in files or []]
     try:
         yield paths
@@ -219,7 +221,7 @@ def _taken(files: list[str] | None) -> Iterator[list[Path]]:
 
 
 def _warm(model: DeepEMD) -> None:
-    """Classify once, so that what has to be compiled is compiled before the first visitor comes."""
+    """Classify once, so that the solver is compiled before the first visitor comes."""
     from PIL import Image
 
     pictures = [Image.fromarray(np.full((64, 64, 3), tone, np.uint8)) for tone in (40, 60, 200, 220)]
@@ -229,7 +231,7 @@ def _warm(model: DeepEMD) -> None:
 
 
 def free_port(host: str, port: int | None) -> int:
-    """A port that can be listened at, before anything is loaded."""
+    """Return a port that can be used, before anything is loaded."""
     if port is not None and not 0 < port < 65536:
         raise InputError(f"port is {port}: choose one from 1024 to 65535")
     reason = ""
@@ -250,12 +252,12 @@ def free_port(host: str, port: int | None) -> int:
     raise InputError(f"port {port} of {host} cannot be used ({reason}): pass another --port, or leave it out")
 
 
-def _beside(name: str) -> str:
+def _asset(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _theme() -> Any:
-    """gradio's own, with the fonts of the machine (others would be fetched) and buttons of enough contrast."""
+    """Return gradio's theme with the fonts of the machine (others would be fetched) and buttons of enough contrast."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     shades = {"button_primary_background_fill": "#00798c", "button_primary_background_fill_hover": "#005f6e"}
     both = {f"{name}{mode}": shade for name, shade in shades.items() for mode in ("", "_dark")}

@@ -1,43 +1,40 @@
-"""HTML of the page: what was said, the classes so far, and an answer. All text of visitors is escaped here."""
+"""HTML of the page: messages, the classes so far, and an answer. All text of visitors is escaped here."""
 
-import base64
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deepemd.explain.plots import matches_picture
+from deepemd.apps.reports.drawing import Drawings
+from deepemd.apps.reports.page import data_url
 
 if TYPE_CHECKING:
     from deepemd.apps.web.session import Answer, KnownClass
-    from deepemd.explain.matches import Match
 
-__all__ = ["answer", "known_class", "told", "too_large"]
+__all__ = ["answer", "known_class", "messages", "too_large"]
 
 _THUMBNAILS = 8  # of a class
-_BARS = 8  # most probable classes of an answer
+_MAX_BARS = 8  # most probable classes of an answer
 
 
-def told(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
-    """What was done and what was wrong, a line each; a screen reader reads it out when it appears."""
+def messages(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
+    """Return what was done and what went wrong, a line each; screen readers announce it."""
     parts = []
     if wrong:
-        parts.append(f'<div class="told wrong" role="alert">{_lines(wrong)}</div>')
+        parts.append(f'<div class="message wrong" role="alert">{_lines(wrong)}</div>')
     if done:
-        parts.append(f'<div class="told" role="status">{_lines(done)}</div>')
+        parts.append(f'<div class="message" role="status">{_lines(done)}</div>')
     return "".join(parts)
 
 
 def too_large(box: str) -> str:
-    """Where the page tells of files that are too large for one of its boxes, by the box's id."""
-    return f'<div class="told wrong too-large" role="alert" data-box="{box}"></div>'
+    """Return the place for messages about files that are too large for the box of this id."""
+    return f'<div class="message wrong too-large" role="alert" data-box="{box}"></div>'
 
 
 def known_class(known: "KnownClass") -> str:
-    """A class so far: its name, how many photos, and the first of them."""
+    """Return a class so far: its name, the number of its photos, and the first of them."""
     pictures = [
-        f'<li><img alt="{escape(known.name)}, photo {k}" src="{_data(example.picture, "jpeg")}"></li>'
+        f'<li><img alt="{escape(known.name)}, photo {k}" src="{data_url(example.picture)}"></li>'
         for k, example in enumerate(known.examples[:_THUMBNAILS], 1)
     ]
     if known.photos > len(pictures):
@@ -49,54 +46,44 @@ def known_class(known: "KnownClass") -> str:
     )
 
 
-def answer(one: "Answer") -> str:
-    """What is said of one photo: its label, the probabilities, and the parts that were matched."""
+def answer(one: "Answer", drawings: Drawings) -> str:
+    """Return the answer for one photo: its label, the probabilities, and the parts that were matched."""
     if one.explanation is None:
-        return told(wrong=[one.error])
+        return messages(wrong=[one.error])
     found, match = one.explanation.prediction, one.explanation.match
     label, photo = escape(str(found.label)), escape(one.name)
-    what = (
-        f"The parts of {photo} that were matched with those of the photo of {label} that is most like it. "
-        "Thicker lines: more of the match. Brighter parts: more weight."
-    )
     heading = f"{label} <small>{100 * found.probability:.1f}&nbsp;%</small>"
     doubt = ""
     if not found.familiar:
         heading = "Resembles none of your classes"
-        doubt = f'<p class="unfamiliar">Of your classes, the most similar is {label}, but it is not very similar.</p>'
+        doubt = f'<p class="unfamiliar">The most similar of your classes is {label}, but it is not very similar.</p>'
     elif not one.certain:
-        few = "So few photos cannot tell when one resembles none of the classes: 19 can, in classes of two or more."
+        few = "To recognise photos of other things, give at least 19 photos in all, two or more of each class."
         doubt = f"<p><small>{few}</small></p>"
+    caption = (
+        f"{photo} (query) and the most similar photo of {label} (support). Matched parts have the same number and "
+        "colour; dark parts count little."
+    )
+    drawn = drawings.draw(match, query=one.name, example=f"a photo of {found.label}")
     return (
         f'<article class="answer"><h3>{heading}</h3><p class="file">{photo}</p>{doubt}'
         f"{_bars(one.classes, found.probabilities.tolist())}"
-        f'<figure><img class="match" alt="{what}" src="{_drawn(match)}"><figcaption>{what}</figcaption></figure>'
-        "</article>"
+        f"<figure>{drawn}<figcaption>{caption}</figcaption></figure></article>"
     )
 
 
 def _bars(classes: Sequence[str], probabilities: Sequence[float]) -> str:
-    """The most probable classes as a table whose middle column is a bar."""
+    """Return the most probable classes as a table with bars."""
     order = sorted(range(len(classes)), key=lambda k: -probabilities[k])
     rows = [
         f'<tr{" class=first" if place == 0 else ""}><th scope="row">{escape(classes[k])}</th>'
         f'<td><div class="bar" style="width:{100 * probabilities[k]:.1f}%"></div></td>'
         f'<td class="share">{100 * probabilities[k]:.1f} %</td></tr>'
-        for place, k in enumerate(order[:_BARS])
+        for place, k in enumerate(order[:_MAX_BARS])
     ]
     rest = len(order) - len(rows)
     more = f"<p><small>and {rest} less probable</small></p>" if rest else ""
     return f'<table aria-label="Probability of each class"><tbody>{"".join(rows)}</tbody></table>{more}'
-
-
-def _drawn(match: "Match") -> str:
-    """The matched parts as the address of a vector drawing; inside an img element nothing in it can run."""
-    with TemporaryDirectory() as folder:
-        return _data(matches_picture([match], Path(folder) / "match.svg", columns=1).read_bytes(), "svg+xml")
-
-
-def _data(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _lines(texts: Sequence[str]) -> str:

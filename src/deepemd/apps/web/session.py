@@ -1,4 +1,4 @@
-"""What one visitor of the page has shown it: classes so far, and what is said of a photo. Knows nothing of the page."""
+"""The state of one visitor of the page: the classes so far, and answers for photos. It knows nothing of the page."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "KnownClass", "Visitor"]
 
-MOST_PHOTOS = 500  # of one visitor: their nodes are some 130 KB each
-MOST_AT_ONCE = 100  # photos in one upload
-MOST_CLASSES = 50
-LONGEST_NAME = 60
-_SIDE = 1024  # a photo that is larger is made smaller; the encoder looks at far less
+MAX_PHOTOS = 500  # of one visitor: their nodes take some 130 KB each
+MAX_UPLOAD = 100  # photos in one upload
+MAX_CLASSES = 50
+MAX_NAME = 60  # characters
+_SIDE = 1024  # pixels; larger photos are made smaller, the encoder sees far less
 
 
 class KnownClass(NamedTuple):
@@ -36,23 +36,23 @@ class KnownClass(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is said of one photo: an explanation, or why there is none."""
+    """The answer for one photo: an explanation, or why there is none."""
 
     name: str
     explanation: Explanation | None = None
     classes: tuple[str, ...] = ()
-    certain: bool = True  # whether there were photos enough to tell what resembles none of the classes
+    certain: bool = True  # whether there are enough photos to recognise what resembles none of the classes
     error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Visitor:
-    """One visitor's classes. Never changed: what is added or removed makes another, so a failure leaves the old one.
+    """The classes of one visitor. It never changes: adding or removing makes a new one, so a failure changes nothing.
 
     Photos are decoded here and given to the classifier as images in memory, which never reach the cache on the disk.
 
     Attributes:
-        model: encodes the photos; shared by all visitors.
+        model: the model that encodes the photos; shared by all visitors.
         classifier: None before the first photo.
     """
 
@@ -75,8 +75,8 @@ class Visitor:
         """Add photos to a class, which may be new.
 
         Returns:
-            The visitor with them, what was done, and what was wrong; a file that cannot be used is told, and the others
-            are added all the same.
+            The visitor with these photos, what was done, and what went wrong: a file that cannot be used is reported,
+            and the others are added.
 
         Raises:
             InputError: nothing could be added.
@@ -85,12 +85,12 @@ class Visitor:
         known = self.classes
         if not files:
             raise InputError(f"No photos for '{name}': drop at least one photo into the box, or choose files")
-        if len(known) >= MOST_CLASSES and name not in {one.name for one in known}:
+        if len(known) >= MAX_CLASSES and name not in {one.name for one in known}:
             raise InputError(f"There are {len(known)} classes, as many as this page takes: remove one first")
-        room = min(MOST_AT_ONCE, MOST_PHOTOS - sum(one.photos for one in known))
+        room = min(MAX_UPLOAD, MAX_PHOTOS - sum(one.photos for one in known))
         if len(files) > room:
             raise InputError(
-                f"{len(files)} photos are too many: at most {MOST_AT_ONCE} at once and {MOST_PHOTOS} in all, and "
+                f"{len(files)} photos are too many: at most {MAX_UPLOAD} at once and {MAX_PHOTOS} in all, and "
                 f"there is room for {room}. 'deepemd predict' has no such limit"
             )
         pictures, wrong = list["Image"](), list[str]()
@@ -104,11 +104,11 @@ class Visitor:
         made = FewShotClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
         made.partial_fit(pictures, [name] * len(pictures))
         grown = replace(self, classifier=made)
-        wrong += _twice(grown.classes, name)
+        wrong += _repeated(grown.classes, name)
         return grown, [f"{_count(len(pictures))} added to '{name}'."], wrong
 
     def without(self, name: str) -> Self:
-        """Remove a class; one that is not there, as in a page that is out of date, is no error."""
+        """Remove a class; one that does not exist, as on a page that is out of date, is no error."""
         names = [one.name for one in self.classes]
         if self.classifier is None or name not in names:
             return self
@@ -117,15 +117,15 @@ class Visitor:
         return replace(self, classifier=copy(self.classifier).forget(name))
 
     def ask(self, files: "Sequence[Path | Image]") -> Iterator[Answer]:
-        """Say which class each photo is of, and why.
+        """Classify and explain photos.
 
         Raises:
             InputError: there are no photos, too many, or fewer than two classes.
         """
         if not files:
             raise InputError("No photo to classify: drop at least one into the box, or choose files")
-        if len(files) > MOST_AT_ONCE:
-            raise InputError(f"{len(files)} photos are too many: at most {MOST_AT_ONCE} at once")
+        if len(files) > MAX_UPLOAD:
+            raise InputError(f"{len(files)} photos are too many: at most {MAX_UPLOAD} at once")
         names = tuple(one.name for one in self.classes)
         if self.classifier is None or len(names) < 2:
             there = f"only '{names[0]}'" if names else "none yet"
@@ -140,17 +140,17 @@ class Visitor:
 
 
 def _cleaned(name: str) -> str:
-    """A class's name as it was meant."""
+    """Return the name of a class without control characters and needless spaces."""
     name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     if not name:
         raise InputError("The class has no name: write one, such as 'goose', above the photos")
-    if len(name) > LONGEST_NAME:
-        raise InputError(f"The name has {len(name)} characters: at most {LONGEST_NAME}")
+    if len(name) > MAX_NAME:
+        raise InputError(f"The name has {len(name)} characters: at most {MAX_NAME}")
     return name
 
 
 def _opened(file: "Path | Image", name: str) -> "Image":
-    """A photo, upright and no larger than needed."""
+    """Open a photo, upright and no larger than needed."""
     if not isinstance(file, Path):
         return shrink(as_picture(file, name), _SIDE)
     if file.suffix.lower() not in IMAGES:
@@ -158,8 +158,8 @@ def _opened(file: "Path | Image", name: str) -> "Image":
     return shrink(decode(file, file.name), _SIDE)
 
 
-def _twice(classes: Sequence[KnownClass], name: str) -> list[str]:
-    """Classes that hold the same photo as this one: one of both must be wrong."""
+def _repeated(classes: Sequence[KnownClass], name: str) -> list[str]:
+    """Report classes that hold the same photo as this one: one of the two must be wrong."""
     here = {example.key for one in classes if one.name == name for example in one.examples}
     return [
         f"'{name}' and '{one.name}' hold the same photo {_times(len(here & {e.key for e in one.examples}))}: "

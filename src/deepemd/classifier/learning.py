@@ -1,0 +1,109 @@
+"""Photos become a support set: embed each once, sum the node sets of each class, and store some as examples."""
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+
+from deepemd.classifier.support import EXAMPLE_SIDE, MAX_EXAMPLES, Example, Support
+from deepemd.data.decoding import thumbnail
+from deepemd.embedding.stream import Embedded, Embedder
+from deepemd.errors import InputError
+from deepemd.progress import track
+
+if TYPE_CHECKING:
+    from deepemd.data.decoding import Picture
+
+__all__ = ["add_photos", "check_labels"]
+
+_BATCH = 64  # photos added at a time
+_LISTED = 10  # photos that cannot be read, in an error
+
+
+def add_photos(
+    support: Support | None,
+    embedder: Embedder,
+    images: "Sequence[Picture]",
+    ids: Sequence[int],
+    classes: Sequence[Any],
+    *,
+    stop: bool,
+    progress: str = "",
+) -> tuple[Support, list[InputError | None]]:
+    """Embed photos and add them to a support set.
+
+    Args:
+        support: the classes so far; None if there are none.
+        embedder: reads and embeds the photos.
+        images: (K,) the photos.
+        ids: (K,) the class of each, an index into `classes`.
+        classes: the labels of all classes.
+        stop: raise the error of the first photo that cannot be read.
+        progress: the text beside a progress bar on a terminal; no bar by default.
+
+    Returns:
+        The new support set; and for each photo None, or why it cannot be read and was left out.
+
+    Raises:
+        InputError: with `stop`, a photo that cannot be read; a class without a photo that can be read.
+    """
+    chosen = _first_of_each(ids, support)
+    rows = embedder.stream(images, side=lambda k: EXAMPLE_SIDE if k in chosen else 0)
+    errors: list[InputError | None] = []
+    numbered = enumerate(track(rows, progress, len(ids)) if progress else rows)
+    while batch := list(islice(numbered, _BATCH)):
+        for _, row in batch:
+            if row.error is not None and stop:
+                raise row.error
+            errors.append(row.error)
+        good = [(k, row, row.nodes) for k, row in batch if row.nodes is not None]
+        if good:
+            support = (support or Support.empty(*good[0][2].shape)).added(
+                [nodes for _, _, nodes in good],
+                [ids[k] for k, _, _ in good],
+                [_example(images[k], k, row) if k in chosen else None for k, row, _ in good],
+                classes=len(classes),
+            )
+    empty = [name for k, name in enumerate(classes) if support is None or not support.count[k]]
+    if support is None or empty:
+        listed = "".join(f"\n  {error}" for error in [e for e in errors if e is not None][:_LISTED])
+        raise InputError(f"no photo of {', '.join(map(repr, empty))} can be read:{listed}")
+    return support, errors
+
+
+def check_labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
+    """Return the labels of images as an array.
+
+    Raises:
+        InputError: no images, or not one label for each image.
+        ValueError: labels that are not discrete.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise InputError(f"y has shape {labels.shape}, X holds {len(images)} images: pass one label for each image")
+    if not len(labels):
+        raise InputError("X is empty: pass at least one photo of each class")
+    check_classification_targets(labels)
+    return labels
+
+
+def _first_of_each(ids: Sequence[int], support: Support | None) -> set[int]:
+    """Return which photos become examples: the first of each class, up to the number that a class may have."""
+    held = dict(enumerate(support.labels.bincount(minlength=1).tolist())) if support else {}
+    chosen = set()
+    for k, label in enumerate(ids):
+        held[label] = held.get(label, 0) + 1
+        if held[label] <= MAX_EXAMPLES:
+            chosen.add(k)
+    return chosen
+
+
+def _example(image: "Picture", k: int, row: Embedded) -> Example:
+    """Return a photo as the support set stores it."""
+    assert row.picture is not None
+    name = str(image) if isinstance(image, str | os.PathLike) else f"image {k}"
+    return Example(name, row.key, thumbnail(row.picture, EXAMPLE_SIDE), row.size)
