@@ -106,7 +106,7 @@ def episode(regions: str, bf16: bool, memory: Memory) -> dict[str, Any]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    row: dict[str, Any] = {"regions": regions, "bf16": bf16, "memory": memory.told}
+    row: dict[str, Any] = {"regions": regions, "bf16": bf16, "memory": memory.summary}
     try:
         step()
         row["gb"] = (torch.cuda.max_memory_allocated() - before) / 1e9

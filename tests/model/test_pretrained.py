@@ -164,7 +164,7 @@ def test_a_transformer_by_its_folder(dinov2: Path, tmp_path: Path) -> None:
     assert pretrained(dinov2, side=4).embed(images).shape == (2, 16, 32)
     assert pretrained(dinov2, regions=Grid((2,))).embed(images).shape == (2, 4, 32)
     assert torch.equal(pretrained(model.save(tmp_path / "saved")).embed(images), model.embed(images))
-    with pytest.raises(InputError, match=r"returns a BaseModelOutputWithPooling .* goes in by its folder"):
+    with pytest.raises(InputError, match=r"returns a BaseModelOutputWithPooling .* from its folder"):
         DeepEMD(model.backbone.model)
     with pytest.raises(InputError, match=r"a model of transformers, not of deepemd: .*pretrained\(\) loads it"):
         DeepEMD.load(dinov2)

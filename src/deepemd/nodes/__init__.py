@@ -1,4 +1,4 @@
-"""An image becomes a set of local embeddings."""
+"""Nodes: an image becomes a set of local embeddings."""
 
 from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, resnet12
 from deepemd.nodes.cutting import cut, patch_nodes

@@ -1,7 +1,7 @@
 """Encoders: a batch of normalised images becomes a batch of feature maps.
 
 Both encoders pool before the activation. A rectifier is monotone, so max-pooling commutes with it: values and
-gradients are those of the published order, at a quarter of the activation's work.
+gradients are those of the published order, and the activation does a quarter of the work.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ from deepemd.errors import InputError
 
 __all__ = ["OWN", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
 
-OWN = "custom"  # the name of an encoder that is not ours to build
+OWN = "custom"  # the name of an encoder that the user builds
 WIDTHS = (64, 160, 320, 640)  # of the paper's ResNet-12
 Run = Callable[[nn.Module, Tensor], Tensor]  # runs a block on its input
 
 
 class Backbone(Protocol):
-    """What a model needs of an encoder: any ``nn.Module`` with these two attributes fits.
+    """The interface of an encoder: any ``nn.Module`` with these two attributes.
 
     ``channels`` is the C of its feature maps; ``config`` holds a ``name`` and the settings with which
-    :func:`backbone` builds it again.
+    :func:`backbone` rebuilds it.
     """
 
     channels: int
@@ -53,14 +53,14 @@ class ConvBlock(nn.Sequential):
 
 
 class Conv4(nn.Module):
-    """See :func:`conv4`."""
+    """Four convolutional blocks; see :func:`conv4`."""
 
     def __init__(self, channels: int = 64, pools: int = 4) -> None:
         super().__init__()
         if channels < 1:
-            raise InputError(f"channels is {channels}: conv4 needs at least one")
+            raise InputError(f"channels is {channels}: conv4 needs at least 1; 64 is usual")
         if not 0 <= pools <= 4:
-            raise InputError(f"pools is {pools}: conv4 has four blocks, so 0 to 4 of them can pool")
+            raise InputError(f"pools is {pools}: conv4 has four blocks, so give a number from 0 to 4")
         self.channels = channels
         self.config: dict[str, Any] = {"name": "conv4", "channels": channels, "pools": pools}
         widths = (3, channels, channels, channels, channels)
@@ -68,13 +68,13 @@ class Conv4(nn.Module):
         initialise(self, slope=0.0)
 
     def forward(self, images: Tensor, run: Run = _call) -> Tensor:
-        """Encode (B, 3, H, W) images into (B, C, H / 2^pools, W / 2^pools) maps; `run` runs each block."""
+        """Encode (B, 3, H, W) images into (B, C, H / 2^pools, W / 2^pools) maps; `run` calls each block."""
         _check_size(images, self.config["pools"])
         return reduce(lambda maps, block: run(block, maps), self.blocks, images)
 
 
 class ResidualBlock(nn.Module):
-    """Three 3 x 3 convolutions beside a 1 x 1 shortcut, then 2 x 2 max-pooling: (B, c, H, W) -> (B, C, H/2, W/2)."""
+    """Three 3 x 3 convolutions with a 1 x 1 shortcut, then 2 x 2 max-pooling: (B, c, H, W) -> (B, C, H/2, W/2)."""
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool = True) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class ResidualBlock(nn.Module):
         self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode one block."""
+        """Apply the block."""
         y = F.leaky_relu(self.bn1(self.conv1(x)), 0.1, inplace=True)  # (B, c, H, W) -> (B, C, H, W)
         y = F.leaky_relu(self.bn2(self.conv2(y)), 0.1, inplace=True)
         y = self.bn3(self.conv3(y)) + self.downsample(x)
@@ -96,7 +96,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """See :func:`resnet12`."""
+    """Four residual blocks; see :func:`resnet12`."""
 
     def __init__(self, widths: Sequence[int] = WIDTHS, space_to_depth: int = 1) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class ResNet12(nn.Module):
             raise InputError(f"widths is {tuple(widths)}: resnet12 has four blocks, each of at least one channel")
         if space_to_depth not in (1, 2):
             raise InputError(
-                f"space_to_depth is {space_to_depth}: 1 takes pixels as they are, 2 makes one of each 2 x 2 of them"
+                f"space_to_depth is {space_to_depth}: give 1 to use pixels as they are, 2 to merge each 2 x 2 of them"
             )
         self.channels = widths[-1]
         self.space_to_depth = space_to_depth
@@ -119,7 +119,7 @@ class ResNet12(nn.Module):
         initialise(self, slope=0.1)
 
     def forward(self, images: Tensor, run: Run = _call) -> Tensor:
-        """Encode (B, 3, H, W) images into (B, C, H // 16, W // 16) maps; `run` runs each block."""
+        """Encode (B, 3, H, W) images into (B, C, H // 16, W // 16) maps; `run` calls each block."""
         _check_size(images, 4)
         if self.space_to_depth > 1:  # (B, 3, H, W) -> (B, 12, H/2, W/2)
             images = F.pixel_unshuffle(_even(images), self.space_to_depth).contiguous(memory_format=torch.channels_last)
@@ -128,11 +128,12 @@ class ResNet12(nn.Module):
 
 
 def _even(images: Tensor) -> Tensor:
-    """Without the last row or column of an odd size, which the first pooling would leave out too."""
+    """Drop the last row or column of an odd size, which the first pooling would drop too."""
     return images[..., : images.shape[-2] // 2 * 2, : images.shape[-1] // 2 * 2]
 
 
 def _check_size(images: Tensor, pools: int) -> None:
+    """Raise an InputError if the images are too small to be halved so often."""
     if min(images.shape[-2:]) < 2**pools:
         raise InputError(
             f"images of {images.shape[-2]} x {images.shape[-1]} are too small for an encoder that halves them {pools}"
@@ -141,21 +142,21 @@ def _check_size(images: Tensor, pools: int) -> None:
 
 
 def initialise(module: nn.Module, slope: float) -> None:
-    """Kaiming-normal convolutions (fan out) for a leaky rectifier of this slope; batch norms start as the identity."""
+    """Initialise convolutions by Kaiming's normal rule (fan out) for a leaky rectifier of this slope."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, a=slope, mode="fan_out", nonlinearity="leaky_relu")
 
 
 def conv4(channels: int = 64, pools: int = 4) -> Conv4:
-    """Four blocks of 3 x 3 convolution, batch norm, ReLU and 2 x 2 max-pooling.
+    """Build four blocks of 3 x 3 convolution, batch norm, ReLU and 2 x 2 max-pooling, with random weights.
 
-    Small and fast: the encoder for a CPU and for small images.
+    It is small and fast, for a CPU and for small images.
 
     Args:
         channels: width of every block, and the C of the feature maps.
-        pools: how many of the blocks pool, the first ones. 4 takes 84 x 84 to 5 x 5; use fewer for small
-            images, so that several nodes are left (32 x 32 with 3 pools: 4 x 4).
+        pools: how many of the blocks pool, from the first on. 4 turns 84 x 84 into 5 x 5. Use fewer for small images,
+            so that several nodes are left (3 turn 32 x 32 into 4 x 4).
 
     Raises:
         InputError: channels or pools out of range.
@@ -170,12 +171,12 @@ def conv4(channels: int = 64, pools: int = 4) -> Conv4:
 
 
 def resnet12(widths: Sequence[int] = WIDTHS, space_to_depth: int = 1) -> ResNet12:
-    """The paper's ResNet-12: widths 64-160-320-640, 12.4 million parameters, 84 x 84 -> 5 x 5.
+    """Build the paper's ResNet-12 with random weights: 12.4 million parameters, 84 x 84 -> 5 x 5.
 
     Args:
-        widths: channels of its four blocks; the last is the C of the feature maps. Fewer where there is no GPU.
-        space_to_depth: 2 makes one pixel of 12 channels of each 2 x 2 pixels at the start and leaves the last pooling
-            out: the same 5 x 5 map at about a quarter of the work, for training on a CPU.
+        widths: channels of its four blocks; the last is the C of the feature maps. Use fewer without a GPU.
+        space_to_depth: 2 merges each 2 x 2 pixels into one of 12 channels at the start and skips the last pooling: the
+            same 5 x 5 map for about a quarter of the work, for training on a CPU.
 
     Raises:
         InputError: widths or space_to_depth out of range.
@@ -211,29 +212,29 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def backbone(name: str, **settings: Any) -> Backbone:
-    """Build an encoder by name, its weights as they are drawn: what a saved model's config.json holds.
+    """Build an encoder with random weights, from its name and settings in a saved model's config.json.
 
     Args:
         name: ``"conv4"``, ``"resnet12"``, ``"efficientnet-lite0"`` or ``"transformers"``.
-        **settings: the encoder's own settings: see :func:`conv4`, :func:`deepemd.nodes.efficientnet_lite0` and
+        **settings: the settings of the encoder: see :func:`conv4`, :func:`deepemd.nodes.efficientnet_lite0` and
             :class:`deepemd.nodes.transformer.Transformer`.
 
     Raises:
-        InputError: an unknown name or setting, or an encoder of one's own, which only its owner can build.
+        InputError: an unknown name or setting, or an encoder of the user's own, which must be passed as a module.
 
     >>> backbone("conv4", pools=3).config
     {'name': 'conv4', 'channels': 64, 'pools': 3}
     """
     if name == OWN:
         raise InputError(
-            f"the encoder is one of your own, {settings.get('class', 'a module')}, of which only the weights are saved;"
+            f"backbone is one of your own, {settings.get('class', 'a module')}, of which only the weights are saved;"
             " build the module and pass it: load(folder, backbone=module)"
         )
     if "fold" in settings:  # the name in models that were saved before it changed
         settings["space_to_depth"] = settings.pop("fold")
     if name not in BACKBONES:
         raise InputError(
-            f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}; an encoder of your own goes in as"
+            f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}; pass an encoder of your own as"
             " load(folder, backbone=module)"
         )
     try:

@@ -1,4 +1,4 @@
-"""Cutting patches out of images, many at once on their device, and encoding each into one node."""
+"""Cut patches out of a batch of images on their device, and encode each into one node."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ __all__ = ["cut", "patch_nodes"]
 
 
 def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:
-    """Cut patches and resize each to a square, its aspect ignored: bilinear and antialiased, as Pillow resizes a crop.
+    """Cut patches and resize each to a square, ignoring its aspect, bilinear and antialiased as Pillow resizes a crop.
 
-    Resizing is linear in the pixels, and separable: a patch is one matrix times the image times another. So all
-    patches of all images are two batched matrix products, on the device where the images are.
+    Resizing is linear in the pixels and separable: a patch is a matrix times the image times another matrix. So all
+    patches of all images are two batched matrix products, on the device of the images.
 
     Args:
-        images: (B, 3, H, W) uint8, or float in 0..1; smaller images are padded, the boxes say where they end.
+        images: (B, 3, H, W) uint8, or float in 0..1; smaller images are padded, and the boxes stay inside them.
         boxes: (B, M, 4) x0, y0, x1, y1 in pixels of the images.
         size: side of the squares, in pixels.
         flip: (B, M) bool, which patches to mirror.
@@ -37,7 +37,7 @@ def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None)
     boxes = boxes.to(images.device)
     x0, y0, x1, y1 = boxes.unbind(-1)  # (B, M) each
     if bool(((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height) | (x0 >= x1) | (y0 >= y1)).any()):
-        raise InputError(f"boxes must be x0 < x1 <= {width} and y0 < y1 <= {height}, from 0; some are not")
+        raise InputError(f"boxes must have 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}; some do not")
     if images.dtype == torch.uint8:
         images = images.float() / 255
     down = _resampling(y0, y1, height, size)  # (B, M, S, H)
@@ -50,12 +50,14 @@ def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None)
 
 
 def _resampling(begin: Tensor, end: Tensor, length: int, size: int) -> Tensor:
-    """What each of ``size`` new pixels takes from each of ``length`` old ones, of those from begin to end - 1.
+    """Return the weights (B, M, size, length) by which ``size`` new pixels average the old ones from begin to end - 1.
 
-    begin, end: (B, M) -> (B, M, size, length). A triangle as wide as a new pixel, but at least as an old one.
+    begin and end are (B, M). The weights are a triangle as wide as a new pixel, but at least as an old one.
     """
     spans, places = torch.unique(torch.stack((begin, end), -1).flatten(0, 1), dim=0, return_inverse=True)  # (U, 2)
-    first, last = spans.float()[..., None, None].unbind(1)  # (U, 1, 1) each; grids of images of one size share spans
+    first, last = spans.float()[..., None, None].unbind(
+        1
+    )  # (U, 1, 1) each; images of one size share the spans of a grid
     step = (last - first) / size  # old pixels to a new one
     centre = first + (torch.arange(size, device=begin.device)[:, None] + 0.5) * step  # (U, size, 1)
     old = torch.arange(length, device=begin.device) + 0.5  # (length,)

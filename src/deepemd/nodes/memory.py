@@ -1,4 +1,4 @@
-"""How much of a training step is kept for its backward pass, and how much is computed again there."""
+"""Memory of a training step: what is saved for the backward pass, and what is computed again there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,26 +17,25 @@ __all__ = ["Memory", "encode"]
 
 @dataclass(frozen=True)
 class Memory:
-    """What to do where training does not fit into memory.
+    """Settings for training that does not fit into memory.
 
-    By default everything is kept that the backward pass needs, and on a CPU freed memory too, for the next step, which
-    is fastest. See docs/memory.md for figures.
+    By default everything that the backward pass needs is saved, which is fastest. See docs/memory.md for figures.
 
     Args:
-        checkpoint: keep only the input of each of the encoder's blocks and compute the block again in the backward
-            pass: about half the memory for a quarter more time, and the same gradients. An encoder of your own is one
-            block, for which it saves nothing: use chunk.
-        chunk: squares (whole images or patches) that are encoded together; each chunk is encoded again in the backward
-            pass, so that memory no longer grows with their number. Needs freeze_batch_norm.
-        freeze_batch_norm: batch norm takes its running statistics, as in evaluation, and leaves them as they are. This
+        checkpoint: save only the input of each of the encoder's blocks and compute the block again in the backward
+            pass: about half the memory for a quarter more time, and the same gradients. An encoder of your own counts
+            as one block, for which this saves nothing: use chunk.
+        chunk: number of squares (whole images or patches) that are encoded together; each chunk is encoded again in
+            the backward pass, so that memory does not grow with their number. Needs freeze_batch_norm.
+        freeze_batch_norm: batch norm uses its running statistics, as in evaluation, and does not update them. This
             changes what is trained: the statistics of pre-training stay. Scale and shift are still trained.
-        query_chunk: queries that are matched together, and again in the backward pass: the same gradients. Worth it
-            for hundreds of queries in a step.
+        query_chunk: number of queries that are matched together, and again in the backward pass, with the same
+            gradients. It helps with hundreds of queries in a step.
 
     Raises:
         InputError: a chunk below 1; chunk without freeze_batch_norm, or together with checkpoint.
 
-    >>> Memory(chunk=64, freeze_batch_norm=True).told
+    >>> Memory(chunk=64, freeze_batch_norm=True).summary
     'encoded 64 at a time, batch norm frozen'
     """
 
@@ -49,37 +48,37 @@ class Memory:
         for name in ("chunk", "query_chunk"):
             size = getattr(self, name)
             if size is not None and size < 1:
-                raise InputError(f"memory.{name} is {size}: it must be at least 1, or left out for all at once")
+                raise InputError(f"memory.{name} is {size}: it must be at least 1; leave it out to use all together")
         if self.chunk and not self.freeze_batch_norm:
             raise InputError(
                 f"memory.chunk is {self.chunk}, but batch norm would then take its statistics from each chunk: set"
-                " memory.freeze_batch_norm too, or use memory.checkpoint, which keeps the gradients of the whole batch"
+                " memory.freeze_batch_norm too, or use memory.checkpoint, which gives the gradients of the whole batch"
             )
         if self.chunk and self.checkpoint:
             raise InputError(
                 f"memory.chunk is {self.chunk} and memory.checkpoint is set: a chunk is computed again anyway; leave"
-                " memory.checkpoint out, and lower memory.chunk where memory is still short"
+                " memory.checkpoint out, and lower memory.chunk if memory is still short"
             )
 
     @property
-    def told(self) -> str:
-        """The settings of the encoder in words, for a line on the screen."""
+    def summary(self) -> str:
+        """How the encoder is run, for a line on the screen."""
         if self.chunk:
             return f"encoded {self.chunk} at a time, batch norm frozen"
-        return "checkpointed by block" * self.checkpoint or "all kept for the backward pass"
+        return "checkpointed by block" * self.checkpoint or "all saved for the backward pass"
 
 
 def encode(backbone: Any, images: Tensor, memory: Memory) -> Tensor:
-    """Encode images in training, within the memory that is set.
+    """Encode images in training, as the memory settings say.
 
     Args:
         backbone: the encoder.
         images: (B, 3, H, W) normalised.
-        memory: the settings; its defaults are ``backbone(images)``.
+        memory: the settings; with the defaults this is ``backbone(images)``.
 
     Returns:
         (B, C, h, w) maps, with the values, gradients and running statistics of ``backbone(images)``; with
-        `freeze_batch_norm`, those of it with batch norm in evaluation mode.
+        `freeze_batch_norm`, of that with batch norm in evaluation mode.
 
     >>> from deepemd.nodes import conv4
     >>> encode(conv4(), torch.zeros(2, 3, 84, 84), Memory(checkpoint=True)).shape
@@ -99,9 +98,10 @@ def encode(backbone: Any, images: Tensor, memory: Memory) -> Tensor:
 
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """Run a module, keep its input alone, and run it again in the backward pass.
+    """Run a module, save only its input, and run it again in the backward pass.
 
-    The second run finds the modes of the first, and writes running statistics into copies: they are updated once.
+    The second run uses the modes of the first and updates copies of the running statistics, so that these are updated
+    once.
     """
     modes = [(part, part.training) for part in module.modules()]
     result: Tensor = checkpoint(
@@ -112,6 +112,7 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _as_before(modes: list[tuple[nn.Module, bool]]) -> Iterator[None]:
+    """Restore modes within the block, with copies of all buffers."""
     now = [(part, part.training, dict(part._buffers)) for part, _ in modes]
     try:
         for part, training in modes:
@@ -126,7 +127,7 @@ def _as_before(modes: list[tuple[nn.Module, bool]]) -> Iterator[None]:
 
 @contextmanager
 def frozen(module: nn.Module, freeze: bool) -> Iterator[None]:
-    """Batch norm as in evaluation, if `freeze`."""
+    """Within the block, run batch norm as in evaluation if `freeze` is true."""
     norms = [p for p in module.modules() if freeze and isinstance(p, nn.modules.batchnorm._BatchNorm) and p.training]
     try:
         for norm in norms:
@@ -138,7 +139,7 @@ def frozen(module: nn.Module, freeze: bool) -> Iterator[None]:
 
 
 def _no_shared_casts(device: str) -> torch.autocast:
-    """The present autocast, but every chunk casts the weights anew: the chunks' gradients then add up in float32."""
+    """Return the present autocast without its cache of cast weights: the gradients of chunks add up in float32."""
     return torch.autocast(
         device,
         dtype=torch.get_autocast_dtype(device),

@@ -12,7 +12,7 @@ __all__ = ["OwnEncoder", "as_backbone", "encode_blank"]
 
 
 class OwnEncoder(nn.Module):
-    """Gives a module the two attributes of a :class:`deepemd.nodes.Backbone`; see :func:`as_backbone`."""
+    """A module with the two attributes of a :class:`deepemd.nodes.Backbone`; see :func:`as_backbone`."""
 
     def __init__(self, module: nn.Module, channels: int) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class OwnEncoder(nn.Module):
 
 
 def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
-    """A module as an encoder: itself where it is one, else wrapped.
+    """Return a module as an encoder: the module itself if it is one, else a wrapper around it.
 
-    What it returns is found by encoding one black image, in evaluation mode; the module is left as it was.
+    Its number of channels is found by encoding one black image in evaluation mode; the module is not changed.
 
     Args:
-        module: returns (B, C, h, w) maps of (B, 3, H, W) images.
+        module: maps (B, 3, H, W) images to (B, C, h, w) maps.
         size: side of that image, in pixels.
 
     Raises:
@@ -51,17 +51,17 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
     if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != 1:
         found = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
         raise InputError(
-            f"backbone {type(module).__name__} returns {found} for one image: maps (1, C, h, w) are needed. Cut off its"
-            " pooling and classifier; a model of transformers goes in by its folder: deepemd.model.pretrained"
+            f"backbone {type(module).__name__} returns {found} for one image: maps (1, C, h, w) are needed. Remove its"
+            " pooling and classifier; load a model of transformers from its folder by deepemd.model.pretrained"
         )
     return OwnEncoder(module, maps.shape[1])
 
 
 def encode_blank(module: nn.Module, size: int) -> Any:
-    """Encode one black image in evaluation mode, and put the mode of each part of the module back.
+    """Encode one black image in evaluation mode, and restore the mode of each part of the module.
 
     Args:
-        module: takes (B, 3, H, W) images.
+        module: accepts (B, 3, H, W) images.
         size: side of the image, in pixels.
 
     Raises:
@@ -71,9 +71,9 @@ def encode_blank(module: nn.Module, size: int) -> Any:
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()
-        with torch.no_grad():  # not inference mode: what a module keeps from this call must be fit for training
+        with torch.no_grad():  # not inference mode: tensors that a module stores now must be usable in training
             return module(torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device))
-    except Exception as error:  # another's code: it may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise InputError(
             f"backbone {type(module).__name__} cannot encode a (1, 3, {size}, {size}) image"
             f" ({type(error).__name__}: {error}); is image_size right?"

@@ -1,4 +1,4 @@
-"""Patches: where Grid and Sampling cut an image; each patch becomes one node."""
+"""Grid and Sampling: the boxes of the patches of an image, each of which becomes one node."""
 
 import math
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from deepemd.errors import InputError
 
 __all__ = ["Grid", "Sampling"]
 
-_PURPOSE = 3  # a limb of the generator's counter: keeps these draws apart from those of training and episodes
+_PURPOSE = 3  # a word of the generator's counter that separates these draws from those of training and episodes
 Boxes = NDArray[np.int64]  # (B, M, 4): x0, y0, x1, y1 in pixels of the original image
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of g x g grids over the image, one grid for each level, each cell enlarged around its centre.
+    """Cut an image into the cells of g x g grids, one grid for each level, each cell enlarged around its centre.
 
     Args:
         levels: side lengths of the grids. The paper's best is (5, 3, 2), 38 patches; (3, 2) has 13.
-        ratio: how many times as wide and high as its cell a patch is, before it is clipped to the image.
+        ratio: how many times as wide and high a patch is as its cell, before it is clipped to the image.
 
     Raises:
         InputError: no level, one that is not positive or named twice, or a ratio that is not positive.
@@ -29,7 +29,7 @@ class Grid:
     >>> Grid((2,)).boxes([[84, 84]]).tolist()[0][:2]
     [[0, 0, 63, 63], [21, 0, 84, 63]]
 
-    Source: Zhang et al., arXiv 2003.06777, section 4.5; where the pixels are rounded is the authors' code's.
+    Source: Zhang et al., arXiv 2003.06777, section 4.5; pixels are rounded as in the authors' code.
     """
 
     levels: tuple[int, ...] = (3, 2)
@@ -47,29 +47,29 @@ class Grid:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings from which it is built again."""
+        """The settings from which :func:`deepemd.nodes.regions_from` rebuilds it."""
         return {"name": "grid", "levels": list(self.levels), "ratio": self.ratio}
 
     @property
     def patches(self) -> int:
-        """Patches of an image."""
+        """The number of patches of an image."""
         return sum(level * level for level in self.levels)
 
     def boxes(
         self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None, training: bool = False
     ) -> Boxes:
-        """The patches of images, level by level, each level row by row.
+        """Return the patches of images, level by level, each row by row.
 
         Args:
             sizes: (B, 2) height and width of each image, in pixels.
-            seed, indices: of the ratios in training; see :meth:`Sampling.boxes`.
-            training: draw the ratio from 1 to 3, anew for each image and level, as the paper trains.
+            seed, indices: determine the ratios in training; see :meth:`Sampling.boxes`.
+            training: draw the ratio from 1 to 3 for each image and level, as in the paper's training.
 
         Returns:
-            (B, patches, 4) int64 x0, y0, x1, y1; the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
+            (B, patches, 4) int64 x0, y0, x1, y1: the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
 
         Raises:
-            InputError: a level finer than an image is wide or high, or a ratio that leaves less than a pixel.
+            InputError: a level with more cells than an image has pixels on a side, or a patch of less than a pixel.
         """
         height, width = _sides(sizes)
         ratios = np.full((len(height), len(self.levels)), self.ratio)
@@ -86,7 +86,7 @@ class Grid:
 
 
 def _spans(size: NDArray[np.int64], level: int, ratio: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Where the cells of one axis begin and end, (B, level, 2)."""
+    """Return where the cells of one axis begin and end, (B, level, 2)."""
     if (size < level).any():
         raise InputError(
             f"levels holds {level}, but an image is only {size.min()} pixels wide or high: use coarser levels or larger"
@@ -94,7 +94,9 @@ def _spans(size: NDArray[np.int64], level: int, ratio: NDArray[np.float64]) -> N
         )
     cell, half = size // level, (size / level * ratio).astype(np.int64) // 2  # (B,)
     if (half < 1).any():
-        raise InputError(f"ratio is {ratio[half < 1][0]:g}: a patch of a {level} x {level} grid would have no pixel")
+        raise InputError(
+            f"ratio is {ratio[half < 1][0]:g}: a patch of a {level} x {level} grid would have no pixel; raise it"
+        )
     centre = (cell // 2)[:, None] + np.arange(level) * cell[:, None]  # (B, level)
     begin = np.maximum(0, centre - half[:, None])
     return np.stack((begin, np.minimum(size[:, None], centre + half[:, None])), axis=-1)
@@ -102,18 +104,18 @@ def _spans(size: NDArray[np.int64], level: int, ratio: NDArray[np.float64]) -> N
 
 @dataclass(frozen=True)
 class Sampling:
-    """Random crops of the image: an area from 8 % to all of it, an aspect from 3 : 4 to 4 : 3.
+    """Cut random crops out of an image: an area of 8 % to 100 %, an aspect of 3 : 4 to 4 : 3.
 
-    The crops of an image are a function of a seed and of its index alone, so that embeddings can be kept and a run
-    repeats; the authors' code draws anew in every episode.
+    The crops of an image depend on a seed and on its index alone, so that embeddings can be stored and a run can be
+    repeated; the authors' code draws new crops in every episode.
 
     Args:
-        patches: crops of an image. 9 is the paper's usual, 25 its best; more at test than in training helps.
+        patches: number of crops of an image. 9 is usual in the paper, 25 best; more in tests than in training helps.
         scale: range of a crop's area, as a share of the image's.
         aspect: range of its width over its height.
 
     Raises:
-        InputError: no patch, or a range that is none.
+        InputError: no patch, or an empty range.
 
     >>> Sampling(2).boxes([[84, 84]], seed=0, indices=[7]).shape
     (1, 2, 4)
@@ -135,7 +137,7 @@ class Sampling:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings from which it is built again."""
+        """The settings from which :func:`deepemd.nodes.regions_from` rebuilds it."""
         return {
             "name": "sampling",
             "patches": self.patches,
@@ -149,21 +151,21 @@ class Sampling:
         *,
         seed: int = 0,
         indices: ArrayLike | None = None,
-        training: bool = False,  # noqa: ARG002  (the paper draws alike in training)
+        training: bool = False,  # noqa: ARG002  (the paper draws the same way in training)
     ) -> Boxes:
-        """The crops of images.
+        """Return the crops of images.
 
-        Of each crop up to ten drafts of area and aspect are drawn; the first that fits the image is taken, else the
-        largest central crop whose aspect is allowed.
+        For each crop, up to ten pairs of area and aspect are drawn. The first that fits into the image is used; if none
+        does, the largest central crop whose aspect is allowed.
 
         Args:
             sizes: (B, 2) height and width of each image, in pixels.
-            seed: of the draws.
-            indices: (B,) what tells an image from others, such as its place in its split; 0, 1, ... unless given.
-            training: makes no difference here.
+            seed: seed of the random numbers.
+            indices: (B,) a number for each image, such as its index in its split; by default 0, 1, ...
+            training: has no effect here.
 
         Returns:
-            (B, patches, 4) int64 x0, y0, x1, y1; the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
+            (B, patches, 4) int64 x0, y0, x1, y1: the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
         """
         height, width = (side[:, None] for side in _sides(sizes))  # (B, 1)
         draws = _uniform(seed, indices, len(height), self.patches, 22)  # (B, M, 22)
@@ -184,13 +186,14 @@ class Sampling:
 
 
 def _uniform(seed: int, indices: ArrayLike | None, count: int, *shape: int) -> NDArray[np.float64]:
-    """Numbers from 0 to 1, (count, *shape), each row a function of (seed, its index) on every machine."""
+    """Draw numbers from 0 to 1, (count, *shape); each row depends on (seed, its index) alone, on every machine."""
     places = np.arange(count) if indices is None else np.asarray(indices).reshape(count)
     words = [np.random.Philox(key=seed, counter=[0, int(i), _PURPOSE, 0]).random_raw(math.prod(shape)) for i in places]
     return (np.array(words, np.uint64) >> np.uint64(11)).reshape(count, *shape).astype(np.float64) * 2.0**-53
 
 
 def _sides(sizes: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return heights and widths, (B,) each."""
     sides = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     if (sides < 1).any():
         raise InputError(f"sizes holds {sides[(sides < 1).any(1)][0].tolist()}: an image has at least one pixel")

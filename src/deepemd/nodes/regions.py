@@ -1,4 +1,4 @@
-"""Regions: the three ways in which an image becomes nodes, by name."""
+"""Regions: the three ways to turn an image into nodes, by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ _FORMS = "fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels alone), grid:3,2 (
 
 
 def regions_from(config: Mapping[str, Any]) -> Regions:
-    """Build regions from their ``config``, as a saved model's config.json holds it.
+    """Build regions from their ``config``, which a saved model's config.json contains.
 
     Args:
         config: a ``name``, ``"fcn"``, ``"grid"`` or ``"sampling"``, and the settings of :class:`FCN`, :class:`Grid`
@@ -38,10 +38,10 @@ def regions_from(config: Mapping[str, Any]) -> Regions:
 
 
 def parse_regions(text: str) -> Regions:
-    """Read regions as one writes them on the command line: a name, and after a colon its numbers.
+    """Parse regions from the command line: a name, and after a colon its numbers.
 
     Raises:
-        InputError: none of the forms below, or a number out of range.
+        InputError: another form than fcn, fcn:2,1, pooled:3, grid:3,2 or sampling:9, or a number out of range.
 
     >>> parse_regions("fcn:2,1"), parse_regions("sampling:25").patches
     (FCN(pyramid=(2, 1), dense=True), 25)

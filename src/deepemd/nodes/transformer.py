@@ -1,4 +1,4 @@
-"""Encoders of the library `transformers`: DINOv2, DINOv3, ViT, ConvNeXt and ResNet as feature maps."""
+"""Encoders of the library `transformers` that return feature maps: DINOv2, DINOv3, ViT, ConvNeXt and ResNet."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from deepemd.errors import InputError
 
 __all__ = ["FAMILIES", "Transformer", "transformer"]
 
-FAMILIES = (  # of transformers' model types, those that are tested
+FAMILIES = (  # the model types of transformers that are tested
     "convnext",
     "convnextv2",
     "dinov2",
@@ -24,21 +24,27 @@ FAMILIES = (  # of transformers' model types, those that are tested
     "resnet",
     "vit",
 )
-_LEFT_OUT = ("architectures", "auto_map", "id2label", "label2id", "_name_or_path")  # of its config: of heads, or code
+_LEFT_OUT = (
+    "architectures",
+    "auto_map",
+    "id2label",
+    "label2id",
+    "_name_or_path",
+)  # keys of its config about heads or code
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 class Transformer(nn.Module):
-    """See :func:`transformer`; built from its configuration alone, the weights are as they are drawn.
+    """An encoder of `transformers`; see :func:`transformer`. Built from its configuration, its weights are random.
 
     Args:
-        model: what the model's own config.json holds, ``model_type`` among it.
-        side: maps of more than side x side cells are averaged to it; None leaves them as they are.
-        version: of `transformers` where the weights were saved, because it renames some now and then; for messages.
-        module: the model itself, where it is built already.
+        model: the contents of the model's own config.json, with its ``model_type``.
+        side: average maps of more than side x side cells to that size; None leaves them as they are.
+        version: the version of `transformers` that saved the weights, for messages, because some names change.
+        module: the model itself, if it is built already.
 
     Raises:
-        InputError: a model type that is not among :data:`FAMILIES`, a setting out of range, or no `transformers`.
+        InputError: a model type that is not in :data:`FAMILIES`, a setting out of range, or `transformers` is missing.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         if side is not None and side < 1:
-            raise InputError(f"side is {side}: tokens are averaged to side x side, at least 1; None leaves them")
+            raise InputError(f"side is {side}: give at least 1 to average tokens to side x side, or None to use all")
         settings = _settings(model)
         self.model: Any = _build(settings, model) if module is None else module
         self.channels = int(settings.hidden_sizes[-1] if hasattr(settings, "hidden_sizes") else settings.hidden_size)
@@ -80,23 +86,23 @@ class Transformer(nn.Module):
 
 
 def transformer(folder: str | Path, side: int | None = 7) -> Transformer:
-    """An encoder that `transformers` saved: config.json and its weights as safetensors, in one folder.
+    """Load an encoder that `transformers` saved: a folder with config.json and weights as safetensors.
 
     Patch tokens are the cells of the map, row by row; the class token and the registers are dropped. The maps are the
     model's last hidden state: after the last layer norm for DINOv2, DINOv3 and ViT, before it for ConvNeXt.
 
     Args:
-        folder: what ``save_pretrained`` wrote or ``hf download`` fetched. Its model type must be among
+        folder: the folder that ``save_pretrained`` wrote or ``hf download`` fetched. Its model type must be among
             :data:`FAMILIES`. A pickle (pytorch_model.bin) is never read, nor is code from the folder.
-        side: maps of more than side x side cells are averaged to it (adaptive average), because exact transport
-            grows faster than the square of the number of nodes. Where `side` does not divide the map, neighbouring
-            cells share a row of tokens: 16 to 7. None leaves all tokens.
+        side: average maps of more than side x side cells to that size (adaptive average), because the time of exact
+            transport grows faster than the square of the number of nodes. If `side` does not divide the map, as 7 does
+            not divide 16, neighbouring cells share a row of tokens. None keeps all tokens.
 
     Returns:
         The encoder in evaluation mode, float32.
 
     Raises:
-        InputError: no `transformers`, a model type that is not among :data:`FAMILIES`, weights that are missing,
+        InputError: `transformers` is missing; a model type that is not in :data:`FAMILIES`; weights that are missing,
             damaged or of another architecture.
 
     Source: Oquab et al., DINOv2 (TMLR 2024); Siméoni et al., DINOv3 (2025); Liu et al., A ConvNet for the 2020s
@@ -126,12 +132,12 @@ def _library() -> Any:
 
 
 def _settings(model: Any) -> Any:
-    """The library's own object for a config.json; no code of the folder is asked."""
+    """Return the library's own object for a config.json; no code of the folder is run."""
     kind = model.get("model_type") if isinstance(model, dict) else None
     if kind not in FAMILIES:
         raise InputError(
-            f"model_type is {kind!r}: choose one of {', '.join(FAMILIES)}; of another model pass a module that returns"
-            " (B, C, h, w) maps instead of its name"
+            f"model_type is {kind!r}: choose one of {', '.join(FAMILIES)}; for another model pass, instead of its name,"
+            " a module that returns (B, C, h, w) maps"
         )
     library = _library()
     try:
@@ -139,7 +145,7 @@ def _settings(model: Any) -> Any:
             kind, **{key: value for key, value in model.items() if key not in (*_LEFT_OUT, "model_type")}
         )
         stride = _stride(settings)
-    except Exception as error:  # whichever the library's checks raise: some of its errors share no base
+    except Exception as error:  # the library's checks raise errors without a common base
         raise InputError(
             f"config.json of {kind} is not understood by transformers {library.__version__} ({_first_line(error)});"
             " fetch it again, or update transformers"
@@ -150,7 +156,7 @@ def _settings(model: Any) -> Any:
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """The pooled vector is of no use here, and many checkpoints have no weights for it."""
+    """Return options that omit the pooled vector, which is not used and for which many checkpoints have no weights."""
     return {"add_pooling_layer": False} if kind == "vit" else {}
 
 
@@ -165,7 +171,7 @@ def _build(settings: Any, model: dict[str, Any]) -> nn.Module:
 
 
 def _weighted(folder: Path, settings: Any) -> nn.Module:
-    """The model with the folder's weights, all of which must be there."""
+    """Return the model with the folder's weights, which must be complete."""
     from safetensors import SafetensorError
 
     with _quiet():
@@ -196,14 +202,14 @@ def _weighted(folder: Path, settings: Any) -> nn.Module:
 
 
 def _stride(settings: Any) -> int:
-    """Side of the square of pixels that becomes one token."""
+    """Return the side of the square of pixels that becomes one token."""
     patch = getattr(settings, "patch_size", 4)
     patch = patch if isinstance(patch, int) else max(patch)
     return patch * 2 ** (len(settings.depths) - 1) if hasattr(settings, "depths") else patch
 
 
 def _as_map(tokens: Tensor, h: int, w: int, special: int) -> Tensor:
-    """Tokens (B, special + h * w, C) -> (B, C, h, w): the class token and the registers come first."""
+    """Turn tokens (B, special + h * w, C) into a map (B, C, h, w), without the class token and the registers."""
     if tokens.shape[1] != special + h * w:
         raise InputError(f"the encoder gave {tokens.shape[1]} tokens, {special} + {h} x {w} were expected")
     maps: Tensor = tokens[:, special:].transpose(1, 2).unflatten(2, (h, w))
@@ -212,7 +218,7 @@ def _as_map(tokens: Tensor, h: int, w: int, special: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither a progress bar nor the table of the heads that are not used: what matters is raised."""
+    """Turn off the library's progress bar and its table of unused heads; errors are raised anyway."""
     log = _library().utils.logging
     level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)

@@ -25,6 +25,7 @@ def cvxpy(cost: Tensor, a: Tensor, b: Tensor, *, solver: str = "CLARABEL") -> Tr
         RuntimeError: the solver reports that it did not find the optimum.
         TypeError, ValueError: as ``emd``.
 
+    >>> import torch
     >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
     >>> round(float(cvxpy(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).value), 2)
     2500.0

@@ -21,6 +21,7 @@ def highs(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
         RuntimeError: HiGHS reports that it did not find the optimum.
         TypeError, ValueError: as ``emd``.
 
+    >>> import torch
     >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
     >>> highs(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).value
     tensor(2500.)

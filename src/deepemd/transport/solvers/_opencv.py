@@ -19,6 +19,7 @@ def opencv(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
         ImportError: OpenCV is missing.
         TypeError, ValueError: as ``emd``.
 
+    >>> import torch
     >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
     >>> round(float(opencv(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).value), 2)
     2500.0
