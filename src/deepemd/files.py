@@ -1,9 +1,9 @@
-"""Writing files and folders so that what is there under its name is always whole.
+"""Write files and folders atomically: under its name, a file is always complete.
 
-Everything is written under a temporary name beside its place, flushed to the disk, and renamed in one step. A process
-whose disk is full leaves nothing. One that is killed leaves at most a ``.tmp-*`` leftover, which nothing reads, and
-which whoever next writes into that folder removes: a writer holds a lock on what it writes, and a lock that belongs
-to no living process is given back by the kernel, so it cannot go stale.
+Everything is written under a temporary name in the same folder, flushed to the disk, and renamed in one step. When the
+disk is full, nothing remains. A killed process leaves at most a ``.tmp-*`` file, which is never read and which the next
+writer to that folder removes: each writer holds a lock on its temporary file, and the kernel releases the lock when the
+process ends, so it cannot go stale.
 """
 
 import ctypes
@@ -35,7 +35,16 @@ _DATA_REMEDY = "free some space or choose another place by root= or the variable
 
 
 def atomic_write(path: Path, content: bytes, remedy: str = "free some space or choose another folder") -> Path:
-    """Put a small file in its place whole or not at all; the folder is made if need be."""
+    """Write a file, whole or not at all; the folder is created if needed.
+
+    Args:
+        path: the file.
+        content: its bytes.
+        remedy: what to do if it cannot be written, for the message.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
+    """
     with atomic_file(path, len(content), remedy) as file:
         file.write(content)
     return path
@@ -45,9 +54,16 @@ def atomic_write(path: Path, content: bytes, remedy: str = "free some space or c
 def atomic_file(
     path: Path, needed: int, remedy: str = _DATA_REMEDY, *, previous: Path | None = None
 ) -> Iterator[BinaryIO]:
-    """Write a file that appears as ``path`` only when the block has ended without an error.
+    """Open a file for writing that appears as ``path`` when the block ends without an error.
 
-    Where ``previous`` is given, the older ``path`` stays under that name: one of the two is there at every moment.
+    Args:
+        path: the file.
+        needed: its approximate size in bytes, for the message when the disk is full.
+        remedy: what to do if it cannot be written, for the message.
+        previous: the name under which an older ``path`` stays; at every moment one of the two exists.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
     """
     with explain_disk_errors(path.parent, needed, remedy), temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
@@ -62,10 +78,17 @@ def atomic_file(
 
 @contextmanager
 def atomic_folder(path: Path, needed: int) -> Iterator[Path]:
-    """Fill a folder that appears as ``path`` only when the block has ended without an error.
+    """Create a folder to fill that appears as ``path`` when the block ends without an error.
 
-    An older ``path`` stays until then, and is exchanged for the new one in one step where the system can (Linux). Where
-    two processes write the same folder, one of the two is kept.
+    An older ``path`` stays until then, and is exchanged for the new one in one step if the system can do so (Linux). If
+    two processes write the same folder, one of the two results remains.
+
+    Args:
+        path: the folder.
+        needed: approximate size of its files in bytes, for the message when the disk is full.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written.
     """
     with explain_disk_errors(path.parent, needed), temporary_sibling(path, folder=True) as temporary:
         yield temporary
@@ -83,9 +106,9 @@ def atomic_folder(path: Path, needed: int) -> Iterator[Path]:
 
 @contextmanager
 def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
-    """A new, empty, temporary file or folder beside ``path``, to be renamed; what is still there at the end is removed.
+    """Create an empty temporary file or folder next to ``path``, to be renamed; remove it at the end if it is left.
 
-    Leftovers of killed processes are removed first. The folder around it is made if need be.
+    Leftovers of killed processes are removed first. The parent folder is created if needed.
     """
     remove_leftovers(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,14 +124,14 @@ def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left half-written in a folder; what others are writing now stays."""
-    if sys.platform == "win32":  # without a lock it cannot be told whose writer lives
+    """Remove temporary files that killed processes left in a folder; those that are being written stay."""
+    if sys.platform == "win32":  # without locks, nobody knows which writers are alive
         return
     import fcntl
 
     with suppress(OSError):
         for name in filter(_LEFTOVER.match, os.listdir(folder)):
-            with suppress(OSError):  # its writer lives, or another process was first
+            with suppress(OSError):  # its writer is alive, or another process was first
                 descriptor = os.open(folder / name, os.O_RDONLY)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,7 +141,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _locked(path: Path, make: Callable[[], None]) -> int | None:
-    """Make a file or folder and hold a lock on it; None where there are no locks, so that nothing is swept either."""
+    """Create a file or folder and lock it; return None on systems without locks, where leftovers are not removed."""
     if sys.platform == "win32":
         make()
         return None
@@ -128,7 +151,7 @@ def _locked(path: Path, make: Callable[[], None]) -> int | None:
         make()
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # swept before it was locked: once more
+        except FileNotFoundError:  # another process removed it before it was locked: try again
             continue
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -138,7 +161,7 @@ def _locked(path: Path, make: Callable[[], None]) -> int | None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where the system or the file system cannot."""
+    """Exchange two folders in one step; return False if the system or the file system cannot do so."""
     if sys.platform != "linux":
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -161,7 +184,7 @@ def _replace_in_two_steps(temporary: Path, path: Path) -> None:
                 if old.exists():
                     old.rename(path)
                 raise
-            # another process was first: its folder is as good
+            # Another process was first: its folder is just as good.
     finally:
         _remove(old)
 
@@ -175,7 +198,13 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[None]:
-    """Turn the disk's errors into one clear message."""
+    """Turn errors of the disk into an InputError with one clear message.
+
+    Args:
+        folder: the folder that the block writes to.
+        needed: approximate number of bytes that it writes.
+        remedy: what to do about it.
+    """
     try:
         yield
     except OSError as error:
@@ -187,7 +216,7 @@ def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder durable; only POSIX can."""
+    """Make a rename in a folder durable, on POSIX systems."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -8,7 +8,7 @@ import pytest
 from deepemd.cli import main
 from deepemd.data import DATASETS, prepare
 from deepemd.data.benchmarks import BENCHMARKS
-from deepemd.data.benchmarks.published import FILES, Counts, class_list, refuse_other_split
+from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list
 from deepemd.data.drafts import from_arrays
 from deepemd.errors import InputError
 
@@ -49,7 +49,7 @@ def test_refusals_tell_the_difference():
     def draft(labels):
         return from_arrays("x", list(labels), [None] * len(labels))
 
-    refuse_other_split("x", "fc100", "val", draft(names), counts, "Get it")
+    check_split("x", "fc100", "val", draft(names), counts, "Get it")
     for labels, told in [
         ((), rf"found 0 classes of 0 images, 0 in all; {names[0]} is absent\. Get it, or pass --strict false"),
         (names[1:], rf"found 19 classes of 1 images, 19 in all; {names[0]} is absent"),
@@ -58,4 +58,4 @@ def test_refusals_tell_the_difference():
         ((*names[1:], names[3]), rf"found 19 classes of 1 to 2 images, 20 in all; {names[0]} is absent"),
     ]:
         with pytest.raises(InputError, match=rf"^x: not the val split of fc100, which has 20 given .*{told}"):
-            refuse_other_split("x", "fc100", "val", draft(labels), counts, "Get it")
+            check_split("x", "fc100", "val", draft(labels), counts, "Get it")

@@ -142,9 +142,9 @@ def test_a_part_of_the_birds_is_refused(tmp_path):
         ("bounding_boxes.txt", None, r"bounding_boxes\.txt: there is no such file"),
         ("bounding_boxes.txt", "1 1 1 1 1\n", r"bounding_boxes\.txt: has no box of 019\.Gray_Catbird/"),
         ("bounding_boxes.txt", "1 1 1 1 1\n1 1 1 1 1", r"bounding_boxes\.txt:2: expected 5 columns and a new number"),
-        ("bounding_boxes.txt", "1 a 1 1 1\n", r"the box of image 1 is no four numbers"),
+        ("bounding_boxes.txt", "1 a 1 1 1\n", r"the box of image 1 is not four numbers"),
         ("bounding_boxes.txt", "\n".join(f"{i} 50 1 9 9" for i in range(1, 9)), "lies outside of the image"),
-        ("bounding_boxes.txt", "\n".join(f"{i} nan 1 9 9" for i in range(1, 9)), "the box of image 1 is no four num"),
+        ("bounding_boxes.txt", "\n".join(f"{i} nan 1 9 9" for i in range(1, 9)), "the box of image 1 is not four num"),
     ],
 )
 def test_bad_sources(tmp_path, file, content, message):

@@ -276,7 +276,7 @@ def test_whole_pickles_are_accepted_and_others_refused(tmp_path):
         ({"image_data": arrays(4), "class_dict": {"a": [0, 6]}}, "class a names image 6, which is absent or of two"),
         ({"image_data": arrays(4), "class_dict": {"a": [0], "b": [0]}}, "class b names image 0, which is absent or"),
         ({"image_data": arrays(4), "class_dict": {"a": 3}}, "class a names image no list"),
-        ({"image_data": arrays(4), "class_dict": [1]}, "'class_dict' is no dict, but list"),
+        ({"image_data": arrays(4), "class_dict": [1]}, "'class_dict' is not a dict, but list"),
         ({"image_data": arrays(4)}, "expected a pickled dict with 'class_dict', but found image_data"),
         ({"image_data": arrays(4).astype(float), "class_dict": {"a": range(6)}}, "would call builtins.range"),
         ({"image_data": arrays(4) / 2, "class_dict": {"a": [*range(6)]}}, "image 0 is float64 .* not uint8"),

@@ -166,7 +166,9 @@ def test_a_class_without_a_good_image_is_refused(tmp_path):
 
 
 def test_a_benchmark_needs_every_image(tmp_path):
-    with pytest.raises(InputError, match="published figures are about every image of miniimagenet: pass --strict fal"):
+    with pytest.raises(
+        InputError, match="published figures are about every image of miniimagenet: pass --strict false"
+    ):
         prepare("miniimagenet", tmp_path, root=tmp_path / "root", skip_bad=True)
 
 
@@ -235,7 +237,7 @@ def test_verify_finds_a_changed_byte_and_load_a_cut_file(tmp_path):
     with pytest.raises(InputError, match="the prepared store cannot be read"):
         load("mine", root=tmp_path / "root")
     (store.path / "store.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match="a store of format 99, this is 1"):
+    with pytest.raises(InputError, match="a store of format 99, this version reads format 1"):
         load("mine", root=tmp_path / "root")
     assert verify(prepare("mine", tmp_path / "mine", root=tmp_path / "root", force=True)) == []
 

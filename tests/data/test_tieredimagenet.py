@@ -165,5 +165,5 @@ def test_nothing_and_half(tmp_path):
     with pytest.raises(InputError, match="no tieredImageNet found: expected class folders such as n01530575"):
         prepare("tieredimagenet", tmp_path / "empty", root=tmp_path / "root")
     (tmp_path / "empty" / "val_images_png.pkl").write_bytes(pickle.dumps([encoded(1)]))
-    with pytest.raises(InputError, match=r"has val_images_png\.pkl, but no val_labels\.pkl: put it beside"):
+    with pytest.raises(InputError, match=r"has val_images_png\.pkl, but no val_labels\.pkl: put it in the same folder"):
         prepare("tieredimagenet", tmp_path / "empty", root=tmp_path / "root")

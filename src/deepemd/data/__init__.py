@@ -1,4 +1,4 @@
-"""Files become episodes: prepared stores of labelled images, and the seeded sampler."""
+"""Prepare data sets, decode their images, and draw episodes from them."""
 
 from deepemd.data.catalog import DATASETS, default_root, load, prepare, prepared
 from deepemd.data.decoding import decode

@@ -1,4 +1,4 @@
-"""One way to read the files of a folder, a zip or a tar. Nothing is ever written under a name that an archive gives."""
+"""Read the files of a folder, a zip or a tar in one way. No file is ever written under a name from an archive."""
 
 import lzma
 import os
@@ -21,14 +21,20 @@ from deepemd.files import explain_disk_errors
 
 __all__ = ["Archive", "open_archive"]
 
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
-_MOST_BYTES, _MOST_TIMES = 1_000_000_000, 20  # what an archive may unpack to: so much, or so many times its own size
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that operating systems leave behind
+_MAX_BYTES, _MAX_RATIO = 1_000_000_000, 20  # an archive may unpack to this size, or to this multiple of its own
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Files by their path inside ``path``, with ``/`` between folders, and their sizes in bytes; close it after use."""
+    """The files of a folder or archive; close it after use.
+
+    Attributes:
+        path: the folder or archive.
+        sizes: size in bytes of each file, by its path inside, with ``/`` between folders.
+        read: returns the content of a file, given its path inside.
+    """
 
     path: Path
     sizes: dict[str, int]
@@ -39,12 +45,12 @@ class Archive:
 def open_archive(path: Path, scratch: Path) -> Archive:
     """List a folder, zip or tar; hidden files are left out.
 
-    A folder is read through its links. A compressed tar can only be read from front to end: it is unpacked once into
-    an unnamed file in ``scratch``.
+    Links in a folder are followed. A compressed tar can only be read from front to end, so it is unpacked once, into an
+    unnamed file in ``scratch``.
 
     Raises:
-        InputError: there is no such file, it is neither zip nor tar, it is truncated, or it holds what a data set has
-            no use for: names that point outside of it, a name twice, links, devices, or far more than its own size.
+        InputError: there is no such file, it is neither a zip nor a tar, it is truncated, or it contains what no data
+            set needs: names that point outside of it, a name twice, links, devices, or far more than its own size.
     """
     try:
         if path.is_dir():
@@ -71,38 +77,37 @@ def _folder(path: Path) -> Archive:
     def read(name: str) -> bytes:
         try:
             return files[name].read_bytes()
-        except OSError as error:  # a link to a file that is gone, among others
+        except OSError as error:  # such as a broken link
             raise InputError(f"{files[name]}: cannot be read ({error.strerror}): restore or remove it") from error
 
     return Archive(path, {name: _size(file) for name, file in files.items()}, read)
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """Every file in a folder, also through links, but never round in a circle of them."""
+    """Yield every file in a folder; links are followed, but a circle of links is refused."""
 
-    def refuse(error: OSError) -> None:  # os.walk would leave the folder out, and its class with it
+    def refuse(error: OSError) -> None:  # os.walk would skip the folder silently, and with it a class
         raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror}): give yourself access to it")
 
-    real: dict[str, tuple[str, ...]] = {
-        str(path): (os.path.realpath(path),)
-    }  # a folder and those that it was reached through, without links
+    # For each folder, the real path of itself and of all folders above it.
+    ancestors: dict[str, tuple[str, ...]] = {str(path): (os.path.realpath(path),)}
     for folder, subfolders, names in os.walk(path, followlinks=True, onerror=refuse):
-        through = real.pop(folder)
+        above = ancestors.pop(folder)
         for name in subfolders:
             inner = os.path.join(folder, name)
-            here = os.path.realpath(inner)
-            if here in through:
-                raise InputError(f"{inner}: a link back to {here}, which holds it: remove the link")
-            real[inner] = (*through, here)
+            real = os.path.realpath(inner)
+            if real in above:
+                raise InputError(f"{inner}: a link back to {real}, which holds it: remove the link")
+            ancestors[inner] = (*above, real)
         yield from (Path(folder) / name for name in names)
 
 
 def _size(file: Path) -> int:
     try:
         status = file.stat()
-    except OSError:  # a link to a file that is gone: whoever reads it is told
+    except OSError:  # a broken link: reading it raises an error
         return 0
-    if not stat.S_ISREG(status.st_mode):  # to read a pipe would be to wait for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe could block forever
         raise InputError(f"{file}: a pipe, socket or device, not a file: remove it")
     return status.st_size
 
@@ -122,19 +127,19 @@ def _zip(path: Path) -> Archive:
     def read(name: str) -> bytes:
         try:
             with file.open(entries[name]) as entry:
-                return entry.read(entries[name].file_size)  # no more than it claims, whatever it unpacks to
+                return entry.read(entries[name].file_size)  # never more than the stated size
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
-            # RuntimeError: encrypted, or a compression that Python does not know
+            # RuntimeError: the entry is encrypted, or compressed by a method that Python does not support.
             raise InputError(f"{path}: {name} in it cannot be read ({error}): get the zip again") from error
 
     return Archive(path, {name: info.file_size for name, info in entries.items()}, read, file.close)
 
 
 def _tar(path: Path, scratch: Path) -> Archive:
-    places: dict[str, tuple[int, int]]  # name -> offset and size in ``file``
+    places: dict[str, tuple[int, int]]  # name -> offset and size in `file`
     file: IO[bytes]
     try:
-        with tarfile.open(path, "r:") as tar:  # not compressed: its files lie in it as they are
+        with tarfile.open(path, "r:") as tar:  # not compressed, so files can be read in place
             places = _places(path, tar, lambda member: member.offset_data)
             end = tar.offset
         file = path.open("rb")
@@ -157,60 +162,60 @@ def _tar(path: Path, scratch: Path) -> Archive:
 
 
 def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO[bytes]]:
-    """The files of a compressed tar, one after another, and where each lies."""
+    """Unpack a compressed tar into one unnamed file; return where each of its files begins, its size, and the file."""
     with ExitStack() as undo, explain_disk_errors(scratch, needed=2 * path.stat().st_size):
         file = undo.enter_context(tempfile.TemporaryFile(dir=scratch))
 
-        def keep(member: tarfile.TarInfo) -> int:
-            place = file.tell()
-            _refuse_bomb(path, place + member.size)
+        def unpack(member: tarfile.TarInfo) -> int:
+            offset = file.tell()
+            _refuse_bomb(path, offset + member.size)
             content = tar.extractfile(member)
             if content is not None:
                 shutil.copyfileobj(content, file)
-            return place
+            return offset
 
         try:
             with tarfile.open(path, "r:*") as tar:
-                places = _places(path, tar, keep)
+                places = _places(path, tar, unpack)
                 while tar.fileobj is not None and tar.fileobj.read(1 << 20):
-                    pass  # to the end, where the checksum is
+                    pass  # read to the end, to verify the checksum there
         except OSError as error:
-            if error.errno is None:  # not the disk's error, but that of gzip or bz2
+            if error.errno is None:  # raised by gzip or bz2, not by the disk
                 raise tarfile.ReadError(str(error)) from error
             raise
         file.flush()
-        undo.pop_all()  # all went well: it stays open as long as the archive
+        undo.pop_all()  # the file stays open until the archive is closed
     return places, file
 
 
-def _places(path: Path, tar: tarfile.TarFile, keep: Callable[[tarfile.TarInfo], int]) -> dict[str, tuple[int, int]]:
-    """Where each file of a tar lies, as `keep` says, and its size; a hard link is the file that it stands for."""
+def _places(path: Path, tar: tarfile.TarFile, locate: Callable[[tarfile.TarInfo], int]) -> dict[str, tuple[int, int]]:
+    """Return the offset, found by `locate`, and the size of each file of a tar; a hard link has those of its target."""
     all_places: list[tuple[str, tuple[int, int]]] = []
-    first: dict[str, tuple[int, int]] = {}
+    by_name: dict[str, tuple[int, int]] = {}
     for member in tar:
         if member.isdir() or not _visible(path, [_plain(member.name)]):
             continue
-        if member.islnk() and _plain(member.linkname) in first:
-            place = first[_plain(member.linkname)]
+        if member.islnk() and _plain(member.linkname) in by_name:
+            place = by_name[_plain(member.linkname)]
         elif member.isfile() and not member.issparse():
-            place = (keep(member), member.size)
+            place = (locate(member), member.size)
         else:
             kind = f"a link to {member.linkname}" if member.islnk() or member.issym() else "not an ordinary file"
             raise InputError(f"{path}: {member.name} in it is {kind}: pack the files themselves (tar --dereference)")
-        first[_plain(member.name)] = place
+        by_name[_plain(member.name)] = place
         all_places.append((_plain(member.name), place))
     _refuse_bomb(path, sum(size for _, (_, size) in all_places))
     return _unique(path, all_places)
 
 
 def _plain(name: str) -> str:
-    """Without what stands for no folder: ./a//b is a/b. A slash at the front stays, to be refused."""
+    """Simplify a path: ./a//b becomes a/b. A leading slash stays, to be refused later."""
     first, *rest = name.split("/")
     return "/".join(part for part in ([] if first == "." else [first]) + [p for p in rest if p not in ("", ".")])
 
 
 def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
-    """The visible entries by name, sorted; none may be there twice."""
+    """Return the visible entries by name, sorted; raise if a name is there twice."""
     found = dict(entries)
     names = _visible(path, [name for name, _ in entries])
     twice = next((name for name, after in pairwise(names) if name == after), None)
@@ -220,7 +225,7 @@ def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
 
 
 def _visible(path: Path, names: Iterable[str]) -> list[str]:
-    """Without files that are hidden or that systems leave behind, sorted.
+    """Return the sorted names, without those of hidden files and of files that systems leave behind.
 
     Raises:
         InputError: a name points outside of ``path``, or is not text.
@@ -241,8 +246,8 @@ def _visible(path: Path, names: Iterable[str]) -> list[str]:
 
 
 def _refuse_bomb(path: Path, unpacked: int) -> None:
-    """Refuse what unpacks to far more than images can: it would fill the memory or the disk."""
-    if unpacked > max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size):
+    """Refuse an archive that unpacks to far more than images would: it could fill the memory or the disk."""
+    if unpacked > max(_MAX_BYTES, _MAX_RATIO * path.stat().st_size):
         raise InputError(
             f"{path}: unpacks to {unpacked:,} bytes from {path.stat().st_size:,}, which images do not: do not trust it"
         )

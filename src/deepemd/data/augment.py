@@ -1,4 +1,4 @@
-"""Batched augmentation, on the device that trains: no image is touched on its own in Python."""
+"""Augment whole batches of images on the training device."""
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,13 @@ __all__ = ["Augment"]
 class Augment(nn.Module):
     """Random resized crops, flips and colour jitter of a whole batch.
 
-    The draws are a function of the seed that is passed with the batch, and of nothing else: the global generator
-    is left as it was.
+    The random draws depend only on the seed that is passed with the batch; the global generator does not change.
 
     Args:
-        size: side of the crops in pixels; None for no crops, where patches are cut afterwards.
+        size: side of the crops in pixels; None for no crops, if patches are cut afterwards.
         crop_scale: range of a crop's area, as a share of the image's.
         crop_ratio: range of a crop's width over its height.
-        flip: whether half of the crops are mirrored. Turn it off where left and right matter, as in letters.
+        flip: whether half of the crops are mirrored. Turn it off if left and right matter, as in letters.
         jitter: how far brightness, contrast and saturation vary: 0 for not at all, 0.4 is strong.
 
     >>> images = torch.randint(0, 256, (8, 3, 92, 92), dtype=torch.uint8)
@@ -44,7 +43,7 @@ class Augment(nn.Module):
         if jitter < 0:
             raise InputError(f"jitter is {jitter}: pass 0 for none, up to about 0.4")
         steps: list[nn.Module] = []
-        if size is not None:  # one affine resampling for the whole batch: cropping by slices would go image by image
+        if size is not None:  # one resampling of the whole batch; cropping by slices would loop over images
             steps.append(
                 K.RandomResizedCrop((size, size), scale=crop_scale, ratio=crop_ratio, cropping_mode="resample")
             )
@@ -56,7 +55,7 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, seed: int) -> Tensor:
-        """Augment (B, 3, H, W) uint8 images into (B, 3, size, size), or (B, 3, H, W), float32 ones in 0..1."""
+        """Augment uint8 images (B, 3, H, W) to float32 in 0..1: (B, 3, size, size), or (B, 3, H, W) without a size."""
         scaled = images.float() / 255
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)  # kornia draws on the CPU

@@ -1,4 +1,4 @@
-"""From the name of a data set, or a folder, to its prepared store."""
+"""Open or prepare a data set, given its name or a folder."""
 
 import hashlib
 import os
@@ -18,28 +18,28 @@ __all__ = ["DATASETS", "default_root", "load", "prepare", "prepared"]
 
 DATASETS = {
     "glyphs": "built in: letters of five scripts, rendered in seconds; needs no source",
-    **{name: benchmark.about for name, benchmark in BENCHMARKS.items()},
+    **{name: benchmark.summary for name, benchmark in BENCHMARKS.items()},
 }
 PathLike = str | os.PathLike[str]
 
 
 def default_root() -> Path:
-    """Where stores are kept: the environment variable DEEPEMD_DATA, else ~/.cache/deepemd/data."""
+    """Return the folder of prepared data sets: the environment variable DEEPEMD_DATA, else ~/.cache/deepemd/data."""
     return Path(os.environ.get("DEEPEMD_DATA") or Path.home() / ".cache" / "deepemd" / "data")
 
 
 def load(name: PathLike, root: PathLike | None = None) -> Store:
     """Open a data set by its name, or a folder of class folders by its path.
 
-    What needs no source is prepared on first use: glyphs, and folders, which are prepared again when their files
-    have changed. The path of a store is opened as it is.
+    Data sets that need no source are prepared on first use: glyphs, and folders, which are prepared again after their
+    files have changed. The path of a store is opened directly.
 
     Args:
         name: a name of ``DATASETS``, a name given to :func:`prepare`, or a folder.
-        root: where stores are kept; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
 
     Raises:
-        InputError: an unknown name, a set that has not been prepared, a damaged store, or bad images.
+        InputError: the name is unknown, the data set has not been prepared, its store is damaged, or its images are.
     """
     return prepare(name, root=root)
 
@@ -54,22 +54,22 @@ def prepare(
     skip_bad: bool = False,
     download: bool = False,
 ) -> Store:
-    """Make the store of a data set, unless it is there: every image is decoded once, then kept as it came.
+    """Prepare the store of a data set, unless it exists: check every image by decoding it, and store the files.
 
     Args:
-        name: a name of ``DATASETS``, or any name for class folders at ``source``, or just a folder of class folders:
+        name: a name of ``DATASETS``; or any name, for class folders at ``source``; or a folder of class folders:
             ``<class>/<image>`` or ``{base,val,novel}/<class>/<image>``.
         source: the folder, zip or tar to read; glyphs needs none.
-        root: where stores are kept; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
-        force: make it again although it is there; the old one stays until the new one is whole.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
+        force: prepare the data set again, even if its store exists; the old store stays until the new one is complete.
         strict: refuse a benchmark whose classes or counts are not the published ones.
-        skip_bad: go on without images that cannot be decoded; the store lists them in its skipped.txt. A benchmark
-            needs every image, unless ``strict`` is False.
-        download: get the files of a benchmark that has an address first, where no ``source`` is given.
+        skip_bad: leave out images that cannot be decoded; the store lists them in its skipped.txt. A benchmark needs
+            every image, unless ``strict`` is False.
+        download: first download the files of a benchmark that has an official address, if no ``source`` is given.
 
     Raises:
-        InputError: nothing at ``source``, a layout that is not understood, bad images (the first is named), splits
-            other than the published ones, a full disk, no connection. The message says what to do.
+        InputError: there is nothing at ``source``, its layout is not understood, images are bad (the first is named),
+            the splits are not the published ones, the disk is full, or there is no connection.
     """
     root = Path(root) if root is not None else default_root()
     folder = Path(name)
@@ -84,7 +84,7 @@ def prepare(
     if (path / "store.json").is_file() and not force:
         store = open_store(path)
         if str(name) != "glyphs" or store.notes.get("published pixels sha256") == glyphs.GENERATOR_HASH:
-            return store  # else: glyphs as an older version of this package rendered them
+            return store  # otherwise an older version of this package rendered these glyphs
     if str(name) == "glyphs":
         return write_store(path, "glyphs", *glyphs.drafts())
     if source is None and download:
@@ -92,7 +92,7 @@ def prepare(
     if source is None:
         _refuse_without_source(str(name), root)
     if skip_bad and strict and str(name) in DATASETS:
-        raise InputError(f"skip_bad: published figures are about every image of {name}: pass --strict false with it")
+        raise InputError(f"skip_bad: published figures are about every image of {name}: pass --strict false too")
     with ExitStack() as opened:
         drafts = _read(str(name), Path(os.fspath(source or "")), root, opened, strict)
         notes = {"source": str(Path(os.fspath(source or "")).resolve()), "strict": str(strict)}
@@ -101,12 +101,12 @@ def prepare(
 
 
 def prepared(root: PathLike | None = None) -> list[Path]:
-    """The folders of all stores in ``root``, sorted; :func:`load` opens each."""
+    """Return the sorted folders of all stores in ``root``; :func:`load` opens each."""
     return sorted(file.parent for file in (Path(root) if root is not None else default_root()).glob("[!.]*/store.json"))
 
 
 def _refuse_undecodable(*paths: PathLike | None) -> None:
-    """Names that are not text cannot be kept in a store."""
+    """Refuse names that are not text, as a store cannot hold them."""
     for path in paths:
         try:
             os.fspath(path or "").encode()
@@ -117,13 +117,13 @@ def _refuse_undecodable(*paths: PathLike | None) -> None:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError) as error:  # no access, a name that is too long, a null byte
+    except (OSError, ValueError) as error:  # no access, a name that is too long, or a null byte
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be looked up ({reason}): check the name and the access to it") from error
+        raise InputError(f"{path}: cannot be looked up ({reason}): check the name and the permissions") from error
 
 
 def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) -> dict[str, Draft]:
-    """The splits at ``source``."""
+    """Find the splits at ``source``."""
     with explain_disk_errors(root, needed=0):
         root.mkdir(parents=True, exist_ok=True)
     if name in BENCHMARKS:
@@ -132,7 +132,10 @@ def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) 
 
 
 def _prepare_folder(folder: Path, root: Path, force: bool, skip_bad: bool) -> Store:
-    """The store of class folders, under the folder's name and a hash of its path, made again when a file changed."""
+    """Open or prepare the store of class folders; it is prepared again after a file has changed.
+
+    The store has the folder's name and a hash of its path.
+    """
     folder = folder.resolve()
     path = root / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     with closing(open_archive(folder, root)) as archive:
@@ -146,13 +149,13 @@ def _prepare_folder(folder: Path, root: Path, force: bool, skip_bad: bool) -> St
 
 
 def _listing(archive: Archive) -> str:
-    """A hash of names, sizes and times of change: equal as long as nobody touched the folder."""
+    """Return a hash of the names, sizes and modification times of a folder's files."""
     rows = (f"{name}\0{size}\0{_changed(archive.path / name)}\n" for name, size in archive.sizes.items())
     return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def _changed(file: Path) -> int:
-    """When a file was changed, in nanoseconds; of a link to a file that is gone, when the link was."""
+    """Return the modification time of a file, or of a broken link, in nanoseconds."""
     try:
         return file.stat().st_mtime_ns
     except OSError:
@@ -162,10 +165,9 @@ def _changed(file: Path) -> int:
 def _refuse_without_source(name: str, root: Path) -> None:
     if name in BENCHMARKS:
         command = f"deepemd data prepare {name}"
-        download = f"; or let `{command} --download` do both" if name in DOWNLOADS else ""
-        raise InputError(
-            f"{name}: not prepared in {root}: {BENCHMARKS[name].get}, then run `{command} --source PATH`{download}"
-        )
+        download = f"; or run `{command} --download`" if name in DOWNLOADS else ""
+        how_to_get = BENCHMARKS[name].how_to_get
+        raise InputError(f"{name}: not prepared in {root}: {how_to_get}, then run `{command} --source PATH`{download}")
     known = ", ".join([*DATASETS, *(path.name for path in prepared(root) if path.name not in DATASETS)])
     raise InputError(
         f"name: unknown data set {name!r}, and there is no such folder: choose one of {known}, or a folder"

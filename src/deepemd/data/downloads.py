@@ -1,7 +1,7 @@
-"""Downloads of the benchmarks that have an official address: checked by their hash, and continued when broken off.
+"""Download the benchmarks that have an official address; check their hashes, and continue interrupted downloads.
 
-Nothing is ever downloaded unless it is asked for (``deepemd data prepare NAME --download``). pooch keeps the files and
-checks them; it cannot go on with half a file, so :class:`Resuming` does.
+Nothing is downloaded unless the user asks for it (``deepemd data prepare NAME --download``). pooch stores the files and
+checks them; it cannot continue a partial file, which :class:`Resuming` does.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["DOWNLOADS", "Remote", "Resuming", "fetch"]
 
-_PIECE = 1 << 16  # bytes written at a time; no more than these are lost when the connection breaks
-_PATIENCE = 30  # seconds without a byte
+_PIECE = 1 << 16  # bytes written at a time, the most that is lost when the connection breaks
+_TIMEOUT = 30  # seconds without a byte
 
 
 class Remote(NamedTuple):
     """A file on the internet."""
 
     address: str
-    md5: str  # as its publisher, and everybody who downloads it, knows it
+    md5: str  # as published with the file
 
     @property
     def name(self) -> str:
-        """The file's own name."""
+        """The file's name, the last part of its address."""
         return self.address.rsplit("/", 1)[-1]
 
 
@@ -51,22 +51,22 @@ DOWNLOADS: Mapping[str, Sequence[Remote]] = {
 
 
 def fetch(name: str, root: Path, downloads: Mapping[str, Sequence[Remote]] = DOWNLOADS) -> Path:
-    """Download the files of a benchmark, as far as they are not there.
+    """Download those files of a benchmark that have not been downloaded before.
 
-    What is broken off, by Ctrl-C or by the network, stays as ``FILE.part``; the next call goes on with it where the
-    server can (HTTP Range) and begins again where it cannot.
+    An interrupted download stays as ``FILE.part``. The next call continues it if the server supports this (HTTP Range),
+    and otherwise starts again.
 
     Args:
         name: a key of `downloads`.
-        root: where data sets are kept; the files come into ``root/downloads/NAME``.
-        downloads: what there is to download.
+        root: folder of the prepared data sets; the files go to ``root/downloads/NAME``.
+        downloads: the files of each benchmark.
 
     Returns:
-        The file, or the folder where there are several.
+        The file, or the folder if there are several files.
 
     Raises:
-        InputError: there is no address for `name`, no connection, the file is not there or not the one that is known
-            by its hash, or a full disk.
+        InputError: `name` has no address, there is no connection, the server has no such file, its hash is another
+            one, or the disk is full.
 
     >>> fetch("miniimagenet", Path())
     Traceback (most recent call last):
@@ -84,7 +84,7 @@ def fetch(name: str, root: Path, downloads: Mapping[str, Sequence[Remote]] = DOW
 
 
 def _retrieve(remote: Remote, folder: Path) -> None:
-    """Bring one file, whole, into the folder."""
+    """Download one file into a folder, unless it is there."""
     import pooch
 
     name = remote.name
@@ -95,25 +95,25 @@ def _retrieve(remote: Remote, folder: Path) -> None:
             pooch.retrieve(remote.address, f"md5:{remote.md5}", name, folder, downloader=resuming)
     except InputError:
         raise
-    except ValueError as error:  # pooch's, of the hash; it has removed the file
+    except ValueError as error:  # from pooch: the hash differs, and the file has been removed
         raise InputError(
-            f"{remote.address}: not the file that was published, its md5 is another: try again; if it stays so, get "
-            "the file elsewhere and pass --source (source=)"
+            f"{remote.address}: not the file that was published, its md5 is another: try again; if that does not help, "
+            "get the file elsewhere and pass --source (source=)"
         ) from error
 
 
 @dataclass(frozen=True)
 class Resuming:
-    """A downloader for pooch that goes on with half a file by an HTTP Range request.
+    """A downloader for pooch that continues a partial file by an HTTP Range request.
 
     Attributes:
-        part: where the bytes are kept until they are all there.
+        part: the partial file.
     """
 
     part: Path
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:  # noqa: ARG002  (pooch's signature)
-        """Bring all bytes at `url` into `output_file`, which pooch then checks."""
+        """Download `url` to `output_file`, which pooch then checks."""
         from requests.exceptions import RequestException
 
         try:
@@ -121,36 +121,39 @@ class Resuming:
         except RequestException as error:
             raise InputError(
                 f"{url}: no connection, or a broken one ({type(error).__name__}): check the internet and run the same "
-                f"again; it goes on after the {self._have():,} bytes that are there"
+                f"command again; it goes on after the {self._size():,} bytes that are there"
             ) from error
         self.part.replace(output_file)
 
-    def _have(self) -> int:
+    def _size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _continue(self, url: str) -> None:
-        """Fetch what is missing of the part."""
+        """Download the missing bytes of the partial file."""
         import requests
 
-        have = self._have()
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE) as response:
-            if have and response.status_code == requests.codes.requested_range_not_satisfiable:
-                return  # there is nothing more: it was broken off after the last byte
+        start = self._size()
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            if start and response.status_code == requests.codes.requested_range_not_satisfiable:
+                return  # nothing is missing: the download was interrupted after the last byte
             if not response.ok:
                 raise InputError(
                     f"{url}: the server refuses ({response.status_code} {response.reason}): try again later, or get "
                     "the file elsewhere and pass --source (source=)"
                 )
             resumes = response.status_code == requests.codes.partial_content
-            with self.part.open("ab" if resumes else "wb") as file, self._progress(response, have * resumes) as advance:
+            with (
+                self.part.open("ab" if resumes else "wb") as file,
+                self._progress(response, start * resumes) as advance,
+            ):
                 for piece in response.iter_content(_PIECE):
                     file.write(piece)
                     advance(len(piece))
 
     @contextmanager
-    def _progress(self, response: "Response", have: int) -> Iterator[Callable[[int], None]]:
-        """A bar of bytes and time on a terminal's standard error."""
+    def _progress(self, response: "Response", start: int) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar of bytes and time on standard error, if that is a terminal."""
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -159,6 +162,6 @@ class Resuming:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             length = response.headers.get("Content-Length", "")
             task = bar.add_task(
-                self.part.stem, total=have + int(length) if length.isdecimal() else None, completed=have
+                self.part.stem, total=start + int(length) if length.isdecimal() else None, completed=start
             )
             yield lambda count: bar.advance(task, count)

@@ -1,4 +1,4 @@
-"""Rows become a draft: one split, in sorted order, ready to be written."""
+"""Turn labelled files or arrays into a draft: one split, in sorted order, ready to be written."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +17,10 @@ __all__ = ["from_arrays", "from_files", "png"]
 
 
 def from_files(archive: Archive, rows: Iterable[tuple[str, str, str]], note: str = "") -> Draft:
-    """The split whose images are files of an archive, kept as they are.
+    """Return a split whose images are files of an archive, unchanged.
 
     Args:
-        archive: where the files are; it stays open until the draft has been read.
+        archive: the archive, which must stay open until the draft has been read.
         rows: class, name and path in the archive of each image, in any order.
         note: see :class:`deepemd.data.store.Draft`.
     """
@@ -33,7 +33,7 @@ def from_files(archive: Archive, rows: Iterable[tuple[str, str, str]], note: str
 
 
 def array_png(array: np.ndarray, name: str) -> bytes:
-    """Pixels as a PNG file, which loses nothing.
+    """Encode pixels as a PNG file, without loss.
 
     Raises:
         InputError: the array is not uint8 (H, W, 3).
@@ -51,16 +51,16 @@ def from_arrays(
     images: Sequence[np.ndarray] | np.ndarray,
     encode: Callable[[np.ndarray, str], bytes] = array_png,
 ) -> Draft:
-    """The split whose images are arrays.
+    """Return a split whose images are arrays.
 
     Args:
-        where: the file that they came from, for messages.
+        where: the file that they come from, for messages.
         labels: the class of each image.
         images: an array (N, H, W, 3), or a sequence of arrays.
-        encode: makes an image file of an array; given a name for messages too.
+        encode: encodes an array as an image file; its second argument is a name for messages.
 
     Raises:
-        InputError: not as many labels as images. Arrays that are no images are named when they are read.
+        InputError: the numbers of labels and images differ. Arrays that are not images are named when they are read.
     """
     if len(labels) != len(images):
         raise InputError(f"{where}: {len(images):,} images, but {len(labels):,} labels: get it again")
@@ -78,14 +78,14 @@ def from_arrays(
 
 
 def png(image: "Image") -> bytes:
-    """An image as a PNG file: the same pixels, compressed a little and fast."""
+    """Encode an image as a PNG file, with little but fast compression."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
 def _classes(ordered: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes of sorted rows, and each row's index into them: int64 (N,)."""
+    """Return the sorted classes of some rows, and each row's index into them: int64 (N,)."""
     classes = tuple(sorted(set(ordered)))
     index = {label: i for i, label in enumerate(classes)}
     return classes, np.array([index[label] for label in ordered], dtype=np.int64)

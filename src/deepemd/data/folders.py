@@ -1,4 +1,4 @@
-"""Class folders: the everyday layout of a labelled set of images, in a folder, zip or tar."""
+"""Class folders: the common layout of labelled images, in a folder, zip or tar."""
 
 from deepemd.data.archives import Archive
 from deepemd.data.drafts import from_files
@@ -13,14 +13,14 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".p
 
 
 def class_folders(archive: Archive) -> dict[str, Draft]:
-    """Read the layout: splits base, val, novel where there are such folders, else the one split ``all``.
+    """Find the splits of class folders: base, val and novel if there are such folders, else the one split ``all``.
 
     Classes are sorted by name, and images within a class by file name. Every file in a class folder must be an image;
-    other files that lie beside the folders (a licence, a table) are left alone.
+    files next to the class folders that are not images (a licence, a table) are ignored.
 
     Raises:
-        InputError: no class folders, folders within class folders, an image outside of any class, a split given
-            twice (base and train), or a class that is in two splits.
+        InputError: there are no class folders, a class folder contains folders, an image is outside of any class, a
+            split is there twice (as base and train), or a class is in two splits.
     """
     files = [(name, name.split("/")) for name in archive.sizes]
     files = _without_wrapper(files)
@@ -45,12 +45,12 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
 
 
 def all_images(archive: Archive) -> Draft:
-    """Every image, however deep it lies: one split whose classes are the folders, ``"."`` the outermost.
+    """Find every image, at any depth: one split whose classes are the folders, the outermost called ``"."``.
 
-    What is not named like an image (.jpg, .png, ...) is left alone.
+    Files that are not named like images (.jpg, .png, ...) are ignored.
 
     Raises:
-        InputError: no images.
+        InputError: there are no images.
     """
     names = [name for name in archive.sizes if name.lower().endswith(IMAGES)]
     if not names:
@@ -59,7 +59,7 @@ def all_images(archive: Archive) -> Draft:
 
 
 def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Drop the one top folder that archives are often wrapped in: flowers/rose/1.jpg -> rose/1.jpg."""
+    """Drop a single top folder, as many archives have one: flowers/rose/1.jpg -> rose/1.jpg."""
     tops = {parts[0] for _, parts in files}
     wrapped = len(tops) == 1 and not tops & SPLIT_FOLDERS.keys() and any(len(parts) > 2 for _, parts in files)
     return [(name, parts[1:]) for name, parts in files] if wrapped else files

@@ -1,11 +1,12 @@
 """The built-in data set ``glyphs``: letters of five scripts, rendered from the fonts inside matplotlib.
 
-A real few-shot problem that needs no download. Base classes are Latin and Cyrillic letters, validation Greek, novel
-Armenian and Georgian. Each 40 x 40 image shows one whole letter, of random size, slant, turn, place and contrast, amid
-fragments of other letters of its split: averaging the image mixes the letter with the clutter, matching its parts does
-not. The typeface is the image's group: a class's support and query in an episode never share one.
+It is a real few-shot problem that needs no download. The base classes are Latin and Cyrillic letters, the validation
+classes Greek ones, the novel classes Armenian and Georgian ones. Each 40 x 40 image shows one whole letter, of random
+size, slant, rotation, position and contrast, among fragments of other letters of its split: averaging over the image
+mixes the letter with the clutter, matching its parts does not. The typeface is the image's group: in an episode, the
+support and the query of a class never share one.
 
-Every image is a function of (seed, letter, face, rendering) alone, drawn from a counter-based generator's raw words.
+Every image depends only on (seed, letter, face, rendering), by the raw words of a counter-based generator.
 """
 
 import hashlib
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["GENERATOR_HASH", "drafts"]
 
-SIZE = 40  # pixels of an image's side
+SIZE = 40  # side of an image, in pixels
 SEED = 0
 RENDERINGS = 3  # of each letter in each face
-# Of the pixels of all three splits, rendered with FreeType 2.14.3. Frozen before any model saw the novel scripts.
+# Hash of the pixels of all splits, rendered with FreeType 2.14.3. It was fixed before any model saw the novel scripts.
 GENERATOR_HASH = "b9e886befe2f4d12bf5aa344ce12f2a81709f5273f35ec4c76bd053d650844f0"
 
-_FINE = 2  # the canvas is drawn this much larger, then reduced
-_EM = 60  # font size of the masks, in fine pixels
-_ENOUGH = 96  # numbers that one image can ask for
+_FINE = 2  # the canvas is drawn larger by this factor, then reduced
+_EM = 60  # font size of the masks, in pixels of the larger canvas
+_MAX_NUMBERS = 96  # that one image can draw
 _SLOPE = np.linspace(-1, 1, SIZE, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class _Glyph:
-    """One letter of one face: ``code`` and ``face`` number it, ``mask`` is its ink cropped to the bounding box."""
+    """One letter in one face; ``mask`` is its ink, cropped to the bounding box."""
 
     code: int
     face: int
@@ -48,29 +49,32 @@ class _Glyph:
 
 
 class _Numbers:
-    """Uniform numbers of one image, in order, from the raw words of Philox 4x64-10."""
+    """The uniform random numbers of one image, in order, from the raw words of Philox 4x64-10."""
 
     def __init__(self, code: int, face: int, rendering: int) -> None:
         philox = np.random.Philox(key=SEED, counter=[0, code, face, rendering])
-        self._values = ((philox.random_raw(_ENOUGH) >> np.uint64(11)) * 2.0**-53).tolist()
+        self._values = ((philox.random_raw(_MAX_NUMBERS) >> np.uint64(11)) * 2.0**-53).tolist()
         self.noise = philox.random_raw(SIZE * SIZE // 4).astype("<u8").view(np.uint8).reshape(2, SIZE, SIZE)
         self._next = 0
 
     def uniform(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """Draw a number from [low, high)."""
         self._next += 1
         return float(low + (high - low) * self._values[self._next - 1])
 
     def below(self, count: int) -> int:
-        """A whole number in [0, count)."""
+        """Draw an integer from [0, count)."""
         return int(self.uniform(0, count))
 
 
 def drafts() -> tuple[dict[str, Draft], dict[str, str]]:
-    """Render the three splits; the notes hold the hash of all pixels beside the frozen one.
+    """Render the three splits.
+
+    Returns:
+        The splits, and notes that hold the hash of all pixels and the published one.
 
     Raises:
-        InputError: matplotlib's fonts are not there.
+        InputError: the fonts of matplotlib are missing.
     """
     splits, digest = {}, hashlib.sha256()
     for split, scripts in SCRIPTS.items():
@@ -88,7 +92,7 @@ def drafts() -> tuple[dict[str, Draft], dict[str, str]]:
 
 
 def _split(scripts: tuple[str, ...], faces: tuple[str, ...]) -> tuple[np.ndarray, Draft]:
-    """Render one split: uint8 (N, SIZE, SIZE), classes sorted, then faces, then renderings."""
+    """Render one split: uint8 (N, SIZE, SIZE), in the order of classes, faces and renderings."""
     letters = sorted(
         (f"{script}-{ord(letter):04x}-{letter}", letter) for script in scripts for letter in LETTERS[script]
     )
@@ -112,7 +116,7 @@ def _split(scripts: tuple[str, ...], faces: tuple[str, ...]) -> tuple[np.ndarray
 
 
 def _masks(letters: list[str], faces: tuple[str, ...]) -> list[list[_Glyph]]:
-    """The ink of each letter in each face, once: everything else is affine maps of these."""
+    """Draw each letter once in each face; every image is made of affine maps of these masks."""
     from PIL import Image, ImageFont
 
     files = face_files()
@@ -127,7 +131,7 @@ def _masks(letters: list[str], faces: tuple[str, ...]) -> list[list[_Glyph]]:
 
 
 def _render(glyphs: list[list[_Glyph]], label: int, face: int, rendering: int) -> np.ndarray:
-    """One image: clutter, then the letter, then contrast, background and noise. uint8 (SIZE, SIZE)."""
+    """Render one image, uint8 (SIZE, SIZE): clutter, then the letter, then contrast, background and noise."""
     from PIL import Image
 
     target = glyphs[label][face]
@@ -143,7 +147,7 @@ def _render(glyphs: list[list[_Glyph]], label: int, face: int, rendering: int) -
         piece = _fragment(numbers, other[numbers.below(len(other))].mask, side)
         x, y = numbers.uniform(0, side), numbers.uniform(0, side)
         ink.paste(255, (round(x - piece.width / 2), round(y - piece.height / 2)), piece)
-    # The clutter may touch the letter but keeps out of the inner part of its box.
+    # The clutter may touch the letter, but not the inner part of its box.
     w, h = letter.width // 12, letter.height // 12
     ink.paste(0, (left + w, top + h, left + letter.width - w, top + letter.height - h))
     ink.paste(255, (left, top), letter)
@@ -151,7 +155,7 @@ def _render(glyphs: list[list[_Glyph]], label: int, face: int, rendering: int) -
 
 
 def _fragment(numbers: _Numbers, mask: "Image.Image", side: int) -> "Image.Image":
-    """A piece of a letter, cut out at random and turned any way, its strokes as wide as a letter's own."""
+    """Cut a random piece out of a letter and rotate it; its strokes are as wide as those of a whole letter."""
     width, height = mask.size
     w, h = max(4, round(width * numbers.uniform(0.4, 0.7))), max(4, round(height * numbers.uniform(0.4, 0.7)))
     left, top = numbers.below(max(1, width - w)), numbers.below(max(1, height - h))
@@ -160,20 +164,20 @@ def _fragment(numbers: _Numbers, mask: "Image.Image", side: int) -> "Image.Image
 
 
 def _matrix(numbers: _Numbers, scale: float, turn: float) -> tuple[float, float, float, float]:
-    """A random map (a, b, c, d), (x, y) -> (a x + b y, c x + d y): stretch, slant, turn of at most ``turn``, scale."""
+    """Draw a linear map (a, b, c, d), (x, y) -> (a x + b y, c x + d y): stretch, slant, rotate up to `turn`, scale."""
     angle, slant, stretch = numbers.uniform(-turn, turn), numbers.uniform(-0.2, 0.2), numbers.uniform(0.87, 1.15)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     return cos * stretch, cos * slant - sin / stretch, sin * stretch, sin * slant + cos / stretch
 
 
 def _mapped(mask: "Image.Image", matrix: tuple[float, float, float, float]) -> "Image.Image":
-    """A mask mapped by ``matrix``, in the smallest box that holds it."""
+    """Map a mask by ``matrix``, into the smallest box that holds the result."""
     from PIL import Image
 
     a, b, c, d = matrix
     width = math.ceil(abs(a) * mask.width + abs(b) * mask.height)
     height = math.ceil(abs(c) * mask.width + abs(d) * mask.height)
-    det = a * d - b * c  # Pillow asks where a pixel comes from: the inverse map, centre to centre
+    det = a * d - b * c  # Pillow wants the inverse map, from pixel centre to pixel centre
     a, b, c, d = d / det, -b / det, -c / det, a / det
     shift_x = mask.width / 2 - a * width / 2 - b * height / 2
     shift_y = mask.height / 2 - c * width / 2 - d * height / 2
@@ -182,7 +186,7 @@ def _mapped(mask: "Image.Image", matrix: tuple[float, float, float, float]) -> "
 
 
 def _shaded(numbers: _Numbers, ink: np.ndarray) -> np.ndarray:
-    """Ink in [0, 1] to grey levels: dark on light of any tone, the paper unevenly lit, with a little noise."""
+    """Turn ink in [0, 1] into grey levels: dark on light, of random tones, unevenly lit, with a little noise."""
     tone, contrast = numbers.uniform(0, 90), numbers.uniform(90, 160)
     paper = tone + contrast
     ground = paper + numbers.uniform(-25, 25) * _SLOPE[:, None] + numbers.uniform(-25, 25) * _SLOPE[None, :]
@@ -192,7 +196,7 @@ def _shaded(numbers: _Numbers, ink: np.ndarray) -> np.ndarray:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """An uncompressed PNG: faster, and the same bytes whatever zlib Pillow was built with."""
+    """Encode as PNG without compression: faster, and the bytes do not depend on the version of zlib."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -1,13 +1,13 @@
-"""Which letters the built-in set ``glyphs`` is made of, and the rule that chose them.
+"""The letters of the built-in data set ``glyphs``, and the rule that selects them.
 
-The letters are constants, so that the classes never depend on the installed fonts; :func:`select` is the rule,
-which the tests apply again. Scripts are taken in the order of ``ORDER``: in each, capitals before small letters,
-accented letters left out, and a letter is left out when it looks like an *earlier* one, of whatever script.
-Looking alike is measured, not judged: in three upright faces each letter is scaled to a common longest side, centred,
-slightly blurred and correlated with each earlier one; the largest correlation counts. The thresholds were set on a
-picture of the pairs around them: above 0.86 lie the likes of K and κ, between 0.80 and 0.86 pairs such as n and u, or
-O and Ω, which are different letters, but also small copies of capitals (ґ, Ґ) and borrowed shapes (Չ, Q): so the two
-cases of one letter, and letters of different splits, must differ more.
+The letters are constants, so that the classes never depend on the installed fonts. :func:`select` is the rule, and the
+tests check that it still gives these letters. It goes through the scripts in the order of ``ORDER``, in each first
+through the capitals, and leaves out accented letters and every letter that resembles an *earlier* one of any script.
+Resemblance is measured: in three upright faces, each letter is scaled to the same longest side, centred, slightly
+blurred and correlated with each earlier letter; the largest correlation counts. The thresholds were set by viewing the
+pairs around them. Above 0.86 are pairs such as K and κ. Between 0.80 and 0.86 are different letters, such as n and u or
+O and Ω, but also small copies of capitals (ґ, Ґ) and borrowed shapes (Չ, Q). So the stricter threshold applies to the
+two cases of one letter and to letters of different splits.
 """
 
 import unicodedata
@@ -21,7 +21,7 @@ __all__ = ["FACES", "LETTERS", "NOVEL_FACES", "SCRIPTS", "face_files", "select"]
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
 _SERIF_STYLES = ("", "-Bold", "-Italic", "-BoldItalic")
-# The faces that have every script; Armenian and Georgian are in these only.
+# The faces that have every script; only these have Armenian and Georgian.
 NOVEL_FACES: tuple[str, ...] = (
     *(f"DejaVuSans{style}" for style in _STYLES),
     *(f"DejaVuSansMono{style}" for style in _STYLES),
@@ -34,9 +34,9 @@ SCRIPTS = {
     "val": ("greek",),
     "novel": ("armenian", "georgian"),
 }
-# Novel scripts come before the rarer Latin letters, which are many and so can better spare the look-alikes.
+# The rarer Latin letters come last: there are many of them, so enough remain.
 ORDER = ("latin", "greek", "cyrillic", "armenian", "georgian", "latin-extended")
-# Largest correlation with an earlier letter; with the other case of the letter or a letter kept for another split.
+# Largest allowed correlation with an earlier letter, and with the other case of a letter or a letter of another split.
 LOOK_ALIKE, STRICT = 0.86, 0.80
 _VARYING = "Ϝϝ"  # digamma is an F in some faces, an f in others
 _MEASURED = ("DejaVuSans", "DejaVuSerif", "STIXGeneral")
@@ -52,10 +52,10 @@ LETTERS: dict[str, str] = {
 
 
 def face_files(folder: Path | None = None) -> dict[str, Path]:
-    """The font file of each of the 16 faces, in ``folder`` or where matplotlib keeps its fonts.
+    """Return the font file of each of the 16 faces, in ``folder`` or in matplotlib's own folder of fonts.
 
     Raises:
-        InputError: a face is not there.
+        InputError: a font file is missing.
     """
     import matplotlib
 
@@ -64,14 +64,14 @@ def face_files(folder: Path | None = None) -> dict[str, Path]:
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
         raise InputError(
-            f"glyphs needs the fonts that matplotlib brings, but {folder} lacks {', '.join(missing)}: "
-            "install matplotlib by pip (some distributions take its fonts out)"
+            f"glyphs needs the fonts of matplotlib, but {folder} lacks {', '.join(missing)}: "
+            "install matplotlib by pip (some distributions remove its fonts)"
         )
     return files
 
 
 def candidates(script: str) -> list[str]:
-    """The unaccented letters of a script that all its faces have: capitals first, then by code point."""
+    """Return the unaccented letters of a script that all its faces have: capitals first, then by code point."""
     from matplotlib.ft2font import FT2Font
 
     files = face_files()
@@ -91,7 +91,7 @@ def candidates(script: str) -> list[str]:
 
 
 def likeness(letters: list[str]) -> np.ndarray:
-    """Correlation of each pair of letters, the largest of the measured faces: (n, n) float64."""
+    """Return the correlation of each pair of letters, the largest over the measured faces: (n, n) float64."""
     from matplotlib.ft2font import FT2Font
     from PIL import ImageFont
 
@@ -100,13 +100,13 @@ def likeness(letters: list[str]) -> np.ndarray:
         font = ImageFont.truetype(str(files[face]), 96, layout_engine=ImageFont.Layout.BASIC)
         drawn = FT2Font(str(files[face])).get_charmap()
         here = np.array([i for i, letter in enumerate(letters) if ord(letter) in drawn])
-        shapes = np.stack([_shape(font, letters[i]) for i in here])  # (m, pixels) of the m letters the face has
+        shapes = np.stack([_shape(font, letters[i]) for i in here])  # (m, pixels), for the m letters of the face
         alike[np.ix_(here, here)] = np.maximum(alike[np.ix_(here, here)], shapes @ shapes.T)
     return alike
 
 
 def _shape(font: object, letter: str, side: int = 32, margin: int = 6) -> np.ndarray:
-    """A letter scaled to a longest side of ``side``, centred and blurred, as a zero-mean unit vector."""
+    """Return a letter, scaled to a longest side of ``side``, centred and blurred, as a zero-mean unit vector."""
     from PIL import Image, ImageFilter
 
     mask = font.getmask(letter, mode="L")  # type: ignore[attr-defined]
@@ -125,19 +125,20 @@ def _shape(font: object, letter: str, side: int = 32, margin: int = 6) -> np.nda
 
 
 def select(slack: float = 0.0) -> dict[str, str]:
-    """Apply the rule to the installed fonts: the letters kept of each script, as in ``LETTERS``.
+    """Apply the rule to the installed fonts; return the selected letters of each script, as in ``LETTERS``.
 
-    ``slack`` is added to both thresholds: the tests use it to tell a letter that sits on the edge from a change.
+    Args:
+        slack: added to both thresholds; with it, the tests find letters close to a threshold.
     """
     pairs = [(script, letter) for script in ORDER for letter in candidates(script)]
     letters = [letter for _, letter in pairs]
     alike = likeness(letters)
     split = [next(name for name, scripts in SCRIPTS.items() if script in scripts) for script, _ in pairs]
-    kept: list[int] = []
+    selected: list[int] = []
     for i, letter in enumerate(letters):
         strict = {j for j in range(i) if letters[j].lower() == letter.lower()} | {
-            j for j in kept if split[j] != split[i]
+            j for j in selected if split[j] != split[i]
         }
         if all(alike[i, j] <= (STRICT if j in strict else LOOK_ALIKE) + slack for j in range(i)):
-            kept.append(i)
-    return {script: "".join(letters[i] for i in kept if pairs[i][0] == script) for script in ORDER}
+            selected.append(i)
+    return {script: "".join(letters[i] for i in selected if pairs[i][0] == script) for script in ORDER}

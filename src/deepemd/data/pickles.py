@@ -1,8 +1,9 @@
-"""Arrays from pickles of strangers: plain data is admitted, and nothing that is in a pickle is ever run.
+"""Read arrays from untrusted pickles: only plain data is accepted, and no code in a pickle is ever run.
 
-A pickle is a program that may call anything in Python by its name. Here a name is looked up in a short table of numpy's
-names for arrays; each stands for a function below, which checks what it is given; every other name is refused before it
-is imported. Arrays of numbers, text and Python objects come back; structured ones, which could carry pointers, do not.
+A pickle is a program that can call anything in Python by its name. Here, each name is looked up in a short table of the
+names by which numpy pickles arrays. Each of these stands for a function below that checks its arguments; every other
+name is refused before anything is imported. Arrays of numbers, text and Python objects are supported. Structured
+arrays, which could contain pointers, are refused.
 """
 
 import io
@@ -24,22 +25,22 @@ _REMEDY = "if it is the benchmark's own file, get it again; one that runs code i
 
 
 def unpickle(archive: Archive, name: str) -> Any:
-    """The plain data in a pickle: dicts, lists, text, bytes, numbers, and arrays of them.
+    """Read the plain data in a pickle: dicts, lists, text, bytes, numbers, and arrays of them.
 
-    Text of Python 2 comes as ``str``, each byte a character of latin-1. Arrays come as a subclass of numpy's: take them
-    by numpy.asarray.
+    Text of Python 2 becomes ``str``, each byte a character of latin-1. Arrays are instances of a subclass of numpy's:
+    convert them by numpy.asarray.
 
     Args:
-        archive: where the file is.
-        name: its path in the archive.
+        archive: the archive that holds the pickle.
+        name: path of the pickle in the archive.
 
     Raises:
-        InputError: the pickle names anything but plain arrays (which is not run), is truncated, or is none.
+        InputError: the pickle needs more than plain arrays (nothing is run), is truncated, or is not a pickle.
     """
     where = f"{archive.path}/{name}"
     try:
         if archive.path.is_dir():
-            with (archive.path / name).open("rb") as file:  # read as it goes: such files have gigabytes
+            with (archive.path / name).open("rb") as file:  # not read as a whole: such files have gigabytes
                 return _Unpickler(file, encoding="latin1").load()
         return _Unpickler(io.BytesIO(archive.read(name)), encoding="latin1").load()
     except _RefusedError as refusal:
@@ -51,10 +52,10 @@ def unpickle(archive: Archive, name: str) -> Any:
 
 
 def field(table: object, key: str, where: str) -> Any:
-    """What a pickled dict holds under ``key``, as text or as bytes.
+    """Return the value in a pickled dict of a ``key`` that is text or bytes.
 
     Raises:
-        InputError: it is no dict, or has no such key.
+        InputError: it is not a dict, or has no such key.
     """
     if isinstance(table, dict):
         for name in (key, key.encode()):
@@ -67,15 +68,15 @@ def field(table: object, key: str, where: str) -> Any:
 
 
 def array(table: object, key: str, where: str) -> np.ndarray:
-    """The array, or the list of numbers, that a pickled dict holds under ``key``.
+    """Return the array, or list of numbers, that a pickled dict holds under ``key``.
 
     Raises:
-        InputError: there is none, or something else.
+        InputError: there is no such key, or its value is not an array.
     """
     value = field(table, key, where)
     try:
         found = np.asarray(value)
-    except ValueError as error:  # rows of several lengths
+    except ValueError as error:  # rows of different lengths
         raise InputError(f"{where}: {key!r} is no array ({error}): get the benchmark's own file") from error
     if found.ndim == 0:
         raise InputError(f"{where}: {key!r} is no array, but {type(value).__name__}: get the benchmark's own file")
@@ -83,7 +84,7 @@ def array(table: object, key: str, where: str) -> np.ndarray:
 
 
 def text(value: object) -> str:
-    """A name, which pickles hold as text or as bytes.
+    """Return a name as text; pickles hold names as text or as bytes.
 
     >>> text(b"apple"), text("pear"), text(7)
     ('apple', 'pear', '7')
@@ -92,23 +93,23 @@ def text(value: object) -> str:
 
 
 class _RefusedError(Exception):
-    """What the pickle wanted."""
+    """Raised with the action of a pickle that is refused, such as "call os.system"."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for: always made anew, so that a pickle cannot change it for the next one."""
+        """Return a function for a name; a new one each time, so that a pickle cannot modify it for the next pickle."""
         if (module, name) == ("numpy", "ndarray"):
-            return "ndarray"  # only ever the first argument of _reconstruct, which does not need it
+            return "ndarray"  # only used as the first argument of _reconstruct, which ignores it
         usual = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
-        function = _ADMITTED.get((usual, name))
+        function = _ALLOWED.get((usual, name))
         if function is None:
             raise _RefusedError(f"call {module}.{name}")
         return lambda *arguments: function(*arguments)
 
 
 class _Type:
-    """Stands for a numpy.dtype of numbers, text or objects."""
+    """Replaces a numpy.dtype of numbers, text or objects."""
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:  # noqa: ARG002
         if not isinstance(code, str) or not re.fullmatch(r"[|<>=]?([biufcSU]\d{1,9}|O8?|\?)", code):
@@ -116,7 +117,7 @@ class _Type:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Only the order of bytes: fields and subarrays are refused."""
+        """Set the byte order; fields and subarrays are refused."""
         order, within = state[1], state[2:5]
         if any(part is not None for part in within):
             raise _RefusedError(f"make a structured array of {within}")
@@ -125,7 +126,7 @@ class _Type:
 
 
 class _Array(np.ndarray):
-    """An array that accepts only a state that fits: a shape, a plain type, as many bytes or objects as they need."""
+    """An array that accepts only a consistent state: a shape, a plain type, and the right number of bytes or items."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, content = state
@@ -140,7 +141,7 @@ class _Array(np.ndarray):
 
 
 def _numbers(kind: object, content: object, shape: tuple[int, ...]) -> np.ndarray:
-    """An array (prod(shape),) over bytes, of as many as it needs, in the order in which they lie."""
+    """Return an array (prod(shape),) over bytes, in their order, and refuse a wrong number of bytes."""
     if not isinstance(kind, _Type) or kind.dtype.hasobject:
         raise _RefusedError("make objects of bytes")
     data = content.encode("latin-1") if isinstance(content, str) else content
@@ -156,13 +157,13 @@ def _scalar(kind: object, content: object = b"") -> object:
 
 
 def _latin1(characters: str, encoding: str = "latin1") -> bytes:
-    """How Python 2 and the oldest protocols write bytes."""
+    """Convert text to bytes, as Python 2 and the oldest protocols write them."""
     if encoding not in ("latin1", "latin-1"):
         raise _RefusedError(f"encode by {encoding!r}")
     return characters.encode("latin-1")
 
 
-_ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Type,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array((0,), np.uint8),
     ("numpy.core.multiarray", "scalar"): _scalar,

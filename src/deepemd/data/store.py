@@ -1,8 +1,8 @@
-"""The prepared store: every image of a data set as it came, an index, and a fingerprint of each split.
+"""The store of a prepared data set: its unchanged image files, an index, and a fingerprint of each split.
 
-A store is a folder: ``store.json`` (name, source, fingerprints), and for each split ``<split>.bin`` (the encoded
-images one after another) and ``<split>.npz`` (offsets, labels, groups, names). Pixel caches may lie beside them, and
-``skipped.txt``: the bad images that were left out.
+A store is a folder with ``store.json`` (name, source, fingerprints) and, for each split, ``<split>.bin`` (the encoded
+images one after another) and ``<split>.npz`` (offsets, labels, groups, names). It may also hold caches of pixels, and
+``skipped.txt``, a list of the bad images that were left out.
 """
 
 import hashlib
@@ -26,22 +26,22 @@ __all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
 
 FORMAT = 1
 SKIPPED = "skipped.txt"
-_HELD = 64_000_000  # encoded bytes in memory between reading and writing
-SPLITS = ("base", "val", "novel", "all")  # "all": class folders that were not divided
+_MAX_HELD = 64_000_000  # encoded bytes in memory between reading and writing
+SPLITS = ("base", "val", "novel", "all")  # "all": class folders that are not divided into splits
 
 
 @dataclass(frozen=True)
 class Draft:
-    """One split before it is written: what to read, in sorted order.
+    """One split before it is written to a store: its images in sorted order, to be read one by one.
 
     Attributes:
         classes: class names, sorted and unique.
         labels: int64 (N,), index into ``classes``, ascending.
         names: one name for each image, used in messages.
-        read: the encoded bytes of image i; called in order, from one thread.
+        read: returns the encoded bytes of image i; it is called in order, from one thread.
         groups: int64 (N,) or None, see :class:`deepemd.data.Images`.
-        size: bytes of all images together, as far as known: for the message when the disk is full.
-        note: what a reader of figures should know of these images, such as that they are a reduced copy.
+        size: bytes of all images together, if known, for the message when the disk is full.
+        note: a remark for readers of results, for instance that the images are a reduced copy.
     """
 
     classes: tuple[str, ...]
@@ -55,9 +55,13 @@ class Draft:
 
 @dataclass(frozen=True)
 class Store:
-    """A prepared data set. ``splits`` are those that exist, in the order base, val, novel (or the one split all).
+    """A prepared data set.
 
-    ``notes`` says where the data came from and how it was made.
+    Attributes:
+        name: name of the data set.
+        path: folder of the store.
+        splits: the splits that exist, in the order base, val, novel; or the one split all.
+        notes: where the data came from and how it was prepared.
     """
 
     name: str
@@ -67,7 +71,7 @@ class Store:
 
     @property
     def skipped(self) -> list[str]:
-        """What was wrong with each image that was left out, by ``skip_bad``: its split, its name and the reason."""
+        """One line for each image that ``skip_bad`` left out: its split, its name and the reason."""
         file = self.path / SKIPPED
         return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
@@ -82,18 +86,18 @@ def write_store(
 ) -> Store:
     """Read, check and write every image of every split; the store appears as ``path`` in one step.
 
-    Each image is decoded once, in a pool of threads, so that a truncated file is found now and not in training.
+    Each image is decoded once, in a pool of threads, so that a damaged file is found now and not during training.
 
     Args:
-        path: the folder to make.
-        name: of the data set.
-        drafts: what to read, by split.
-        notes: where it came from.
-        skip_bad: leave bad images out, with a line for each in ``skipped.txt`` and their number in the notes.
+        path: the folder to create.
+        name: name of the data set.
+        drafts: the splits by their names.
+        notes: where the data came from.
+        skip_bad: leave out bad images; list them in ``skipped.txt``, and their number in the notes.
 
     Raises:
-        InputError: images that cannot be decoded (the first is named, the others counted) and are not left out, a class
-            that would be empty without them, or a full disk.
+        InputError: images cannot be decoded (the first is named, the others are counted) and are not to be left out, a
+            class would be empty without them, or the disk is full.
     """
     with atomic_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
         prints, skipped = {}, list[str]()
@@ -113,10 +117,10 @@ def write_store(
 def _write_split(
     folder: Path, name: str, split: str, draft: Draft, skip_bad: bool
 ) -> tuple[Fingerprint, list[InputError]]:
-    """Write one split's two files; what is in them, and what is wrong with each image that is not."""
+    """Write the two files of a split; return its fingerprint, and an error for each image that was left out."""
     if not draft.names:
         raise InputError(f"{name}/{split}: there are no images in it: check the source")
-    kept, lengths, sides, bad = list[int](), [], [], list[InputError]()
+    good, lengths, sizes, bad = list[int](), [], [], list[InputError]()
     digest = hashlib.sha256("\0".join(draft.classes).encode())
     with (folder / f"{split}.bin").open("wb") as file:
         for i, encoded, size in _checked(f"{name}/{split}", draft):
@@ -124,33 +128,33 @@ def _write_split(
                 bad.append(size)
                 continue
             file.write(encoded)
-            kept.append(i)
+            good.append(i)
             lengths.append(len(encoded))
-            sides.append(size)
+            sizes.append(size)
             _update(digest, draft.labels, draft.groups, draft.names, i, encoded)
     if bad and not skip_bad:
         count = f" ({len(bad):,} of {len(draft.names):,} images are bad)" if len(bad) > 1 else ""
         raise InputError(f"{bad[0]}{count}, or pass --skip-bad (skip_bad=True) to go on without bad images")
-    counts = np.bincount(draft.labels[kept], minlength=len(draft.classes))
+    counts = np.bincount(draft.labels[good], minlength=len(draft.classes))
     if not counts.all():
         label = draft.classes[int(counts.argmin())]
         raise InputError(f"{name}/{split}: every image of class {label!r} is bad, the first because of {bad[0]}")
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    groups = np.zeros(0, np.int64) if draft.groups is None else draft.groups[kept]
-    names, classes = np.array([draft.names[i] for i in kept]), np.array(draft.classes)
+    groups = np.zeros(0, np.int64) if draft.groups is None else draft.groups[good]
+    names, classes = np.array([draft.names[i] for i in good]), np.array(draft.classes)
     np.savez(
-        folder / f"{split}.npz", offsets=offsets, labels=draft.labels[kept], groups=groups, names=names, classes=classes
+        folder / f"{split}.npz", offsets=offsets, labels=draft.labels[good], groups=groups, names=names, classes=classes
     )
-    width, height = (int(side) for side in np.median(np.array(sides), axis=0))
+    width, height = (int(side) for side in np.median(np.array(sizes), axis=0))
     fingerprint = Fingerprint(
-        f"{name}/{split}", len(draft.classes), len(kept), int(counts.min()), int(counts.max()),
+        f"{name}/{split}", len(draft.classes), len(good), int(counts.min()), int(counts.max()),
         width, height, "sorted", digest.hexdigest(),
     )  # fmt: skip
     return fingerprint, bad
 
 
 def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, int] | InputError]]:
-    """Each image with its size, or with what is wrong with it; decoded in threads, some megabytes at a time."""
+    """Decode all images in threads, some megabytes at a time; yield each with its size or its error."""
 
     def check(i: int, encoded: bytes | InputError) -> tuple[int, bytes, tuple[int, int] | InputError]:
         if isinstance(encoded, InputError):
@@ -174,7 +178,7 @@ def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, i
             size = 0 if isinstance(encoded, InputError) else len(encoded)
             waiting.append((size, pool.submit(check, i, encoded)))
             held += size
-            while held > _HELD or len(waiting) > BLOCK:
+            while held > _MAX_HELD or len(waiting) > BLOCK:
                 size, oldest = waiting.popleft()
                 held -= size
                 yield oldest.result()
@@ -184,23 +188,25 @@ def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, i
 def _update(
     digest: "hashlib._Hash", labels: np.ndarray, groups: np.ndarray | None, names: tuple[str, ...], i: int, data: bytes
 ) -> None:
-    """Add image ``i`` to a split's hash."""
+    """Add image ``i`` to the hash of a split."""
     group = -1 if groups is None else int(groups[i])
     digest.update(f"\0{int(labels[i])}\0{group}\0{names[i]}\0{len(data)}\0".encode())
     digest.update(data)
 
 
 def open_store(path: Path) -> Store:
-    """Open a prepared store; only the index is read.
+    """Open the store of a prepared data set; only its index is read.
 
     Raises:
-        InputError: there is no store, or one of its files is missing, of another length or unreadable.
+        InputError: there is no store, or one of its files is missing, unreadable, or has another length.
     """
     remedy = "prepare it again with --force (force=True)"
     try:
         description = json.loads((path / "store.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
-            raise InputError(f"{path}: a store of format {description['format']}, this is {FORMAT}: {remedy}")
+            raise InputError(
+                f"{path}: a store of format {description['format']}, this version reads format {FORMAT}: {remedy}"
+            )
         splits = {
             split: _open_split(path, split, Fingerprint(**fields)) for split, fields in description["splits"].items()
         }
@@ -214,7 +220,7 @@ def open_store(path: Path) -> Store:
 
 
 def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
-    """One split's index, checked against the length of its file of images."""
+    """Read the index of a split, and check it against the length of the file of images."""
     with (path / f"{split}.npz").open("rb") as file, np.load(file, allow_pickle=False) as index:
         offsets, labels, groups = index["offsets"], index["labels"], index["groups"]
         names, classes = tuple(index["names"].tolist()), tuple(index["classes"].tolist())
@@ -228,7 +234,7 @@ def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
 
 
 def verify(store: Store) -> list[str]:
-    """Read every byte of a store and compare it with its fingerprints: the defects found, none when it is whole."""
+    """Read every byte of a store and compare it with its fingerprints; return the defects, none if it is unchanged."""
     defects = []
     for split, images in store.splits.items():
         digest = hashlib.sha256("\0".join(images.classes).encode())

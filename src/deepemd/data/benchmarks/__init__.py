@@ -1,4 +1,4 @@
-"""Published benchmarks: where their files come from, and whether they are the published ones."""
+"""Published benchmarks: where to get their files, and how to read and check them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,17 +15,18 @@ __all__ = ["BENCHMARKS", "Benchmark"]
 
 
 class Benchmark(NamedTuple):
-    """What is needed of a benchmark by its name.
+    """One benchmark.
 
     Attributes:
-        find: ``find(source, scratch, opened, strict=...)``: the splits at a source, see one of them.
-        about: what it is, in a line.
-        get: what to get, from where, and what of it is the source's PATH.
+        find: ``find(source, scratch, opened, strict=...)`` returns the splits at a source; see for instance
+            :func:`deepemd.data.benchmarks.miniimagenet.miniimagenet`.
+        summary: a description in one line.
+        how_to_get: which files to get, from where, and what to pass as the source PATH.
     """
 
     find: Callable[..., dict[str, Draft]]
-    about: str
-    get: str
+    summary: str
+    how_to_get: str
 
 
 _CIFAR = "download https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz (161 MB) as PATH"

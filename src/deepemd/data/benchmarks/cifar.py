@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.benchmarks.published import FILES, Counts, class_list, refuse_other_split
+from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list
 from deepemd.data.drafts import from_arrays
 from deepemd.data.pickles import array, field, text, unpickle
 from deepemd.data.store import Draft
@@ -25,24 +25,25 @@ _REMEDY = "FC100 and CIFAR-FS divide the same classes in two ways: prepare it fr
 
 
 def fc100(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True) -> dict[str, Draft]:
-    """Find FC100 in CIFAR-100's archive, unpacked or not, or in FC100_train.pickle, ...; see :func:`cifar_fs`."""
+    """Find FC100 in the archive of CIFAR-100, packed or not, or in FC100_train.pickle, ...; see :func:`cifar_fs`."""
     return _find("fc100", "FC100", source, scratch, opened, strict)
 
 
 def cifar_fs(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True) -> dict[str, Draft]:
-    """Find CIFAR-FS in CIFAR-100's archive, unpacked or not, or in CIFAR_FS_train.pickle, ...
+    """Find CIFAR-FS in the archive of CIFAR-100, packed or not, or in CIFAR_FS_train.pickle, ...
 
     Args:
         source: cifar-100-python.tar.gz, or the folder unpacked from it (train, test, meta); its two parts are merged,
             as a split of classes needs no test images. Or a folder or archive with CIFAR_FS_train.pickle,
-            CIFAR_FS_val.pickle and CIFAR_FS_test.pickle: each a dict of data (N, 32, 32, 3) and labels, the numbers
-            that CIFAR-100 gives its classes; splits that are absent are left out.
-        scratch: where a compressed tar may be unpacked.
+            CIFAR_FS_val.pickle and CIFAR_FS_test.pickle: each a dict with data (N, 32, 32, 3) and labels, the numbers
+            of CIFAR-100's classes. Absent splits are left out.
+        scratch: folder where a compressed tar may be unpacked.
         opened: keeps the archives open while the drafts are read.
         strict: refuse classes that are not the published ones, 600 images each.
 
     Raises:
-        InputError: nothing was found, a pickle is damaged or holds other things, or the split is another one.
+        InputError: nothing was found, a pickle is damaged or has other content, or the splits are not the published
+            ones.
     """
     return _find("cifar-fs", "CIFAR_FS", source, scratch, opened, strict)
 
@@ -57,12 +58,12 @@ def _find(name: str, stem: str, source: Path, scratch: Path, opened: ExitStack, 
     for split, draft in drafts.items():
         if strict:
             n = 600 * len(class_list(name, split))
-            refuse_other_split(f"{source}", name, split, draft, Counts(n, 600, 600), _REMEDY)
+            check_split(f"{source}", name, split, draft, Counts(n, 600, 600), _REMEDY)
     return drafts
 
 
 def _official(archive: Archive, name: str) -> dict[str, Draft]:
-    """The splits out of CIFAR-100's two parts; none if it is not CIFAR-100's archive."""
+    """Find the splits in the two parts of CIFAR-100; none if the archive is another one."""
     folder = next((path.removesuffix("meta") for path in archive.sizes if path.split("/")[-1] == "meta"), None)
     if folder is None:
         return {}
@@ -84,7 +85,7 @@ def _official(archive: Archive, name: str) -> dict[str, Draft]:
 
 
 def _part(archive: Archive, path: str, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the classes (N,) and pixels (N, 3072), plane by plane, of one of the two parts."""
+    """Read one of the two parts: the numbers of the classes (N,), and pixels (N, 3072), plane by plane."""
     where, table = f"{archive.path}/{path}", unpickle(archive, path)
     numbers, rows = _numbers(table, "fine_labels", n_classes, where), array(table, "data", where)
     if rows.dtype != np.uint8 or rows.shape != (len(numbers), 3072):
@@ -95,8 +96,8 @@ def _part(archive: Archive, path: str, n_classes: int) -> tuple[np.ndarray, np.n
 
 
 def _passed_on(archive: Archive, name: str, stem: str) -> dict[str, Draft]:
-    """The splits that are there as pickles of their own."""
-    names = np.array(sorted(label for split in FILES for label in class_list(name, split)))  # as CIFAR-100 numbers them
+    """Find the splits that have pickles of their own, as distributed by others."""
+    names = np.array(sorted(label for split in FILES for label in class_list(name, split)))  # in the order of CIFAR-100
     drafts = {}
     for split, part in FILES.items():
         paths = [path for path in archive.sizes if path.split("/")[-1] == f"{stem}_{part}.pickle"]
@@ -106,14 +107,14 @@ def _passed_on(archive: Archive, name: str, stem: str) -> dict[str, Draft]:
         table = unpickle(archive, paths[0])
         numbers = _numbers(table, "labels", len(names), where)
         labels = names[numbers]
-        if set(labels.tolist()) != set(class_list(name, split)):  # numbered otherwise: the names would be wrong
+        if set(labels.tolist()) != set(class_list(name, split)):  # numbered in another way: the names would be wrong
             labels = np.array([f"{number:03}" for number in numbers])
         drafts[split] = from_arrays(where, labels.tolist(), array(table, "data", where))
     return drafts
 
 
 def _numbers(table: object, key: str, n_classes: int, where: str) -> np.ndarray:
-    """The numbers of classes under ``key``: int64 (N,)."""
+    """Return the numbers of classes under ``key``: int64 (N,)."""
     numbers = array(table, key, where)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or np.any((numbers < 0) | (numbers >= n_classes)):
         raise InputError(

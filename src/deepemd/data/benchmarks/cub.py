@@ -1,7 +1,7 @@
-"""CUB-200-2011: 11,788 photographs of 200 kinds of birds, divided 100 / 50 / 50 as by Ye et al., cropped to the bird.
+"""CUB-200-2011: 11,788 photographs of 200 kinds of birds, divided 100 / 50 / 50 and cropped to the bird.
 
 Wah, Branson, Welinder, Perona & Belongie, "The Caltech-UCSD Birds-200-2011 dataset" (2011); the split: Ye, Hu, Zhan &
-Sha, "Few-shot learning via embedding adaptation with set-to-set functions" (FEAT, CVPR 2020), whose figures are about
+Sha, "Few-shot learning via embedding adaptation with set-to-set functions" (FEAT, CVPR 2020), which reports results on
 images cropped to the published bounding boxes.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.benchmarks.published import FILES, Counts, class_list, refuse_other_split
+from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list
 from deepemd.data.decoding import decode
 from deepemd.data.drafts import from_files, png
 from deepemd.data.store import Draft
@@ -21,11 +21,11 @@ from deepemd.errors import InputError
 __all__ = ["cub"]
 
 _COUNTS = {"base": Counts(5891, 41, 60), "val": Counts(2932, 49, 60), "novel": Counts(2965, 45, 60)}
-_REMEDY = "Other papers divide the birds otherwise: get CUB_200_2011.tgz, whole"
+_REMEDY = "Other papers divide the birds differently: get CUB_200_2011.tgz, whole"
 
 
 class Box(NamedTuple):
-    """A bounding box in pixels: its upper left corner, and its sides."""
+    """A bounding box in pixels: its upper left corner, its width and its height."""
 
     x: float
     y: float
@@ -38,11 +38,10 @@ def cub(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True, 
 
     Args:
         source: CUB_200_2011.tgz, or the folder in it: images.txt, bounding_boxes.txt and images/.
-        scratch: where the tar is unpacked.
+        scratch: folder where the tar is unpacked.
         opened: keeps the archive open while the drafts are read.
-        strict: refuse images that are not all those that were published.
-        crop: cut each image to its bounding box, within the image, and keep it as PNG, which loses nothing; else keep
-            the files as they came.
+        strict: refuse a set that is not exactly the published one.
+        crop: cut each image to its bounding box and store it as PNG, without loss; else store the files unchanged.
 
     Raises:
         InputError: nothing was found, a table is malformed or names absent files, or images are missing.
@@ -56,7 +55,7 @@ def cub(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True, 
         chosen = [(label, name, path) for _, label, name, path in rows if splits.get(label) == split]
         draft = from_files(archive, chosen, "whole images, not cropped to the bounding boxes")
         if strict:
-            refuse_other_split(f"{archive.path}", "cub", split, draft, _COUNTS[split], _REMEDY)
+            check_split(f"{archive.path}", "cub", split, draft, _COUNTS[split], _REMEDY)
         if chosen:
             drafts[split] = draft
     if not drafts:
@@ -72,7 +71,7 @@ def cub(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True, 
 
 
 def _folder(archive: Archive) -> str:
-    """Where images.txt is in the archive: "", or a path with a slash at its end."""
+    """Return the folder of images.txt in the archive: "", or a path that ends with a slash."""
     found = [path.removesuffix("images.txt") for path in archive.sizes if path.split("/")[-1] == "images.txt"]
     if len(found) != 1:
         raise InputError(
@@ -83,7 +82,7 @@ def _folder(archive: Archive) -> str:
 
 
 def _table(archive: Archive, path: str, columns: int) -> dict[str, list[str]]:
-    """The lines of a table of CUB, which begin with the number of an image."""
+    """Read a table of CUB: the cells of each line, by the number of the image at its beginning."""
     where, table = f"{archive.path}/{path}", {}
     if path not in archive.sizes:
         raise InputError(f"{where}: there is no such file: {_REMEDY}")
@@ -96,7 +95,7 @@ def _table(archive: Archive, path: str, columns: int) -> dict[str, list[str]]:
 
 
 def _rows(archive: Archive, folder: str) -> list[tuple[str, str, str, str]]:
-    """Number, class, name and path of each image."""
+    """Return number, class, name and path of each image."""
     rows = []
     for number, (name,) in _table(archive, f"{folder}images.txt", 2).items():
         path = f"{folder}images/{name}"
@@ -107,19 +106,19 @@ def _rows(archive: Archive, folder: str) -> list[tuple[str, str, str, str]]:
 
 
 def _boxes(archive: Archive, folder: str) -> dict[str, Box]:
-    """The box of each image, by its number."""
+    """Return the box of each image, by its number."""
     boxes = {}
     for number, cells in _table(archive, f"{folder}bounding_boxes.txt", 5).items():
         if not all(re.fullmatch(r"-?\d+(\.\d+)?", cell) for cell in cells):
             raise InputError(
-                f"{archive.path}/{folder}bounding_boxes.txt: the box of image {number} is no four numbers: {_REMEDY}"
+                f"{archive.path}/{folder}bounding_boxes.txt: the box of image {number} is not four numbers: {_REMEDY}"
             )
         boxes[number] = Box(*map(float, cells))
     return boxes
 
 
 def _cropped(draft: Draft, boxes: dict[str, Box]) -> Draft:
-    """The same images, each cut to its box when it is read."""
+    """Return the same images, each cropped to its box when it is read."""
 
     def read(i: int) -> bytes:
         name = draft.names[i]

@@ -1,9 +1,9 @@
 """miniImageNet: 100 classes of ImageNet, 600 images each, divided 64 / 16 / 20.
 
-The set is Vinyals et al., "Matching networks for one shot learning" (NeurIPS 2016), in the split of Ravi & Larochelle,
-"Optimization as a model for few-shot learning" (ICLR 2017), which published figures are about. Its CSV files call the
-images by numbers: ``n0153282900000005.jpg`` is the fifth image of class n01532829 in ILSVRC's order, by the number in
-the file's name. That rule is the one of the public scripts that make the set (mini-imagenet-tools, for one).
+The set is by Vinyals et al., "Matching networks for one shot learning" (NeurIPS 2016), in the split of Ravi &
+Larochelle, "Optimization as a model for few-shot learning" (ICLR 2017), which published results use. Its CSV files name
+the images by numbers: ``n0153282900000005.jpg`` is the fifth image of class n01532829 when ILSVRC's files are sorted by
+the number in their names. The public scripts that create the set, such as mini-imagenet-tools, use this rule.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.benchmarks.published import FILES, Counts, class_list, refuse_other_split, with_size_noted
+from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list, note_small_copy
 from deepemd.data.drafts import from_arrays, from_files
 from deepemd.data.pickles import array, field, text, unpickle
 from deepemd.data.store import Draft
@@ -28,8 +28,8 @@ _FORMS = (
     "zip, or with train.zip, ...; or mini-imagenet-cache-train.pkl, or miniImageNet_category_split_val.pickle"
 )
 _REMEDY = (
-    "The set called timm/mini-imagenet on the Hugging Face hub, for one, is divided otherwise and its figures cannot "
-    "be compared: get the one of Ravi and Larochelle"
+    "Some sets of this name, such as timm/mini-imagenet on the Hugging Face hub, are divided differently, and results "
+    "on them cannot be compared: get the split of Ravi and Larochelle"
 )
 # Two forms of 84 x 84 arrays: of few-shot-ssl-public, and of FewShotWithoutForgetting and MetaOptNet.
 _CACHE = "mini-imagenet-cache-{}.pkl"
@@ -44,17 +44,17 @@ def miniimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bool
     """Find the splits of miniImageNet in a folder, a tar or a zip.
 
     Args:
-        source: a folder or an archive with train.csv, val.csv, test.csv and the images, in ``images/`` or anywhere;
-            a folder may instead hold one archive for each split (train.zip), and an archive may have its CSV files
-            beside it. The images may be ILSVRC's own training images, in their class folders. Or a folder or an
-            archive with the pickles of 84 x 84 arrays that are passed on. Splits that are absent are left out.
-        scratch: where a compressed tar may be unpacked.
+        source: a folder or archive with train.csv, val.csv, test.csv and the images, in ``images/`` or elsewhere; a
+            folder may instead have one archive for each split (train.zip), and an archive may have its CSV files next
+            to it. The images may be ILSVRC's training images in their class folders. Or a folder or archive with the
+            commonly distributed pickles of 84 x 84 arrays. Absent splits are left out.
+        scratch: folder where a compressed tar may be unpacked.
         opened: keeps the archives open while the drafts are read.
         strict: refuse classes that are not the published ones, 600 images each.
 
     Raises:
-        InputError: nothing was found, a CSV is malformed or names absent files, a pickle is damaged or holds other
-            things, or the split is another one.
+        InputError: nothing was found, a CSV is malformed or names absent files, a pickle is damaged or has other
+            content, or the splits are not the published ones.
     """
     whole = opened.enter_context(closing(open_archive(source, scratch)))
     drafts = {}
@@ -66,8 +66,8 @@ def miniimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bool
         where, draft = found
         if strict:
             n = 600 * len(class_list("miniimagenet", split))
-            refuse_other_split(where, "miniimagenet", split, draft, Counts(n, 600, 600), _REMEDY)
-        drafts[split] = with_size_noted(draft)
+            check_split(where, "miniimagenet", split, draft, Counts(n, 600, 600), _REMEDY)
+        drafts[split] = note_small_copy(draft)
     if not drafts:
         raise InputError(f"{source}: no miniImageNet found: {_FORMS}")
     return drafts
@@ -76,7 +76,7 @@ def miniimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bool
 def _tabled(
     table: tuple[str, bytes], source: Path, stem: str, whole: Archive, scratch: Path, opened: ExitStack
 ) -> tuple[str, Draft]:
-    """A split with a CSV file."""
+    """Find a split by its CSV file."""
     where, content = table
     archive = whole
     for suffix in (".zip", ".tar", ".tar.gz", ".tgz"):
@@ -87,7 +87,7 @@ def _tabled(
 
 
 def _pickled(archive: Archive, split: str) -> tuple[str, Draft] | None:
-    """A split that is a pickle of arrays."""
+    """Find a split in a pickle of arrays."""
     for name in (_CACHE.format(FILES[split]), _CATEGORIES[split]):
         for path in [path for path in archive.sizes if path.split("/")[-1] == name]:
             where, table = f"{archive.path}/{path}", unpickle(archive, path)
@@ -99,12 +99,14 @@ def _pickled(archive: Archive, split: str) -> tuple[str, Draft] | None:
 
 
 def _cache_labels(table: object, n: int, where: str) -> list[str]:
-    """The class of each of n images, out of {"class_dict": {class: [its images]}}."""
+    """Return the class of each of n images, from {"class_dict": {class: [its images]}}."""
     labels = [""] * n
     for name, indices in _dict(table, "class_dict", where).items():
         for i in indices if isinstance(indices, list | np.ndarray) else ["no list"]:
             if not isinstance(i, int | np.integer) or not 0 <= i < n or labels[i]:
-                raise InputError(f"{where}: class {text(name)} names image {i}, which is absent or of two classes")
+                raise InputError(
+                    f"{where}: class {text(name)} names image {i}, which is absent or of two classes: get it again"
+                )
             labels[i] = text(name)
     if "" in labels:
         raise InputError(f"{where}: image {labels.index('')} of {n} has no class: get the file again")
@@ -112,7 +114,7 @@ def _cache_labels(table: object, n: int, where: str) -> list[str]:
 
 
 def _category_labels(table: object, where: str) -> list[str]:
-    """The class of each image, out of {"labels": [number], "catname2label": {class: number}}."""
+    """Return the class of each image, from {"labels": [number], "catname2label": {class: number}}."""
     names = {text(number): text(name) for name, number in _dict(table, "catname2label", where).items()}
     numbers = [text(number) for number in array(table, "labels", where).tolist()]
     absent = [number for number in numbers if number not in names]
@@ -124,12 +126,12 @@ def _category_labels(table: object, where: str) -> list[str]:
 def _dict(table: object, key: str, where: str) -> dict:
     found = field(table, key, where)
     if not isinstance(found, dict):
-        raise InputError(f"{where}: {key!r} is no dict, but {type(found).__name__}: get the benchmark's own file")
+        raise InputError(f"{where}: {key!r} is not a dict, but {type(found).__name__}: get the benchmark's own file")
     return found
 
 
 def _table(archive: Archive, stem: str) -> tuple[str, bytes] | None:
-    """A split's CSV, in the archive or beside it, and how to call it in a message."""
+    """Return the name, for messages, and the content of a split's CSV file, in the archive or next to it."""
     inside = [name for name in archive.sizes if name.split("/")[-1] == f"{stem}.csv"]
     if len(inside) > 1:
         raise InputError(f"{archive.path}: has {len(inside)} files {stem}.csv ({', '.join(inside)}): keep one")
@@ -143,7 +145,7 @@ def _table(archive: Archive, stem: str) -> tuple[str, bytes] | None:
 
 
 def _rows(where: str, text: bytes) -> list[tuple[str, str, int]]:
-    """Label, file name and line of each row, sorted by label, then by file name."""
+    """Return label, file name and line number of each row, sorted by label, then by file name."""
     try:
         lines = list(csv.reader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -167,7 +169,7 @@ def _rows(where: str, text: bytes) -> list[tuple[str, str, int]]:
 
 
 def _draft(where: str, rows: list[tuple[str, str, int]], archive: Archive) -> Draft:
-    """Find each row's file: by its path, by its bare name, or by its number among ILSVRC's images of the class."""
+    """Find the file of each row: by its path, by its name, or by its number among ILSVRC's images of the class."""
     by_name: dict[str, list[str]] = {}
     by_class: dict[str, list[str]] = {}
     for path in archive.sizes:
@@ -181,7 +183,7 @@ def _draft(where: str, rows: list[tuple[str, str, int]], archive: Archive) -> Dr
     for label, name, number in rows:
         found = [name] if name in archive.sizes else by_name.get(name.split("/")[-1], [])
         if not found and (found := _numbered(name, by_class)):
-            note = "images taken by their numbers in ILSVRC's class folders, which must be whole"
+            note = "images chosen by their numbers in ILSVRC's class folders, which must be complete"
         if len(found) > 1:
             raise InputError(f"{where}:{number}: {name} could be {found[0]} or {found[1]} in {archive.path}: keep one")
         absent += [] if found else [(number, name)]
@@ -196,10 +198,10 @@ def _draft(where: str, rows: list[tuple[str, str, int]], archive: Archive) -> Dr
 
 
 def _numbered(name: str, by_class: dict[str, list[str]]) -> list[str]:
-    """The file of ILSVRC that a name such as n0153282900000005.jpg stands for: the fifth of its class, if there is one.
+    """Find the file of ILSVRC for a name such as n0153282900000005.jpg: the fifth image of its class, if there is one.
 
-    A class folder that lacks images shifts the others; the numbers go up to the last images of a class, so that one of
-    them is then absent.
+    Missing images in a class folder shift the others. The numbers go up to the last images of a class, so some image is
+    then absent.
     """
     match = re.fullmatch(r"(n\d{8})(\d{8})\.jpg", name)
     files = by_class.get(match[1], []) if match else []

@@ -1,9 +1,9 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
 
-The published division is by alphabets: ``images_background`` (30 alphabets, 964 characters) to learn from, and
-``images_evaluation`` (20, 659 characters) to be tested on, which is ``novel`` here. Nothing was published to choose a
-model by; so five of the background alphabets, of unrelated scripts, are ``val`` here (151 characters): Anglo-Saxon
-Futhorc, Burmese, Cyrillic, Hebrew and N'Ko; the other 25 are ``base`` (813).
+The published division is by alphabets: ``images_background`` (30 alphabets, 964 characters) for training, and
+``images_evaluation`` (20 alphabets, 659 characters) for testing, which is ``novel`` here. No validation split was
+published. Here, ``val`` is five of the background alphabets, of unrelated scripts: Anglo-Saxon Futhorc, Burmese,
+Cyrillic, Hebrew and N'Ko (151 characters). The other 25 are ``base`` (813 characters).
 
 Lake, Salakhutdinov & Tenenbaum, "Human-level concept learning through probabilistic program induction" (Science 2015).
 """
@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.benchmarks.published import Counts, class_list, refuse_other_split
+from deepemd.data.benchmarks.published import Counts, check_split, class_list
 from deepemd.data.drafts import from_files
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
@@ -31,12 +31,12 @@ def omniglot(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = T
     Args:
         source: a folder with images_background.zip and images_evaluation.zip, or with the unpacked trees
             ``images_background/Alphabet/character01/0709_01.png``; one of them alone gives its own splits.
-        scratch: where a compressed tar may be unpacked.
+        scratch: folder where a compressed tar may be unpacked.
         opened: keeps the archives open while the drafts are read.
         strict: refuse characters that are not the published ones, 20 drawings each.
 
     Raises:
-        InputError: nothing was found, a tree is there twice, or characters or drawings are missing or too many.
+        InputError: nothing was found, a tree is there twice, or there are too few or too many characters or drawings.
     """
     drafts = {}
     for tree in _TREES:
@@ -50,7 +50,7 @@ def omniglot(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = T
             if chosen or strict:
                 drafts[split] = from_files(archive, chosen)
             if strict:
-                refuse_other_split(f"{archive.path}", "omniglot", split, drafts[split], _COUNTS[split], _REMEDY)
+                check_split(f"{archive.path}", "omniglot", split, drafts[split], _COUNTS[split], _REMEDY)
     if not drafts:
         raise InputError(f"{source}: no Omniglot found: {_FORMS}")
     return drafts
@@ -59,7 +59,7 @@ def omniglot(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = T
 def _tree(
     source: Path, tree: str, scratch: Path, opened: ExitStack
 ) -> tuple[Archive, list[tuple[str, str, str]]] | None:
-    """The archive with one of the two trees, and its rows; None where it is absent."""
+    """Return the archive with one of the two trees, and its rows; None if it is absent."""
     places = [source, source / f"{tree}.zip"] if (source / f"{tree}.zip").is_file() else [source]
     found = []
     for place in places:
@@ -73,7 +73,7 @@ def _tree(
 
 
 def _rows(archive: Archive, tree: str) -> list[tuple[str, str, str]]:
-    """Class, name and path of each drawing below the folder ``tree``, wherever that is."""
+    """Return class, name and path of each drawing below the folder ``tree``, at any depth."""
     rows = []
     for path in archive.sizes:
         parts = [archive.path.name.removesuffix(".zip"), *path.split("/")]

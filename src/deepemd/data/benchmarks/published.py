@@ -1,4 +1,4 @@
-"""What was published about a benchmark's splits, and the refusal of what is called so but is another set."""
+"""The published classes and counts of a benchmark's splits, and the check that a data set agrees with them."""
 
 from dataclasses import replace
 from importlib.resources import files
@@ -10,13 +10,13 @@ from deepemd.data.decoding import measure
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
 
-__all__ = ["FILES", "Counts", "class_list", "refuse_other_split", "with_size_noted"]
+__all__ = ["FILES", "Counts", "check_split", "class_list", "note_small_copy"]
 
-FILES = {"base": "train", "val": "val", "novel": "test"}  # a split here: what its files are called everywhere
+FILES = {"base": "train", "val": "val", "novel": "test"}  # our name of a split -> its name in published files
 
 
 class Counts(NamedTuple):
-    """How many images a split has, and between which numbers its classes have."""
+    """The number of images of a split, and the smallest and largest number of images of its classes."""
 
     images: int
     fewest: int
@@ -24,7 +24,7 @@ class Counts(NamedTuple):
 
 
 def class_list(name: str, split: str) -> tuple[str, ...]:
-    """The published classes of a split, sorted, from the text file in the package.
+    """Return the sorted published classes of a split, from a text file in the package.
 
     >>> class_list("omniglot", "val")[0]
     'Anglo-Saxon_Futhorc/character01'
@@ -33,19 +33,19 @@ def class_list(name: str, split: str) -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
 
 
-def refuse_other_split(where: str, name: str, split: str, draft: Draft, counts: Counts, remedy: str) -> None:
-    """Refuse what is called by a benchmark's name but is divided otherwise, or has other images.
+def check_split(where: str, name: str, split: str, draft: Draft, counts: Counts, remedy: str) -> None:
+    """Check that a split has the published classes and numbers of images.
 
     Args:
-        where: the file or folder that the split came from.
-        name: of the benchmark, as its class lists are called.
+        where: the file or folder that the split comes from, for the message.
+        name: name of the benchmark, as in the names of its class lists.
         split: base, val or novel.
-        draft: what was found.
-        counts: what was published.
-        remedy: what may have happened and what to get instead.
+        draft: the split that was found.
+        counts: the published counts.
+        remedy: what may have happened and what to get instead, for the message.
 
     Raises:
-        InputError: other classes, or other numbers of images.
+        InputError: the split has other classes, or other numbers of images.
     """
     expected = class_list(name, split)
     each = np.bincount(draft.labels, minlength=len(draft.classes)).tolist() or [0]
@@ -53,15 +53,15 @@ def refuse_other_split(where: str, name: str, split: str, draft: Draft, counts: 
     within = counts.fewest <= found.fewest <= found.most <= counts.most
     if draft.classes == expected and found.images == counts.images and within:
         return
-    told = f"{len(draft.classes)} classes of {_span(found.fewest, found.most)} images, {found.images:,} in all"
+    summary = f"{len(draft.classes)} classes of {_span(found.fewest, found.most)} images, {found.images:,} in all"
     absent, foreign = sorted({*expected} - {*draft.classes}), sorted({*draft.classes} - {*expected})
     if foreign:
-        told += f", {len(foreign)} of them other classes ({foreign[0]} is one)"
+        summary += f", {len(foreign)} of them other classes ({foreign[0]} is one)"
     elif absent:
-        told += f"; {absent[0]} is absent"
+        summary += f"; {absent[0]} is absent"
     raise InputError(
         f"{where}: not the {split} split of {name}, which has {len(expected)} given classes of "
-        f"{_span(counts.fewest, counts.most)} images, {counts.images:,} in all: found {told}. {remedy}, "
+        f"{_span(counts.fewest, counts.most)} images, {counts.images:,} in all: found {summary}. {remedy}, "
         "or pass --strict false (strict=False)"
     )
 
@@ -70,11 +70,11 @@ def _span(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def with_size_noted(draft: Draft) -> Draft:
-    """The same split of ImageNet's images, with a note if they are the copy in 84 x 84 that is often passed on."""
+def note_small_copy(draft: Draft) -> Draft:
+    """Return a split of ImageNet's images, with a note if it is the common copy in 84 x 84 pixels."""
     try:
         size = measure(draft.read(0), draft.names[0])
-    except InputError:  # it is named, and the other bad ones are counted, when the store is written
+    except InputError:  # bad images are reported when the store is written
         return draft
     if size != (84, 84):
         return draft

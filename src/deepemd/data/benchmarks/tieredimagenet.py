@@ -1,6 +1,6 @@
 """tieredImageNet: 608 classes of ImageNet with all their 779,165 training images, divided 351 / 97 / 160.
 
-The division is by 34 superclasses, 20 / 6 / 8, so that what is new is unlike what was seen.
+The division is by 34 superclasses, 20 / 6 / 8, so that novel classes differ more from those seen in training.
 
 Ren et al., "Meta-learning for semi-supervised few-shot classification" (ICLR 2018).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deepemd.data.archives import Archive, open_archive
-from deepemd.data.benchmarks.published import FILES, Counts, class_list, refuse_other_split, with_size_noted
+from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list, note_small_copy
 from deepemd.data.drafts import from_arrays, from_files
 from deepemd.data.pickles import array, field, text, unpickle
 from deepemd.data.store import Draft
@@ -38,17 +38,17 @@ def tieredimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bo
 
     Args:
         source: the training images of ILSVRC 2012 in their class folders (n01530575, ...; classes of no split are left
-            out), the same in train/, val/ and test/, or the pickles of 84 x 84 images that are passed on:
-            train_images_png.pkl with train_labels.pkl, .... Splits that are absent are left out. A pickle is held in
-            memory: 6 GB for train.
-        scratch: where a compressed tar may be unpacked.
+            out), the same in train/, val/ and test/, or the commonly distributed pickles of 84 x 84 images:
+            train_images_png.pkl with train_labels.pkl, .... Absent splits are left out. A pickle is held in memory: 6
+            GB for train.
+        scratch: folder where a compressed tar may be unpacked.
         opened: keeps the archive open while the drafts are read.
-        strict: refuse classes or numbers of images that are not the published ones. The pickles tell the words of a
-            class, not its WordNet id: of them, the numbers of classes and images are compared.
+        strict: refuse classes or numbers of images that are not the published ones. The pickles have the words of a
+            class, not its WordNet id, so only the numbers of classes and images are compared for them.
 
     Raises:
-        InputError: nothing was found, a class is in a folder of another split, a pickle is damaged or holds other
-            things, or the split is another one.
+        InputError: nothing was found, a class is in a folder of another split, a pickle is damaged or has other
+            content, or the splits are not the published ones.
     """
     archive = opened.enter_context(closing(open_archive(source, scratch)))
     drafts = _folders(archive) or _pickled(archive)
@@ -56,14 +56,12 @@ def tieredimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bo
         raise InputError(f"{source}: no tieredImageNet found: {_FORMS}")
     for split, draft in drafts.items():
         if strict:
-            refuse_other_split(
-                str(archive.path), "tieredimagenet", split, _by_id(draft, split), _COUNTS[split], _REMEDY
-            )
-    return {split: with_size_noted(draft) for split, draft in drafts.items()}
+            check_split(str(archive.path), "tieredimagenet", split, _by_id(draft, split), _COUNTS[split], _REMEDY)
+    return {split: note_small_copy(draft) for split, draft in drafts.items()}
 
 
 def _folders(archive: Archive) -> dict[str, Draft]:
-    """The splits out of class folders, by the published lists; none if there are no such folders."""
+    """Find the splits in class folders, by the published lists; none if there are no such folders."""
     splits = {label: split for split in FILES for label in class_list("tieredimagenet", split)}
     rows: dict[str, list[tuple[str, str, str]]] = {split: [] for split in FILES}
     for path in archive.sizes:
@@ -83,7 +81,7 @@ def _folders(archive: Archive) -> dict[str, Draft]:
 
 
 def _pickled(archive: Archive) -> dict[str, Draft]:
-    """The splits that are there as pickles."""
+    """Find the splits in pickles."""
     paths = {path.split("/")[-1]: path for path in archive.sizes}
     drafts = {}
     for split, stem in FILES.items():
@@ -91,7 +89,7 @@ def _pickled(archive: Archive) -> dict[str, Draft]:
         if images not in paths:
             continue
         if labels not in paths:
-            raise InputError(f"{archive.path}: has {images}, but no {labels}: put it beside")
+            raise InputError(f"{archive.path}: has {images}, but no {labels}: put it in the same folder")
         found = unpickle(archive, paths[images])
         if not isinstance(found, list) and not (isinstance(found, np.ndarray) and found.ndim):
             raise InputError(f"{archive.path}/{paths[images]}: expected a list of images: get the file again")
@@ -101,7 +99,7 @@ def _pickled(archive: Archive) -> dict[str, Draft]:
 
 
 def _labels(table: object, where: str) -> list[str]:
-    """The class of each image: its number and, where they are told, its words, as two classes may share their words."""
+    """Return the class of each image: its number and, if known, its words, which two classes may share."""
     specific = isinstance(table, dict) and bool({"label_specific", b"label_specific"} & table.keys())
     numbers = array(table, "label_specific" if specific else "labels", where)
     words = [text(word) for word in field(table, "label_specific_str", where)] if specific else []
@@ -113,14 +111,14 @@ def _labels(table: object, where: str) -> list[str]:
 
 
 def _encoded(array: np.ndarray, name: str) -> bytes:
-    """An image that is an array of the bytes of its PNG file."""
+    """Return the bytes of a PNG file that are held in an array."""
     if array.dtype != np.uint8:
         raise InputError(f"{name} is {array.dtype} {array.shape}, not the bytes of a PNG file: get the file again")
     return array.tobytes()
 
 
 def _by_id(draft: Draft, split: str) -> Draft:
-    """The draft to compare: words, which are no WordNet ids, are taken for the published classes if as many."""
+    """Return the split with the published class names, if its classes are words and of the right number."""
     expected = class_list("tieredimagenet", split)
     if any(re.fullmatch(r"n\d{8}", label) for label in draft.classes) or len(draft.classes) != len(expected):
         return draft
