@@ -1,4 +1,4 @@
-"""Find the user's own photos: class folders, query files, and what lies among them that is not a photo."""
+"""Find the user's own photos: class folders, query files, and the other files among them."""
 
 import hashlib
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepemd.errors import InputError
 from deepemd.matching import Weights, emd_logits
 from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, round_to_half, write_saved
-from deepemd.model.hub import card, find, push
+from deepemd.model.hub import find_model, model_card, push
 from deepemd.model.loading import build_model, load_weights
 from deepemd.nodes import (
     FCN,
@@ -295,7 +295,7 @@ class DeepEMD(nn.Module):
             InputError: the licence is missing, or the hub cannot be reached or refuses.
         """
         settings = {"commit_message": "Upload a model of deepemd", **settings}
-        return push(self.save, card(repo_id, self.config, license), repo_id, **settings)
+        return push(self.save, model_card(repo_id, self.config, license), repo_id, **settings)
 
     @classmethod
     def from_pretrained(
@@ -321,7 +321,7 @@ class DeepEMD(nn.Module):
         >>> DeepEMD.from_pretrained("resnet12-miniimagenet").backbone.channels
         640
         """
-        return cls.load(find(name, **download), device=device, backbone=backbone)
+        return cls.load(find_model(name, **download), device=device, backbone=backbone)
 
     @classmethod
     def load(

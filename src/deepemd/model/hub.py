@@ -1,6 +1,6 @@
-"""Models by name: those that are installed with the package, and those of the Hugging Face Hub, which also go there.
+"""Find models by name, installed with the package or on the Hugging Face Hub, and upload models to the hub.
 
-The hub's library is loaded when it is first asked.
+The hub's library is imported only when it is used.
 """
 
 import os
@@ -12,31 +12,35 @@ from typing import Any
 
 from deepemd.errors import InputError
 
-__all__ = ["INSTALLED", "card", "find", "push"]
+__all__ = ["INSTALLED", "find_model", "model_card", "push"]
 
 INSTALLED = Path(__file__).parents[1] / "weights"
-"""Holds the folders of the models that come with the package."""
+"""The folder of the models that come with the package, each in a folder of its own."""
 
-_FILES = (  # weights are safetensors only: a pickle is not even fetched
+_FILES = (  # weights as safetensors only: pickles are not even downloaded
     *("config.json", "preprocessor_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
 )
+_DOWNLOAD_REMEDY = (
+    "check the name and the network, or fetch it elsewhere (hf download {name} --local-dir FOLDER) and pass the folder"
+)
+_UPLOAD_REMEDY = "check the name, the network and your rights (hf auth whoami); meanwhile, save() writes it to a folder"
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_OTHERS = ("transformers", "custom")  # encoders whose weights are another's
+_PRETRAINED = ("transformers", "custom")  # encoders that were pretrained by somebody else
 
 
-def find(name: "str | os.PathLike[str]", **download: Any) -> Path:
-    """The folder of a model: a folder on the disk, what is installed, or what the hub has under this name.
+def find_model(name: "str | os.PathLike[str]", **download: Any) -> Path:
+    """Return the folder of a model; one on the hub is downloaded.
 
     Args:
-        name: a folder, the name of one in :data:`INSTALLED`, or ``"owner/name"``. A folder comes first.
+        name: a folder; else the name of a model in :data:`INSTALLED`; else ``"owner/name"`` on the hub.
         **download: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` of
             ``huggingface_hub.snapshot_download``.
 
     Raises:
-        InputError: neither a folder nor a name, or the hub cannot be reached and has not been asked for it before.
+        InputError: there is no such model, or the hub cannot be reached and the model was not downloaded before.
 
-    >>> find("no-such-model")
+    >>> find_model("no-such-model")
     Traceback (most recent call last):
         ...
     deepemd.errors.InputError: no-such-model: no folder here, not installed (resnet12-miniimagenet is), no name of \
@@ -59,24 +63,26 @@ the hub, such as facebook/dinov2-small
         )
     from huggingface_hub import snapshot_download
 
-    with _explained(name, "fetched", "there is no such folder here, and it cannot be fetched from the hub"):
+    failure = "there is no such folder here, and it cannot be fetched from the hub"
+    with _explain_hub_errors(name, failure, _DOWNLOAD_REMEDY.format(name=name)):
         return Path(snapshot_download(name, allow_patterns=list(_FILES), **download))
 
 
 def push(save: Callable[[Path], object], text: str, repo_id: str, **settings: Any) -> str:
-    """Upload a folder by huggingface_hub's mixin: the repository is made if need be, and all comes in one commit.
+    """Upload a folder in one commit, by huggingface_hub's mixin; the repository is created if needed.
 
-    The mixin is no base of the model, because importing it takes longer than importing all of the package: 0.15 s of a
-    processor's time beside 0.08 (medians of 9, beyond torch and numba; huggingface_hub 2.4).
+    The model does not inherit from the mixin, because importing it takes longer than importing all of this package:
+    0.15 s of processor time against 0.08 s (medians of 9, beyond torch and numba; huggingface_hub 2.4).
 
     Args:
         save: writes the files into a folder.
-        text: the README.md beside them, see :func:`card`.
+        text: the content of README.md, see :func:`model_card`.
         repo_id: ``"owner/name"``.
-        **settings: of ``ModelHubMixin.push_to_hub``: ``private``, ``token``, ``branch``, ``commit_message`` ...
+        **settings: arguments of ``ModelHubMixin.push_to_hub``: ``private``, ``token``, ``branch``, ``commit_message``
+            and others.
 
     Returns:
-        Where the commit is.
+        The address of the commit.
 
     Raises:
         InputError: the hub cannot be reached, or refuses.
@@ -90,19 +96,19 @@ def push(save: Callable[[Path], object], text: str, repo_id: str, **settings: An
         def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:  # noqa: ARG002 (the mixin's signature)
             return ModelCard(text)
 
-    with _explained(repo_id, "uploaded", "cannot be uploaded to the hub"):
+    with _explain_hub_errors(repo_id, "cannot be uploaded to the hub", _UPLOAD_REMEDY):
         return str(Folder().push_to_hub(repo_id, **settings))
 
 
-def card(repo_id: str, config: Mapping[str, Any], license: str | None) -> str:
-    """The README.md of a model: how to load it, and the licence of its weights.
+def model_card(repo_id: str, config: Mapping[str, Any], license: str | None) -> str:
+    """Return the README.md of a model: how to load it, and the licence of its weights.
 
     Raises:
-        InputError: no licence, where the encoder's weights are another's.
+        InputError: the licence is missing, and the encoder was pretrained by somebody else.
     """
     encoder = config["backbone"]
     kind = encoder.get("model", {}).get("model_type") or encoder.get("class") or encoder["name"]
-    if license is None and encoder["name"] in _OTHERS:
+    if license is None and encoder["name"] in _PRETRAINED:
         raise InputError(
             f"license is not given: the weights began as another's ({kind}), whose licence goes with them; pass it as"
             " the hub spells it, such as license='apache-2.0'"
@@ -131,8 +137,8 @@ classifier = FewShotClassifier(backbone="{repo_id}").fit(photos, labels)
 
 
 @contextmanager
-def _explained(name: str, done: str, failed: str) -> Iterator[None]:
-    """What the hub's library raises, told in one line."""
+def _explain_hub_errors(name: str, failure: str, remedy: str) -> Iterator[None]:
+    """Turn errors of the hub's library into an InputError of one line."""
     from huggingface_hub import errors
 
     try:
@@ -147,17 +153,11 @@ def _explained(name: str, done: str, failed: str) -> Iterator[None]:
         raise InputError(f"{name}: the hub has no such revision of it; check revision=") from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{name}: {failed}: the hub has no such name, or keeps it private; check it, or run `hf auth login`"
+            f"{name}: {failure}: the hub has no such name, or it is private; check the name, or run `hf auth login`"
         ) from error
     except errors.LocalTokenNotFoundError as error:
-        raise InputError(f"{name}: {failed} without an account: run `hf auth login`, or pass token=") from error
-    except Exception as error:  # of whichever HTTP client the library uses: they share no base
+        raise InputError(f"{name}: {failure} without an account: run `hf auth login`, or pass token=") from error
+    except Exception as error:  # from the HTTP client of the library; clients share no base class
         cause = error.__cause__ or error
         first = str(cause).strip().splitlines()[0] if str(cause).strip() else "no message"
-        remedy = (
-            f"check the name and the network, or fetch it elsewhere (hf download {name} --local-dir FOLDER) and pass"
-            " the folder"
-            if done == "fetched"
-            else "check the name, the network and your rights (hf auth whoami); save() keeps the model meanwhile"
-        )
-        raise InputError(f"{name}: {failed} ({type(cause).__name__}: {first}); {remedy}") from error
+        raise InputError(f"{name}: {failure} ({type(cause).__name__}: {first}); {remedy}") from error

@@ -11,7 +11,7 @@ from torch import nn
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.model.folder import CONFIG_FILE, read_json
-from deepemd.model.hub import find
+from deepemd.model.hub import find_model
 from deepemd.nodes import FCN, Regions, efficientnet_lite0
 
 __all__ = ["DEFAULT", "pretrained"]
@@ -64,7 +64,7 @@ def pretrained(
     elif str(name) == DEFAULT:
         model = _efficientnet()
     else:
-        folder = find(name)
+        folder = find_model(name)
         config = read_json(folder / CONFIG_FILE)
         if "model_type" in config and "format" not in config:
             return _transformer(folder, regions, _CELLS if side is None else side)

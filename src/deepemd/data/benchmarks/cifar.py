@@ -50,7 +50,7 @@ def cifar_fs(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = T
 
 def _find(name: str, stem: str, source: Path, scratch: Path, opened: ExitStack, strict: bool) -> dict[str, Draft]:
     archive = opened.enter_context(closing(open_archive(source, scratch)))
-    drafts = _official(archive, name) or _passed_on(archive, name, stem)
+    drafts = _official(archive, name) or _distributed_pickles(archive, name, stem)
     if not drafts:
         raise InputError(
             f"{source}: no CIFAR-100 found: expected cifar-100-python.tar.gz, the folder in it, or {stem}_train.pickle"
@@ -95,7 +95,7 @@ def _part(archive: Archive, path: str, n_classes: int) -> tuple[np.ndarray, np.n
     return numbers, rows
 
 
-def _passed_on(archive: Archive, name: str, stem: str) -> dict[str, Draft]:
+def _distributed_pickles(archive: Archive, name: str, stem: str) -> dict[str, Draft]:
     """Find the splits that have pickles of their own, as distributed by others."""
     names = np.array(sorted(label for split in FILES for label in class_list(name, split)))  # in the order of CIFAR-100
     drafts = {}
