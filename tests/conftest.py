@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from fork_server import ForkServer
+
     from deepemd.data import Store
 
 # One of several test processes takes its share of the cores, before torch is imported: threads that wait for each other
@@ -54,6 +56,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ForkServer]":
+    """Starts processes that tests kill, limit or measure, without importing everything anew."""
+    from fork_server import ForkServer
+
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork, which is POSIX")
+    server = ForkServer(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

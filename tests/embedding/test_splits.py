@@ -7,8 +7,6 @@ import hashlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,16 +144,11 @@ if __name__ == "__main__":
 """
 
 
-def run(what: str, patterns: Store, model: DeepEMD, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    saved = model.save(tmp_path / "model")
-    command = [sys.executable, "-c", SCRIPT, what, *map(str, (saved, patterns.path, tmp_path / "c"))]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-def test_killed_within_a_write_the_next_goes_on(patterns, base, model, tmp_path, monkeypatch):
-    assert run("kill", patterns, model, tmp_path).returncode == -signal.SIGKILL
+def test_killed_within_a_write_the_next_goes_on(patterns, base, model, tmp_path, monkeypatch, forks):
     cache = tmp_path / "c"
+    saved = model.save(tmp_path / "model")
+    assert forks.run(SCRIPT, "kill", saved, patterns.path, cache).returncode == -signal.SIGKILL
     left = pieces(cache)
     assert len(left) == 2
     assert sum(path.name.startswith(".tmp-") for path in left) == 1
@@ -168,8 +161,8 @@ def test_killed_within_a_write_the_next_goes_on(patterns, base, model, tmp_path,
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
-def test_a_full_disk_costs_the_cache_only(patterns, base, model, tmp_path):
-    done = run("full", patterns, model, tmp_path)
+def test_a_full_disk_costs_the_cache_only(patterns, base, model, tmp_path, forks):
+    done = forks.run(SCRIPT, "full", model.save(tmp_path / "model"), patterns.path, tmp_path / "c")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("embeddings cannot be stored (File too large)") == 1
     assert done.stdout.strip() == hashlib.sha256(embed(model, base).numpy().tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The old names of settings still work: on the command line, in YAML files and in the run folders of earlier versions."""
+"""Old names of settings still work: on the command line, in YAML files and in the folder of an earlier run."""
 
 from dataclasses import replace
 from pathlib import Path

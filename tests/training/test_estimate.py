@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fork_server import ForkServer
 
 from deepemd import DeepEMD, cli, conv4
 from deepemd.data import Store
@@ -45,8 +44,9 @@ print(json.dumps([expected, peak_rise(lambda: step(images)) * 2**20]))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of peak memory")
 @pytest.mark.parametrize("memory", [{}, {"checkpoint": True}, {"chunk": 20, "freeze_batch_norm": True}])
-def test_it_is_what_a_process_takes(memory: dict[str, object]) -> None:
-    done = subprocess.run([sys.executable, "-c", STEP, json.dumps(memory)], capture_output=True, text=True, check=True)
+def test_it_is_what_a_process_takes(memory: dict[str, object], forks: ForkServer) -> None:
+    done = forks.run(STEP, json.dumps(memory))
+    assert done.returncode == 0, done.stderr
     expected, found = json.loads(done.stdout)
     assert found > 100e6
     assert expected == pytest.approx(found, rel=0.35)

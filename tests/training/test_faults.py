@@ -7,12 +7,11 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fork_server import ForkServer
 
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.data import Store
@@ -82,11 +81,10 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("when", "there"), [("half", "last.ckpt"), ("between", "previous.ckpt")])
 def test_killed_within_the_write_of_a_checkpoint(
-    when: str, there: str, whole: TrainingResult, patterns: Store, tmp_path: Path
+    when: str, there: str, whole: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(patterns.path), str(out), when]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run(KILLED, Path(__file__).parent, patterns.path, out, when)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in out.glob("*.ckpt") if not path.name.startswith(".")] == [there]
     assert len(list(out.glob(".tmp-*-last.ckpt"))) == 1

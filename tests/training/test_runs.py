@@ -10,14 +10,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fork_server import ForkServer
 
 from deepemd.data import EpisodeSampler, Store
 from deepemd.errors import InputError, Interrupted
@@ -203,19 +202,18 @@ def whole_long(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Tra
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_that_is_ended_from_outside_resumes_as_the_run(
-    number: int, whole_long: TrainingResult, patterns: Store, tmp_path: Path
+    number: int, whole_long: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     base, val = patterns.splits["base"], patterns.splits["val"]
     out = tmp_path / "run"
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(patterns.path), str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = forks.start(SCRIPT, Path(__file__).parent, patterns.path, out)
     deadline = time.monotonic() + 300
     while not (out / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == (143 if number == signal.SIGTERM else -9), stderr.decode()
-    assert stdout == b""
+    os.kill(process.pid, number)
+    done = process.wait()
+    assert done.returncode == (143 if number == signal.SIGTERM else -9), done.stderr
+    assert done.stdout == ""
     assert not (out / "result.json").exists()
     assert_same(pretrain(LONG, base, val, out, resume=True), whole_long)
 
@@ -275,11 +273,10 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("step", [1, 2])  # before a validation, within an epoch
 def test_meta_training_ended_by_sigterm_resumes_as_the_run(
-    step: int, whole: TrainingResult, whole_meta: TrainingResult, patterns: Store, tmp_path: Path
+    step: int, whole: TrainingResult, whole_meta: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-c", META_SCRIPT, str(Path(__file__).parent), str(patterns.path), str(whole.model)]
-    done = subprocess.run([*command, str(out), str(step), ""], capture_output=True, text=True, check=False)
+    done = forks.run(META_SCRIPT, Path(__file__).parent, patterns.path, whole.model, out, step, "")
     assert done.returncode == 143, done.stderr
     assert not (out / "result.json").exists()
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == step + 1
@@ -293,7 +290,7 @@ def test_meta_training_ended_by_sigterm_resumes_as_the_run(
 
 @pytest.mark.parametrize("regions", ["grid:2,1", "sampling:3"])
 def test_training_on_patches_resumes_as_the_run(
-    regions: str, whole: TrainingResult, patterns: Store, tmp_path: Path
+    regions: str, whole: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     base, val, out = patterns.splits["base"], patterns.splits["val"], tmp_path / "run"
     recipe = replace(META, regions=regions, augmentation=Augmentation(jitter=0.2))
@@ -307,8 +304,7 @@ def test_training_on_patches_resumes_as_the_run(
     assert rows(expected) != rows(plain)  # the jitter makes a difference
     unflipped = replace(again, augmentation=replace(META.augmentation, flip=True))
     assert rows(metatrain(unflipped, whole.model, base, val, tmp_path / "flipped")) != rows(expected)
-    command = [sys.executable, "-c", META_SCRIPT, str(Path(__file__).parent), str(patterns.path), str(whole.model)]
-    done = subprocess.run([*command, str(out), "2", regions], capture_output=True, text=True, check=False)
+    done = forks.run(META_SCRIPT, Path(__file__).parent, patterns.path, whole.model, out, 2, regions)
     assert done.returncode == 143, done.stderr
     assert_same(metatrain(again, whole.model, base, val, out, resume=True), expected)
 
@@ -344,13 +340,12 @@ if __name__ == "__main__":
     ],
 )
 def test_a_disk_that_takes_no_more_loses_nothing(
-    limit: int, says: str, there: bool, whole: TrainingResult, patterns: Store, tmp_path: Path
+    limit: int, says: str, there: bool, whole: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
     shutil.copy(whole.metrics.parent / "config.yaml", out)  # so small a file finds room
-    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(patterns.path), str(out), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run(LIMITED, Path(__file__).parent, patterns.path, out, limit)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert re.search(f"InputError .*{says}", done.stderr), done.stderr

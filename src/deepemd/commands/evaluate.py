@@ -1,4 +1,4 @@
-"""``deepemd evaluate``."""
+"""The command ``deepemd evaluate``."""
 
 import sys
 from itertools import product

@@ -1,4 +1,4 @@
-"""``deepemd demo``, ``pretrain`` and ``metatrain``."""
+"""The commands ``deepemd demo``, ``pretrain`` and ``metatrain``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from deepemd.processes import rank, rank_zero_first
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 
 if TYPE_CHECKING:
+    from deepemd.data import Images
     from deepemd.training.folder import TrainingResult
 
 __all__ = ["demo", "metatrain", "pretrain"]
@@ -23,9 +24,9 @@ def demo(out: Path = Path("deepemd-demo"), seed: int = 0, n_episodes: int = 1000
 
     Args:
         out: folder of the report and of both training runs.
-        seed: of weights, order and augmentation.
-        n_episodes: episodes of the evaluation; the intervals narrow with their square root.
-        resume: go on with a demo that was interrupted.
+        seed: seed of weights, order and augmentation.
+        n_episodes: episodes of the evaluation; the intervals narrow with the square root of their number.
+        resume: continue a demo that was interrupted.
     """
     from deepemd.apps.demo import run_demo
 
@@ -42,17 +43,17 @@ def pretrain(
     device: Device = "auto",
     root: Path | None = None,
 ) -> None:
-    """Train an encoder as a classifier of the base classes; keep the best by DeepEMD accuracy on validation episodes.
+    """Train an encoder as a classifier of the base classes; save the best by DeepEMD accuracy on validation episodes.
 
     The folder OUT receives best/ (the model), last.ckpt (for --resume), config.yaml, metrics.csv and TensorBoard
-    logs. Ctrl-C and SIGTERM lose nothing.
+    logs. After Ctrl-C or SIGTERM, --resume continues the run.
 
     Args:
         data: a data set with the splits base and val: a name of `deepemd data list`, or a folder.
         out: folder of the run.
-        recipe: the settings; the paper's unless changed. recipes/ of the source holds complete ones for --config.
-        seed: of weights, order and augmentation; the same seed gives the same run.
-        resume: go on with the run in OUT, or begin it.
+        recipe: the settings; by default the paper's. The folder recipes/ of the source has complete ones for --config.
+        seed: seed of weights, order and augmentation; the same seed gives the same run.
+        resume: continue the run in OUT, or begin it if there is none.
         precision: number format of the encoder.
         device: where to train.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
@@ -60,7 +61,7 @@ def pretrain(
     from deepemd.training.pretrain import pretrain as run
 
     base, val = _splits(data, root)
-    _tell(run(recipe, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
+    _print(run(recipe, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
 
 
 def metatrain(
@@ -76,16 +77,16 @@ def metatrain(
 ) -> None:
     """Train a pre-trained model further on whole episodes, with gradients through the transport.
 
-    The folder OUT is laid out as by `deepemd pretrain`. The model that training starts from is validated first, so
-    what is kept is never worse.
+    The folder OUT receives the same files as from `deepemd pretrain`. The model that training starts from is validated
+    first, so the saved model is never worse on the validation episodes.
 
     Args:
-        model: what to start from: the folder best/ of a pre-training run, or resnet12-miniimagenet, which is installed.
+        model: what to start from: folder best/ of a pre-training run, or resnet12-miniimagenet, which is installed.
         data: a data set with the splits base and val: a name of `deepemd data list`, or a folder.
         out: folder of the run.
-        recipe: the settings; the paper's unless changed. recipes/ of the source holds complete ones for --config.
-        seed: of episodes and augmentation; the same seed gives the same run.
-        resume: go on with the run in OUT, or begin it.
+        recipe: the settings; by default the paper's. The folder recipes/ of the source has complete ones for --config.
+        seed: seed of episodes and augmentation; the same seed gives the same run.
+        resume: continue the run in OUT, or begin it if there is none.
         precision: number format of the encoder.
         device: where to train.
         root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
@@ -93,15 +94,16 @@ def metatrain(
     from deepemd.training.metatrain import metatrain as run
 
     base, val = _splits(data, root)
-    _tell(run(recipe, model, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
+    _print(run(recipe, model, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
 
 
-def _tell(result: "TrainingResult") -> None:
+def _print(result: "TrainingResult") -> None:
     if rank() == 0:
         print(f"model: {result.model}, validation accuracy {100 * result.accuracy:.2f} ± {100 * result.ci95:.2f} %")
 
 
-def _splits(data: str, root: Path | None):  # type: ignore[no-untyped-def]
+def _splits(data: str, root: Path | None) -> "tuple[Images, Images]":
+    """Load the base and validation splits of a data set."""
     from deepemd.data import load
 
     with rank_zero_first():

@@ -97,7 +97,7 @@ class CheckpointCallback(pl.Callback):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C: now
         self.received = number
-        self.display.say(
+        self.display.print(
             "stopping after this step; press Ctrl-C again to stop now and lose the steps since the last checkpoint"
         )
 
@@ -143,7 +143,7 @@ class CheckpointCallback(pl.Callback):
             self._write_rows()
         trained = f"loss {loss:.3f}  accuracy {100 * train_accuracy:.1f} %  " if step else ""
         epoch = f"epoch {step / self.steps_per_epoch:g}" if step else "at the start"
-        self.display.say(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
+        self.display.print(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
         if step:  # before the first step there is no optimizer to save
             self.save(trainer, pl_module)
         (stop,) = all_reduce_max(self.received or 0)

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written whole, checked when they are read, the one before the last kept."""
+"""The checkpoint files of a run: written whole, checked when they are read; the one before the last stays."""
 
 import io
 import zipfile
@@ -14,20 +14,20 @@ __all__ = ["Checkpoint", "CheckpointFiles", "previous", "read"]
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that is whole, and its file."""
+    """An undamaged checkpoint and its file."""
 
     path: Path
     content: dict[str, Any]
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """How Lightning's trainer writes: in one step, the older file staying as :func:`previous`.
+    """Writes Lightning's checkpoints in one step; the older file stays as :func:`previous`.
 
-    Lightning's own way begins in the folder for temporary files, maybe on another disk; killed, it leaves that there.
+    Lightning itself starts in the folder for temporary files, maybe on another disk, and leaves them there when killed.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Write a checkpoint."""
+        """Write a checkpoint to `path`."""
         file = io.BytesIO()
         torch.save(checkpoint, file)
         with atomic_file(Path(path), file.tell(), "free space and --resume", previous=previous(Path(path))) as whole:
@@ -35,15 +35,15 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before this one is: previous.ckpt beside last.ckpt."""
+    """Return the path of the checkpoint before `path`: previous.ckpt in the same folder."""
     return path.with_name("previous.ckpt")
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint, comparing its check sums, which torch writes and does not look at.
+    """Read a checkpoint and compare its check sums, which torch writes but does not compare.
 
     Raises:
-        ValueError: it is damaged or truncated.
+        ValueError: the file is damaged or truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -52,6 +52,6 @@ def read(path: Path) -> Checkpoint:
             raise ValueError(f"the check sum of {damaged} is wrong")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         _ = content["global_step"], content["callbacks"], content["state_dict"]
-    except Exception as error:  # torch raises all kinds for a truncated archive
+    except Exception as error:  # torch raises many types for a truncated archive
         raise ValueError(str(error)) from error
     return Checkpoint(path, content)

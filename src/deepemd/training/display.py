@@ -1,4 +1,4 @@
-"""What a user sees of a run: a bar with loss, accuracy and time left on a terminal, plain lines elsewhere."""
+"""The progress of a run: on a terminal a bar with loss, accuracy and time left, elsewhere plain lines."""
 
 import time
 from typing import Any
@@ -16,15 +16,15 @@ PLAIN = 30.0  # seconds between lines where there is no terminal
 
 
 class ProgressDisplay(pl.Callback):
-    """Shows the run on standard error.
+    """Shows the progress of a run on standard error.
 
-    The module offers ``meter``, with the running means of its loss and accuracy.
+    The module has ``meter``, with the running means of loss and accuracy, and ``validator``.
 
     Args:
-        title: what runs, such as "pre-training".
-        epochs: length of the run.
-        steps_per_epoch: to name the epoch.
-        console: where to print.
+        title: name of the training, such as "pre-training".
+        epochs: number of epochs of the run.
+        steps_per_epoch: steps of an epoch.
+        console: where to print; standard error by default.
     """
 
     def __init__(self, title: str, epochs: int, steps_per_epoch: int, console: Console | None = None) -> None:
@@ -33,78 +33,78 @@ class ProgressDisplay(pl.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.console = console or Console(stderr=True, quiet=rank() > 0)
         self.bar: Progress | None = None
-        self._shown = self._began = time.monotonic()
-        self._first = 0  # the step at which this process began
+        self._shown = self._started = time.monotonic()
+        self._first = 0  # the step at which this process started
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Begin where the run stands."""
-        self._shown = self._began = time.monotonic()
+        """Show the bar, from the step where the run continues."""
+        self._shown = self._started = time.monotonic()
         self._first = trainer.global_step
         total = int(trainer.num_training_batches)
-        self.say(
+        self.print(
             f"{self.title}: {self.epochs} epochs, {total} steps" + f", from step {self._first}" * bool(self._first)
         )
         if not self.console.is_terminal or rank() > 0:
             return
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=14),  # with the rest it fits into 80 columns
+            BarColumn(bar_width=14),  # everything fits into 80 columns
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[means]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=self.console,
             speed_estimate_period=300,
         )
         self.bar.start()
-        self.train = self.bar.add_task(self._epoch(self._first), total=total, completed=self._first, figures="")
-        self.check = self.bar.add_task("validating", visible=False, figures="")
+        self.train = self.bar.add_task(self._epoch(self._first), total=total, completed=self._first, means="")
+        self.validation = self.bar.add_task("validating", visible=False, means="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Show the figures now and then: reading them from a GPU each step would hold it up."""
+        """Show the means now and then, because reading them from a GPU at every step would stall it."""
         now = time.monotonic()
         if now - self._shown < (REFRESH if self.bar else PLAIN):
             return
         self._shown = now
         step, total = trainer.global_step, int(trainer.num_training_batches)
         loss, accuracy = pl_module.meter.read()
-        figures = f"loss {loss:.3f} accuracy {100 * accuracy:.1f} %"
+        means = f"loss {loss:.3f} accuracy {100 * accuracy:.1f} %"
         if self.bar:
-            self.bar.update(self.train, completed=step, description=self._epoch(step), figures=figures)
+            self.bar.update(self.train, completed=step, description=self._epoch(step), means=means)
         else:
-            left = (now - self._began) / max(1, step - self._first) * (total - step)
-            self.say(f"{self._epoch(step)}  step {step}/{total}  {figures}  {left / 60:.1f} min left")
+            left = (now - self._started) / max(1, step - self._first) * (total - step)
+            self.print(f"{self._epoch(step)}  step {step}/{total}  {means}  {left / 60:.1f} min left")
 
     def on_validation_start(self, _trainer: pl.Trainer, pl_module: Any) -> None:
-        """Show the validation's own bar."""
+        """Show the bar of the validation."""
         if self.bar:
-            self.bar.reset(self.check, total=len(pl_module.validator), visible=True)
+            self.bar.reset(self.validation, total=len(pl_module.validator), visible=True)
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Another batch of images embedded."""
+        """Advance the bar of the validation by a batch of images."""
         if self.bar:
-            self.bar.advance(self.check)
+            self.bar.advance(self.validation)
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Hide the validation's bar."""
+        """Hide the bar of the validation."""
         if self.bar:
             self.bar.update(self.train, completed=trainer.global_step)
-            self.bar.update(self.check, visible=False)
+            self.bar.update(self.validation, visible=False)
 
     def on_train_end(self, *_: Any) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar."""
         self.close()
 
     def on_exception(self, *_: Any) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar."""
         self.close()
 
     def close(self) -> None:
-        """Stop the bar."""
+        """Remove the bar, if there is one."""
         if self.bar:
             self.bar.stop()
             self.bar = None

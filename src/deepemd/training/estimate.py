@@ -1,4 +1,4 @@
-"""How much memory a step of training takes, told before it begins: what autograd keeps of a few squares, scaled up."""
+"""An estimate of the memory of a training step: what autograd saves for a few squares, scaled up."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,35 +14,31 @@ from deepemd.nodes.memory import frozen
 
 __all__ = ["Estimate", "estimate"]
 
-FEW = 2, 4  # squares, or queries, of which the memory is measured; it is linear in their number
-IN_FLIGHT = 1  # gradients, each as large as the largest map, beside what is kept, at the height of the backward pass
-WORKSPACE = 100_000_000  # what the libraries of convolutions take for themselves, about, whatever the batch
-COPIES = 3  # of all squares, while they are normalised
+FEW = 2, 4  # numbers of squares, or queries, whose memory is measured; it is linear in their number
+IN_FLIGHT = 1  # gradients, each as large as the largest map, at the peak of the backward pass
+WORKSPACE = 100_000_000  # bytes that convolutions need for themselves, roughly, for any batch
+COPIES = 3  # copies of all squares while they are normalised
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of a step beside weights and optimizer, by what they are for.
-
-    ``encoder`` is what is there at the height of the backward pass: all that is kept, the part that is computed again,
-    and the gradients of the maps.
-    """
+    """Bytes of a step by purpose, without weights and optimizer."""
 
     squares: int  # whole images, or patches
     side: int  # of a square, in pixels
-    how: str
+    how: str  # how memory is saved
     inputs: int
-    encoder: int
+    encoder: int  # at the peak of the backward pass: saved tensors, what is computed again, gradients of maps
     head: int
     gradients: int  # of the weights
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The bytes in all."""
         return self.inputs + self.encoder + self.head + self.gradients + WORKSPACE
 
     def __str__(self) -> str:
-        """The line that a user reads before training begins."""
+        """Return the line that a user reads before training begins."""
         return (
             f"memory: about {self.total / 1e9:.2g} GB beside weights and optimizer"
             f" ({self.squares} squares of {self.side} x {self.side}, {self.how})"
@@ -50,19 +46,19 @@ class Estimate:
 
 
 def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None = None, bf16: bool = False) -> Estimate:
-    """Estimate the memory of a training step; a few squares are encoded for it. The model is left as it was.
+    """Estimate the memory of a training step by encoding a few squares with a copy of the model.
 
     Args:
-        model: what is to be trained.
-        memory: the settings.
-        images: of a step.
+        model: the model to train.
+        memory: the settings that save memory.
+        images: images that are encoded together.
         n_way: classes of an episode; None for pre-training, which encodes whole images and matches none.
         bf16: whether the encoder computes in bfloat16.
 
     >>> from deepemd.nodes import conv4
     >>> model = DeepEMD(conv4())
     >>> print(estimate(model, Memory(), 80, n_way=5))
-    memory: about 0.79 GB beside weights and optimizer (80 squares of 84 x 84, all kept for the backward pass)
+    memory: about 0.79 GB beside weights and optimizer (80 squares of 84 x 84, all saved for the backward pass)
     >>> print(estimate(model, Memory(checkpoint=True), 80, n_way=5))
     memory: about 0.71 GB beside weights and optimizer (80 squares of 84 x 84, checkpointed by block)
     """
@@ -76,11 +72,11 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
             encoder = _scaled(lambda few: _encoder(model, memory, few), together)
         matched = min(memory.query_chunk or images, images)
         head = 0 if n_way is None else _scaled(lambda few: _head(model, n_way, few), matched)
-    inputs = (images + squares - together) * square  # as they come, and those that wait for their chunk
+    inputs = (images + squares - together) * square  # the images themselves, and squares that wait for their chunk
     return Estimate(
         squares,
         model.image_size,
-        memory.told,
+        memory.summary,
         inputs=inputs,
         encoder=max(encoder, COPIES * squares * square - inputs),
         head=head,
@@ -89,19 +85,19 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
 
 
 def _scaled(measure: Callable[[int], int], count: int) -> int:
-    """What `count` take, by the straight line through two measurements."""
+    """Return the bytes of `count` items, by the straight line through two measurements."""
     few, more = (measure(n) for n in FEW)
     return max(0, few + (count - FEW[0]) * (more - few) // (FEW[1] - FEW[0]))
 
 
 def _encoder(model: DeepEMD, memory: Memory, squares: int) -> int:
-    """Bytes at the height of the backward pass through the encoder."""
+    """Return the bytes at the peak of the backward pass through the encoder."""
     blocks: list[dict[int, int]] = []
     inputs: list[Tensor] = []
 
     def run(block: nn.Module, x: Tensor) -> Tensor:
-        kept, result = _kept(lambda: block(x), model)
-        blocks.append(kept)
+        saved, result = _saved(lambda: block(x), model)
+        blocks.append(saved)
         inputs.append(x)
         return result
 
@@ -112,41 +108,41 @@ def _encoder(model: DeepEMD, memory: Memory, squares: int) -> int:
         else:
             result = run(model.backbone, images)
     if not memory.checkpoint:
-        return _height({place: size for kept in blocks for place, size in kept.items()})
-    height = max(
-        _height({place: size for place, size in kept.items() if place != _place(x)})
-        for kept, x in zip(blocks, inputs, strict=True)
+        return _peak({address: size for saved in blocks for address, size in saved.items()})
+    peak = max(
+        _peak({address: size for address, size in saved.items() if address != _address(x)})
+        for saved, x in zip(blocks, inputs, strict=True)
     )
-    return height + sum(x.nbytes for x in (*inputs, result))
+    return peak + sum(x.nbytes for x in (*inputs, result))
 
 
 def _head(model: DeepEMD, n_way: int, queries: int) -> int:
-    """Bytes at the height of the backward pass through the head."""
+    """Return the bytes at the peak of the backward pass through the head."""
     side = model.image_size
     with torch.no_grad():
         nodes = model.embed(torch.rand(1, 3, side, side))[0]  # (N, C)
     query, support = (torch.rand(count, *nodes.shape, requires_grad=True) for count in (queries, n_way))
-    return _height(_kept(lambda: model.match(support, query, n_way), model)[0])
+    return _peak(_saved(lambda: model.match(support, query, n_way), model)[0])
 
 
-def _kept(work: Callable[[], Tensor], model: nn.Module) -> tuple[dict[int, int], Tensor]:
-    """Address and size of every storage that autograd keeps of some work, but for weights and buffers; its result."""
-    own = {_place(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+def _saved(work: Callable[[], Tensor], model: nn.Module) -> tuple[dict[int, int], Tensor]:
+    """Return address -> bytes of every storage that autograd saves, without weights and buffers, and the result."""
+    own = {_address(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if _place(tensor) not in own:
-            kept[_place(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor  # and so it stays, and its address is nobody else's
+        if _address(tensor) not in own:
+            saved[_address(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor  # it stays alive, so that no other storage gets its address
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         result = work()
-    return kept, result
+    return saved, result
 
 
-def _place(tensor: Tensor) -> int:
+def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _height(kept: dict[int, int]) -> int:
-    return sum(kept.values()) + IN_FLIGHT * max(kept.values(), default=0)
+def _peak(saved: dict[int, int]) -> int:
+    return sum(saved.values()) + IN_FLIGHT * max(saved.values(), default=0)

@@ -97,7 +97,7 @@ def fit(
         return folder.finish(checkpoint.content["callbacks"][STATE]["best"], steps)
     done = 0 if checkpoint is None else int(checkpoint.content["global_step"])
     if notice is not None:
-        display.say(str(notice))
+        display.print(str(notice))
     if accelerator == "cpu" and module.recipe.memory == Memory():  # else freed blocks often do not fit the next step
         keep_freed_memory()
     environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()  # never Slurm's

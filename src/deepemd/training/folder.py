@@ -1,12 +1,12 @@
-"""A run's folder: what it was started with, where it stands, and what came of it.
+"""The folder of a run: its settings, its checkpoints and its result.
 
 out/
-  config.yaml              the resolved recipe, seed, number format and data fingerprints
+  config.yaml              recipe, seed, number format and data fingerprints
   best/                    the saved model with the best validation accuracy: model.safetensors, config.json
   metrics.csv              a row for each validation
   tensorboard/             curves
   last.ckpt                for resuming only
-  previous.ckpt            the one before it, should it be damaged
+  previous.ckpt            the checkpoint before, in case last.ckpt is damaged
   result.json              written at the end
 """
 
@@ -31,10 +31,15 @@ __all__ = ["RunFolder", "TrainingResult"]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of a run.
+    """The result of a run.
 
-    ``model`` is the folder of the best model, ``accuracy`` and ``ci95`` (in 0..1) its validation accuracy,
-    ``step`` when it was reached, of ``steps`` in all; ``metrics`` is the CSV file with all validations.
+    Attributes:
+        model: folder of the best model.
+        accuracy: its validation accuracy, in 0..1.
+        ci95: half the width of the 95 % confidence interval of `accuracy`.
+        step: the step of the best model.
+        steps: number of steps of the run.
+        metrics: CSV file with all validations.
     """
 
     model: Path
@@ -53,34 +58,34 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """Resolved configuration."""
+        """The settings of the run."""
         return self.path / "config.yaml"
 
     @property
     def best(self) -> Path:
-        """Folder of the best model."""
+        """The folder of the best model."""
         return self.path / "best"
 
     @property
     def last(self) -> Path:
-        """Lightning checkpoint."""
+        """The latest checkpoint."""
         return self.path / "last.ckpt"
 
     @property
     def metrics(self) -> Path:
-        """Validations so far."""
+        """The validations so far."""
         return self.path / "metrics.csv"
 
     def open(self, settings: dict[str, Any], *, resume: bool) -> TrainingResult | None:
-        """Check that a run can begin here, or that the run that is here can be resumed with these settings.
+        """Check that a run can begin here, or that the run in this folder can be resumed with these settings.
 
         Nothing is written yet: see :meth:`begin`.
 
         Returns:
-            The result, if the run has ended already.
+            The result if the run has ended already, else None.
 
         Raises:
-            InputError: a run is here and `resume` is not set, or it was started with other settings or data.
+            InputError: the folder holds a run and `resume` is not set, or it was started with other settings or data.
         """
         import yaml  # type: ignore[import-untyped]
 
@@ -110,15 +115,16 @@ class RunFolder:
         return self.result()
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Write config.yaml, unless the run has begun: once all settings are known to fit, so that a run that could not
-        begin leaves nothing in the way of the next try. What a killed process left half-written is removed.
+        """Write config.yaml, unless the run has begun, and remove what a killed process left half-written.
+
+        Call it once all settings are known to be valid, so that a run that cannot begin leaves no files behind.
 
         Raises:
             InputError: the folder cannot be written.
         """
         import yaml
 
-        barrier()  # until all processes have looked whether a run is here
+        barrier()  # every process has checked whether there is a run
         if rank() > 0:
             return
         remove_leftovers(self.path)
@@ -129,10 +135,10 @@ class RunFolder:
             atomic_write(self.config, content.encode(), "choose another out")
 
     def checkpoint(self, module: nn.Module) -> Checkpoint | None:
-        """The last whole checkpoint, None where the run was ended before the first one.
+        """Return the latest undamaged checkpoint, None if the run ended before the first one.
 
         Raises:
-            InputError: all are damaged, or the weights are not of the `module` that is to go on.
+            InputError: all checkpoints are damaged, or their weights do not fit `module`.
         """
         found = self._last_whole()
         if found is None:
@@ -149,7 +155,7 @@ class RunFolder:
         return found
 
     def _last_whole(self) -> Checkpoint | None:
-        """Of last.ckpt, or of the one before it where last.ckpt is damaged or was not put in its place any more."""
+        """Read last.ckpt, or previous.ckpt where last.ckpt is damaged or missing."""
         damage: ValueError | None = None
         for path in (self.last, previous(self.last)):
             if path.exists():
@@ -171,7 +177,7 @@ class RunFolder:
         return None
 
     def finish(self, best: dict[str, float], steps: int) -> TrainingResult:
-        """Write result.json: the run has ended."""
+        """Write result.json at the end of the run, and return the result."""
         accuracy, ci95, step = best["accuracy"], best["ci95"], int(best["step"])
         result = TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
         content = {**asdict(result), "model": self.best.name, "metrics": self.metrics.name}
@@ -180,7 +186,7 @@ class RunFolder:
         return result
 
     def result(self) -> TrainingResult | None:
-        """The result of a run that has ended."""
+        """Return the result if the run has ended, else None."""
         path = self.path / "result.json"
         if not path.exists():
             return None
@@ -192,12 +198,12 @@ class RunFolder:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they will be read back: tuples become lists."""
+    """Return settings as YAML will read them: tuples become lists."""
     return dict(json.loads(json.dumps(settings)))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted names."""
+    """Flatten nested dictionaries to one with dotted names."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
