@@ -1,7 +1,7 @@
-"""The benchmark on tiny problems: what it reports, refuses and draws. How fast anything is, no test asks.
+"""The benchmark on tiny problems: its report, its errors and its chart. No test depends on how fast anything is.
 
-Tests deepemd.bench.alone, deepemd.bench.calls, deepemd.bench.measure, deepemd.bench.peers, deepemd.bench.picture,
-deepemd.bench.problems, deepemd.bench.race, deepemd.bench.run, deepemd.bench.tables, deepemd.commands.bench,
+Tests deepemd.bench.calls, deepemd.bench.measure, deepemd.bench.peers, deepemd.bench.picture, deepemd.bench.problems,
+deepemd.bench.race, deepemd.bench.run, deepemd.bench.subprocesses, deepemd.bench.tables, deepemd.commands.bench,
 deepemd.versions.
 """
 
@@ -22,7 +22,7 @@ from deepemd.bench.measure import peak_rise, ratios, summary, threads
 from deepemd.bench.peers import PEERS, load_peers
 from deepemd.bench.picture import speed_picture
 from deepemd.bench.problems import KINDS
-from deepemd.bench.race import Settings
+from deepemd.bench.race import Settings, batch_of
 from deepemd.bench.run import run
 from deepemd.bench.tables import markdown
 
@@ -32,9 +32,17 @@ SMALL = Settings(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    """Batches of 120 problems instead of up to 26,041, which take seconds to draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(race, "batch_of", lambda _: 120)
+        yield
+
+
 @pytest.fixture(scope="module")
 def peers():
-    """Those of the exact peers that are installed, and one that is not exact."""
+    """The exact peers that are installed, and one that is not exact."""
     pytest.importorskip("ot.batch")
     return load_peers(["opencv", "pot", "pot-core", "pot-batch", "highs"])[0]
 
@@ -87,7 +95,7 @@ def test_a_peer_that_answers_wrongly_is_not_timed(report):
     assert "wrong, so not timed, at n = 3" in text
 
 
-def test_a_peer_that_fails_drops_out_and_is_told():
+def test_a_peer_that_fails_drops_out_and_is_reported():
     def solve(problems):
         if len(rounds) == 3:
             raise RuntimeError("singular matrix")
@@ -161,15 +169,15 @@ def test_gradient_and_start_in_processes_of_their_own():
     assert "A new process" in text
 
 
-def test_a_missing_peer_is_left_out_with_what_brings_it(monkeypatch, capsys):
+def test_a_missing_peer_is_left_out_with_the_command_that_installs_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)  # what Python does for a module that is not there
     found, missing = load_peers(["highs"])
     assert not found
     assert missing["highs"].startswith("HiGHS is left out: ")
-    assert missing["highs"].endswith("'pip install --upgrade scipy' brings it")
+    assert missing["highs"].endswith("'pip install --upgrade scipy' installs it")
     report = run(replace(SMALL, sizes=(3,), kinds=("uniform",), peers=("highs",)))
     assert report["left_out"] == missing
-    assert "'pip install --upgrade scipy' brings it" in " ".join(capsys.readouterr().err.split())
+    assert "'pip install --upgrade scipy' installs it" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -182,7 +190,7 @@ def test_a_missing_peer_is_left_out_with_what_brings_it(monkeypatch, capsys):
         (["--rounds", "0"], "rounds is 0; at least 1 is needed"),
         (["--peers", "opencv,cplex"], "peers holds 'cplex'; choose from opencv, pot, pot-core"),
         (["--parts", "all"], "parts holds 'all'; choose from race, calls, gradient, start"),
-        (["--parts", "calls", "--picture", "p.png"], "picture: it shows the part 'race'; add it to --parts"),
+        (["--parts", "calls", "--picture", "p.png"], "picture: it shows the part 'race'; add race to --parts"),
         (["--report", "/no/such.json"], "/no/such.json cannot be read"),
         (["--out", "."], "out: . is a folder; name a file in it, such as emd.json"),
     ],
@@ -233,6 +241,10 @@ def test_problems(kind):
     assert torch.equal(cost, again.cost)
 
 
+def test_a_batch_is_an_episode_with_more_small_problems_and_fewer_large_ones():
+    assert [batch_of(n) for n in (3, 9, 25, 100, 256, 2000)] == [26041, 2893, 375, 375, 57, 16]
+
+
 def test_summaries():
     assert summary([5.0]) == {"median": 5.0, "iqr": 0.0, "rounds": 1}
     assert ratios([2.0, 9.0, 8.0], [1.0, 3.0, 2.0])["median"] == 3.0
@@ -253,6 +265,6 @@ def test_peak_memory_sees_what_is_allocated_and_freed_again():
 
 
 def test_the_measuring_process_imports_nothing_before_its_clock_runs():
-    code = "import sys, deepemd.bench.alone; print(sorted({'torch', 'numba', 'numpy'} & set(sys.modules)))"
+    code = "import sys, deepemd.bench.subprocesses; print(sorted({'torch', 'numba', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""What a call costs: one problem alone, small and large batches, one thread and several, float32 and float64."""
+"""The time of a call: one problem alone, small and large batches, one thread and several, float32 and float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,21 +14,21 @@ __all__ = ["calls"]
 
 N = 25
 BATCHES = (1, 5, 25, 75, 375, 3000)
-LARGE = 3000  # a batch of so many has no overhead to speak of
+LARGE = 3000  # the overhead of a batch of this size is negligible
 EPISODE = 375  # 75 queries x 5 classes
-ENOUGH = 3000  # problems that a round times at least, so that the first call, with cold caches, is one of several
+ENOUGH = 3000  # the least problems timed in a round, so that the first call, with cold caches, is one of several
 
 
-def calls(settings: Settings, result: dict[str, Any], said: Callable[[str], None]) -> None:
-    """Measure `emd` on embedding costs of 25 x 25. Modifies result: fills it, also when interrupted."""
+def calls(settings: Settings, result: dict[str, Any], report: Callable[[str], None]) -> None:
+    """Measure `emd` on embedding costs of 25 x 25. Modifies result, which is filled even if interrupted."""
     step = f"calls: one problem, batches, float64, at {N} x {N}"
-    said(step)
+    report(step)
     generator = torch.Generator().manual_seed(0)
     _lap(settings, generator)
     laps: list[dict[str, float]] = []
     try:
         for _ in range(settings.rounds):
-            said(step)
+            report(step)
             laps.append(_lap(settings, generator))
     finally:
         if laps:
@@ -36,7 +36,7 @@ def calls(settings: Settings, result: dict[str, Any], said: Callable[[str], None
 
 
 def _lap(settings: Settings, generator: torch.Generator) -> dict[str, float]:
-    """Microseconds a problem, for every batch and thread count, and for the special cases on the first count."""
+    """Measure microseconds a problem, for every batch and thread count, and for special cases on the first count."""
     lap = {}
     for count in settings.threads:
         for batch in BATCHES:
@@ -58,7 +58,7 @@ def _each(
     batched: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> float:
-    """Microseconds a problem, over enough calls on problems that were not seen before."""
+    """Measure microseconds a problem, over enough calls on new problems."""
     drawn = []
     for _ in range(-(-ENOUGH // batch)):
         problems = Problems(*(t.to(dtype) for t in embedding_problems(generator, batch, n)))
@@ -73,6 +73,7 @@ def _each(
 
 
 def _summary(settings: Settings, us: dict[str, list[float]]) -> dict[str, Any]:
+    """Summarise the microseconds of all rounds for the report."""
     first = settings.threads[0]
     large = us[f"{LARGE} on {first}"]
     return {

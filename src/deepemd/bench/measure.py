@@ -1,4 +1,4 @@
-"""How we measure: seconds, medians with their spread, threads, peak memory, and the machine that it was."""
+"""Tools to measure with: seconds, medians with their spread, threads, peak memory, and the machine."""
 
 import ctypes
 import os
@@ -17,18 +17,24 @@ from deepemd.versions import versions
 
 __all__ = ["machine", "peak_rise", "processor", "ratios", "seconds", "summary", "threads"]
 
-_PACKAGES = ("opencv-python-headless", "opencv-python", "POT", "scipy", "qpth")  # beside what every report names
+_PACKAGES = (
+    "opencv-python-headless",
+    "opencv-python",
+    "POT",
+    "scipy",
+    "qpth",
+)  # in addition to those that every report names
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median and interquartile range of the rounds, and how many rounds there were.
+    """Return the median and interquartile range of the rounds, and their number.
 
     >>> summary([1.0, 2.0, 4.0])
     {'median': 2.0, 'iqr': 3.0, 'rounds': 3}
@@ -38,13 +44,13 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
-    """Ratios within each round, summarised: machines are noisy, and what is slow for one is slow for the other."""
+    """Summarise the ratios within each round, because noise of the machine affects both sides of a round."""
     return summary([o / u for o, u in zip(over, under, strict=True)])
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """At most `count` threads for `emd` and for PyTorch within the block."""
+    """Use at most `count` threads for `emd` and PyTorch within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -54,12 +60,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 def peak_rise(work: Callable[[], object]) -> float | None:
-    """How far the peak of resident memory rises above what is resident now, in MB; None where the system cannot tell.
+    """Return how far the peak of resident memory rises above its present size, in MB, or None without Linux.
 
-    Linux keeps the peak and lets a process reset its own.
+    Linux records the peak and lets a process reset its own.
     """
     with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory that is still held would be used again, and not be counted
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise freed memory would be used again and not be counted
     try:
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
@@ -71,20 +77,20 @@ def peak_rise(work: Callable[[], object]) -> float | None:
 
 
 def _status(name: str) -> int:
-    """A line of Linux's account of this process, in kB."""
+    """Return a line of Linux's status of this process, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the name of the processor, or an empty text if the system does not give it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def machine() -> dict[str, object]:
-    """What ran, and where: for every report."""
+    """Describe the machine, the commit and the installed versions, for every report."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -97,7 +103,7 @@ def machine() -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    """The commit of the source, where this is a checkout of it; with a + where files were changed since."""
+    """Return the commit of the source if this is a checkout, with a + if files were changed since."""
     package = Path(__file__).parents[1]
     git = ["git", "-C", str(package)]
     try:

@@ -1,4 +1,4 @@
-"""Other people's solvers, each called in the way that suits it best, with its data prepared outside the timing."""
+"""Other people's solvers, each called in the way that is fastest for it; its data is prepared before the timing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Peer:
     """A solver to compare with.
 
     Attributes:
-        title: what tables and the picture call it.
-        install: the command that brings it.
+        title: its name in tables and the chart.
+        install: the command that installs it.
         how: how it is called.
-        load: imports it; -> the function that is timed.
-        prepare: problems -> what that function takes; not timed.
+        load: imports it and returns the function that is timed.
+        prepare: turns problems into the argument of that function; not timed.
         agree: how far its values may be from ours, relative to max |c|; None for a solver that is not exact.
-        batched: whether it needs a batch to be worth a call; it then gets at least `Settings.batched` problems.
-        largest: largest n that it is asked for.
+        batched: whether it is fast on batches only; it then gets at least `Settings.batched` problems.
+        largest: the largest n that it is measured on.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Peer:
 
 
 def single(problems: Problems) -> list[tuple[np.ndarray, ...]]:
-    """Contiguous float32 arrays, problem by problem: cost (n, n), a (n, 1), b (n, 1)."""
+    """Return contiguous float32 arrays, problem by problem: cost (n, n), a (n, 1), b (n, 1)."""
     return [
         (c.numpy().copy(), a.numpy()[:, None].copy(), b.numpy()[:, None].copy())
         for c, a, b in zip(*problems, strict=True)
@@ -48,7 +48,7 @@ def single(problems: Problems) -> list[tuple[np.ndarray, ...]]:
 
 
 def double(problems: Problems) -> list[tuple[np.ndarray, ...]]:
-    """Contiguous float64 arrays, problem by problem: cost (n, n), a (n,), b (n,), of sum 1 in float64."""
+    """Return contiguous float64 arrays, problem by problem: cost (n, n), a (n,), b (n,), of sum 1 in float64."""
     arrays = [(c.double().numpy(), a.double().numpy(), b.double().numpy()) for c, a, b in zip(*problems, strict=True)]
     return [(c, a / a.sum(), b / b.sum()) for c, a, b in arrays]
 
@@ -87,12 +87,12 @@ def _highs() -> Solve:
 
     @lru_cache
     def sums(n: int) -> csc_array:
-        """The (2n, n * n) matrix that takes a plan to its row sums and column sums."""
+        """Return the (2n, n * n) matrix that maps a plan to its row sums and column sums."""
         ones = np.ones((1, n))
         return csc_array(vstack([kron(eye_array(n), ones), kron(ones, eye_array(n))]))
 
     def value(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-        options = {"presolve": False}  # the faster way for these
+        options = {"presolve": False}  # faster for these problems
         found = linprog(c.ravel(), A_eq=sums(len(a)), b_eq=np.concatenate([a, b]), method="highs", options=options)
         return float(found.fun)
 
@@ -114,7 +114,7 @@ def _sinkhorn() -> Solve:
 
 
 def as_it_is(problems: Problems) -> Problems:
-    """A batch of float32 tensors."""
+    """Return the problems unchanged, a batch of float32 tensors."""
     return problems
 
 
@@ -166,11 +166,11 @@ PEERS = {
 
 
 def load_peers(names: Sequence[str]) -> tuple[dict[str, Solve], dict[str, str]]:
-    """Import the peers. -> those that are there, and for each of the others why not and what to do about it."""
+    """Import the peers. Return those that are installed, and for each of the others a message with a remedy."""
     found, missing = {}, {}
     for name in names:
         try:
             found[name] = PEERS[name].load()
         except ImportError as error:
-            missing[name] = f"{PEERS[name].title} is left out: {error}; '{PEERS[name].install}' brings it"
+            missing[name] = f"{PEERS[name].title} is left out: {error}; '{PEERS[name].install}' installs it"
     return found, missing

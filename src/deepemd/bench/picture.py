@@ -1,4 +1,4 @@
-"""The picture of the race: time of a problem against its size, both on logarithmic axes."""
+"""The chart of the race: time of a problem against its size, both on logarithmic axes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["speed_picture"]
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; ours is black.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish; ours is black.
 _COLOURS = {
     "opencv": "#D55E00",
     "pot": "#0072B2",
@@ -31,9 +31,12 @@ def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding"
     """Draw microseconds a problem against n for everyone in a report.
 
     Args:
-        report: of `deepemd.bench.run.run`, or its JSON.
-        path: PNG file to write; its folder is made if need be.
-        kind: of the problems.
+        report: the result of `deepemd.bench.run.run`, or its JSON.
+        path: PNG file to write; its folder is created if need be.
+        kind: the kind of problems to show.
+
+    Raises:
+        InputError: the report has no race on these problems, or the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -78,7 +81,7 @@ def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding"
 
 
 def _lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Peers first, ours on top of them."""
+    """Return the names and titles of the lines, the peers first so that ours are drawn on top."""
     peers = [(name, peer["title"]) for name, peer in report["peers"].items()]
     return peers + [(ours(count), ours(count)) for count in reversed(report["settings"]["threads"])]
 
@@ -91,7 +94,7 @@ def _line(
     counts: list[int],
     exact: bool,
 ) -> tuple[float, float, str, str]:
-    """Draw one line. -> where it ends, its label and colour."""
+    """Draw one line. Return its end, its label and its colour."""
     n = [size for size, _ in points]
     us = [found["median"] for _, found in points]
     mine = name not in _COLOURS
@@ -104,7 +107,7 @@ def _line(
 
 
 def _labels(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
-    """The name of each line and its last time at its end, moved apart where they would meet."""
+    """Write the name and last time of each line at its end, moved apart where labels would overlap."""
     last = max(n for n, *_ in ends)
     low, high = (np.log10(limit) for limit in axes.get_ylim())
     apart = 0.05 * (high - low)
@@ -113,7 +116,7 @@ def _labels(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
         style: dict[str, Any] = {"color": colour, "fontsize": 9, "annotation_clip": False}
         style["fontweight"] = "bold" if title.startswith("emd") else "normal"
         text = f"{title}  {_time(us)}"
-        if n < last:  # a line that stops early carries its name where it stops
+        if n < last:  # a line that stops early has its label where it stops
             axes.annotate(text, (n, us), (5, 4), textcoords="offset points", **style)
             continue
         placed = max(np.log10(us), placed + apart)
@@ -122,7 +125,7 @@ def _labels(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
 
 
 def _time(us: float) -> str:
-    """Microseconds in words, three digits at most."""
+    """Format microseconds with a unit and at most three digits."""
     for unit, size in (("s", 1e6), ("ms", 1e3)):
         if us >= size:
             return f"{us / size:.3g} {unit}"
@@ -130,7 +133,7 @@ def _time(us: float) -> str:
 
 
 def _headline(report: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
-    """What one sees, in numbers: the ratio of the fastest exact peer, a size at a time."""
+    """Return the headline: the ratio of the fastest other exact solver at each size."""
     exact = {name for name, peer in report["peers"].items() if peer["exact"]}
     ratios = [[found["median"] for name, found in row["times_ours"].items() if name in exact] for row in rows]
     best = [min(found) for found in ratios if found]

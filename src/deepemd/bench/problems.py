@@ -1,4 +1,4 @@
-"""Transport problems to measure on. Their kind matters: embeddings give other costs than a random generator does."""
+"""Transport problems to measure on. Costs between embeddings differ in kind from uniform random costs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,23 +18,24 @@ class Problems(NamedTuple):
     b: Tensor
 
     def first(self, count: int) -> "Problems":
-        """The first problems of the batch."""
+        """Return the first `count` problems of the batch."""
         return Problems(*(t[:count] for t in self))
 
 
 def embedding_problems(generator: Generator, batch: int, n: int) -> Problems:
-    """Costs as the head makes them: 1 - cosine similarity of centred embeddings, of 64 channels."""
+    """Draw costs like those of the head: 1 - cosine similarity of centred embeddings, of 64 channels."""
     x, y = (torch.rand(batch, n, 64, generator=generator).square() for _ in range(2))  # (B, n, 64)
     x, y = (normalize(t - t.mean(-1, keepdim=True), dim=-1) for t in (x, y))
     return Problems(1 - x @ y.mT, *_weights(generator, batch, n))
 
 
 def uniform_problems(generator: Generator, batch: int, n: int) -> Problems:
-    """Costs drawn one by one, uniformly between 0 and 1: no structure that a solver could lean on."""
+    """Draw costs independently and uniformly between 0 and 1, without any structure."""
     return Problems(torch.rand(batch, n, n, generator=generator), *_weights(generator, batch, n))
 
 
 def _weights(generator: Generator, batch: int, n: int) -> tuple[Tensor, Tensor]:
+    """Draw weights a and b, (B, n) each, of sum 1."""
     a, b = (torch.rand(batch, n, generator=generator) + 1e-3 for _ in range(2))
     return a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""The race: `emd` and its peers on the same sizes, in turns, on fresh problems in every round."""
+"""The race: `emd` and its peers take turns on problems of the same sizes, new ones in every round."""
 
 import math
 import os
@@ -19,26 +19,26 @@ from deepemd.transport import Transport, emd
 __all__ = ["PARTS", "Settings", "batch_of", "ours", "race"]
 
 CORES = os.cpu_count() or 1
-CALLS = 4  # of ours in a turn, one after another as its loop calls a peer: the first finds the caches cold
+CALLS = 4  # calls of emd in a turn, in a loop like the peers' calls: the first finds the caches cold
 PARTS = ("race", "calls", "gradient", "start")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure, and for how long.
+    """Settings of the benchmark: what to measure, and for how long.
 
     Attributes:
         sizes: n of the n x n problems of the race.
-        rounds: turns that everyone takes; medians and interquartile ranges are over them.
-        threads: thread counts for `emd`; the peers race against the first.
+        rounds: number of turns of every solver, over which medians and interquartile ranges are taken.
+        threads: thread counts for `emd`; the peers are compared with the first.
         peers: names in PEERS.
-        parts: of PARTS.
-        kinds: of problems, names in KINDS.
-        peer_seconds: about how long each peer may run for one size and kind. It solves fewer problems of a round, and
-            takes part in fewer rounds, rather than exceed that by much.
-        batched: fewest problems in a call of a solver of batches.
-        processes: fresh processes for each figure that needs them.
-        pairs: problems of the batch whose gradient is measured: one 5-way episode with 75 queries.
+        parts: names in PARTS.
+        kinds: kinds of problems, names in KINDS.
+        peer_seconds: about how long each peer may run for one size and kind. To stay near it, a peer solves fewer
+            problems of a round and takes part in fewer rounds.
+        batched: the least problems in a call of a batched solver.
+        processes: number of new processes for each figure that needs them.
+        pairs: number of problems of the batch whose gradient is measured: one 5-way episode with 75 queries.
     """
 
     sizes: Sequence[int] = (9, 13, 25, 49, 100, 196, 256)
@@ -68,35 +68,36 @@ class Settings:
 
 
 def ours(count: int) -> str:
-    """What tables call `emd` on so many threads."""
+    """Return the name of `emd` on `count` threads in tables."""
     return f"emd, {count} thread{'s' * (count > 1)}"
 
 
 def batch_of(n: int) -> int:
-    """Problems of a batch of ours: an episode's 375, more below 25 nodes and fewer above 100, where all is costs."""
+    """Return the problems in a batch of ours: an episode's 375, more below 25 nodes, fewer above 100."""
     return max(16, 375 * 25**2 // n**2, min(375, 375 * 100**2 // n**2))
 
 
 @dataclass
 class _Turn:
-    """How many problems a peer solves in a round, and in which rounds."""
+    """The number of problems that a peer solves in a round, and the rounds it takes part in."""
 
     solve: Solve
     problems: int
-    every: int  # it takes part in every so-many-th round
+    every: int  # it takes part in rounds 0, every, 2 * every, ...
 
 
 def race(
-    settings: Settings, solvers: dict[str, Solve], rows: list[dict[str, Any]], said: Callable[[str], None]
+    settings: Settings, solvers: dict[str, Solve], rows: list[dict[str, Any]], report: Callable[[str], None]
 ) -> None:
-    """Measure every size and kind. Modifies rows: appends one for each, as soon as it is measured or interrupted."""
+    """Measure every size and kind. Modifies rows: appends a row once it is measured or interrupted."""
     for kind in settings.kinds:
         for n in settings.sizes:
-            said(f"race: {kind} costs, n = {n}")
+            report(f"race: {kind} costs, n = {n}")
             _one_race(settings, solvers, rows, kind, n)
 
 
 def _one_race(settings: Settings, solvers: dict[str, Solve], rows: list[dict[str, Any]], kind: str, n: int) -> None:
+    """Measure one size and kind. Modifies rows."""
     generator = torch.Generator().manual_seed(n)
     fresh = partial(KINDS[kind], generator, batch_of(n), n)
     _our_turn(settings.threads, fresh)  # compiles
@@ -113,7 +114,7 @@ def _one_race(settings: Settings, solvers: dict[str, Solve], rows: list[dict[str
         for r in range(settings.rounds):
             now = {name: turn for name, turn in turns.items() if r % turn.every == 0 and name not in failed}
             laps.append(_lap(settings, now, fresh, errors, failed))
-    finally:  # Ctrl-C keeps the rounds that are whole
+    finally:  # after Ctrl-C, report the complete rounds
         if laps:
             row = _row(kind, n, settings, turns, laps, errors)
             rows.append(row | {"failed": failed, "duality_gap": gap})
@@ -121,7 +122,7 @@ def _one_race(settings: Settings, solvers: dict[str, Solve], rows: list[dict[str
 
 @contextmanager
 def _failing(failed: dict[str, str], name: str) -> Iterator[None]:
-    """A peer that raises an error drops out of this size, and the report tells it. Modifies failed."""
+    """Catch and report the error of a peer, which then drops out of this size. Modifies failed."""
     try:
         yield
     except (ArithmeticError, RuntimeError, ValueError) as error:
@@ -129,7 +130,7 @@ def _failing(failed: dict[str, str], name: str) -> Iterator[None]:
 
 
 def _our_turn(counts: Sequence[int], fresh: Callable[[], Problems]) -> tuple[dict[str, float], Problems, Transport]:
-    """Seconds a problem for each number of threads, in CALLS calls on fresh batches; the last one and its solution."""
+    """Time `emd` in CALLS calls on new batches. Return seconds a problem, the last batch and its solution."""
     times = dict.fromkeys(map(ours, counts), 0.0)
     for count in reversed(counts):  # the first count comes last: its batch is the peers' too
         batches = [fresh() for _ in range(CALLS)]
@@ -147,9 +148,9 @@ def _lap(
     errors: dict[str, float],
     failed: dict[str, str],
 ) -> dict[str, float]:
-    """Everyone takes a turn. -> seconds a problem.
+    """Give every solver a turn. Return seconds a problem.
 
-    Modifies errors, the largest of each peer's values, relative to max |c|; and failed.
+    Modifies errors, the largest of each peer relative to max |c|, and failed.
     """
     times, problems, solution = _our_turn(settings.threads, fresh)
     for name, turn in turns.items():
@@ -168,7 +169,7 @@ def _lap(
 
 
 def _plan(peer: Peer, solve: Solve, settings: Settings, problems: Problems) -> _Turn:
-    """Share a peer's time out over the rounds, after a first call to warm it up."""
+    """Distribute a peer's time over the rounds, after a first call to warm it up."""
     fewest = min(settings.batched if peer.batched else 1, len(problems.a))
     least = peer.prepare(problems.first(fewest))
     with threads(settings.threads[0]), torch.no_grad():
@@ -182,7 +183,7 @@ def _plan(peer: Peer, solve: Solve, settings: Settings, problems: Problems) -> _
 
 
 def _gap(problems: Problems) -> float:
-    """The proof that our values are right: how far cost and duals are from proving each other, relative to max |c|."""
+    """Return the certificate of our values: the defects of their duals, relative to max |c|."""
     solution = emd(*problems)
     cost, a, b = (t.double() for t in problems)
     u, v = solution.u.double(), solution.v.double()
@@ -201,7 +202,7 @@ def _row(
     laps: list[dict[str, float]],
     errors: dict[str, float],
 ) -> dict[str, Any]:
-    """The row of a size and kind. A peer that should be exact and is not has its error told, and no time."""
+    """Return the row of a size and kind. A peer that should be exact and is not has an error, and no time."""
     first = ours(settings.threads[0])
     times, faster, disagree = {}, {}, {}
     for name in {name: None for lap in laps for name in lap}:

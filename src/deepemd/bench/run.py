@@ -1,4 +1,4 @@
-"""All parts of the benchmark in one run, with its progress; Ctrl-C keeps what is measured so far."""
+"""Run all parts of the benchmark, with a progress display; after Ctrl-C, report what is measured so far."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,21 +8,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deepemd.bench.alone import SOLVERS, gradient, start
 from deepemd.bench.calls import calls
 from deepemd.bench.measure import machine, threads
 from deepemd.bench.peers import PEERS, load_peers
 from deepemd.bench.race import Settings, race
+from deepemd.bench.subprocesses import SOLVERS, gradient, start
 
 __all__ = ["run"]
 
 
 def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
-    """Measure. -> the report, ready for JSON; its key "interrupted" is true after Ctrl-C.
+    """Measure, and return the report, ready for JSON; its key "interrupted" is true after Ctrl-C.
 
     Args:
         settings: what to measure.
-        console: where the progress is shown; standard error unless given.
+        console: where to show progress; by default standard error.
     """
     console = console or Console(stderr=True)
     solvers, missing = load_peers(settings.peers)
@@ -47,24 +47,24 @@ def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         "gradient": gradient_rows,
         "start": start_figures,
     }
-    # Whoever is measured on more threads sets that; drawing problems must not wake PyTorch's others.
-    with _shown(console, _steps(settings, missing)) as said, threads(1):
+    # Measurements on more threads set their number; drawing problems must not wake PyTorch's other threads.
+    with _progress(console, _steps(settings, missing)) as show, threads(1):
         try:
             if "race" in settings.parts:
-                race(settings, solvers, race_rows, said)
+                race(settings, solvers, race_rows, show)
             if "calls" in settings.parts:
-                calls(settings, call_figures, said)
+                calls(settings, call_figures, show)
             if "gradient" in settings.parts:
-                gradient(settings, missing, gradient_rows, said)
+                gradient(settings, missing, gradient_rows, show)
             if "start" in settings.parts:
-                start(settings, start_figures, said)
+                start(settings, start_figures, show)
         except KeyboardInterrupt:
             report["interrupted"] = True
     return report
 
 
 def _steps(settings: Settings, missing: dict[str, str]) -> int:
-    """How often the parts together say what they do."""
+    """Return the number of steps of all parts together."""
     solvers = [name for name in SOLVERS if name == "emd" or (name in settings.peers and name not in missing)]
     steps = {
         "race": len(settings.kinds) * len(settings.sizes),
@@ -76,8 +76,8 @@ def _steps(settings: Settings, missing: dict[str, str]) -> int:
 
 
 @contextmanager
-def _shown(console: Console, steps: int) -> Iterator[Callable[[str], None]]:
-    """Yields the function that says which step begins: by a bar on a terminal, by lines elsewhere."""
+def _progress(console: Console, steps: int) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows which step begins, by a bar on a terminal and by lines elsewhere."""
     begun: list[str] = []
 
     def line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The report as Markdown tables: what the command prints, and what docs/speed.md shows."""
+"""The report as Markdown tables, which the command prints and docs/speed.md shows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Report = Mapping[str, Any]
 
 
 def markdown(report: Report) -> str:
-    """Every table that the report has figures for."""
+    """Return all tables that the report has figures for."""
     parts = [_race(report, kind) for kind in report["settings"]["kinds"]]
     parts += [_errors(report), _calls(report), _gradient(report), _start(report), _machine(report)]
     return "\n\n".join(part for part in parts if part)
@@ -51,10 +51,10 @@ def _errors(report: Report) -> str:
         wrong, failed = (
             sorted({row["n"] for row in report["race"] if name in row[key]}) for key in ("disagree", "failed")
         )
-        told = f"{max(found):.0e}".replace("0e+00", "0 in float32") if found else ""
-        told += f"; wrong, so not timed, at n = {', '.join(map(str, wrong))}" if wrong else ""
-        told += f"; fails at n = {', '.join(map(str, failed))}" if failed else ""
-        rows.append([_title(report, name), report["peers"][name]["how"], told.removeprefix("; ")])
+        text = f"{max(found):.0e}".replace("0e+00", "0 in float32") if found else ""
+        text += f"; wrong, so not timed, at n = {', '.join(map(str, wrong))}" if wrong else ""
+        text += f"; fails at n = {', '.join(map(str, failed))}" if failed else ""
+        rows.append([_title(report, name), report["peers"][name]["how"], text.removeprefix("; ")])
     gap = max(row["duality_gap"] for row in report["race"])
     rows.append(["emd", "one call for the batch of float32 tensors", f"proven by its duals to {gap:.0e}"])
     return "**How each is called, and how far its values are from ours, relative to max |c|**\n\n" + _table(
@@ -158,7 +158,7 @@ def _threads(count: int) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, or all of the whole number."""
+    """Format a number with up to three digits, or as a whole number."""
     if abs(value) < 10:
         return f"{value:.2g}" if abs(value) < 1 else f"{value:.1f}"
     return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -22,24 +22,24 @@ def bench_emd(
     picture: Path | None = None,
     report: Path | None = None,
 ) -> None:
-    """Time emd beside other exact and inexact solvers, on this machine; print the tables as Markdown.
+    """Time emd against other exact and inexact solvers on this machine, and print the tables as Markdown.
 
-    Everyone takes a turn on fresh problems in every round, and what counts are the ratios of one round. The values of
-    exact peers are compared with ours, so that no wrong answer is timed; inexact ones have their error told. A peer
-    that is not installed is left out, with a line that says what brings it. Ctrl-C keeps what is measured so far.
-    Takes less than ten minutes, with --quick about one.
+    In every round, each solver takes a turn on new problems; compare the ratios within a round. The values of exact
+    solvers are compared with ours, and a wrong one is not timed; the error of inexact ones is reported. A solver that
+    is not installed is left out, with a line that says how to install it. After Ctrl-C, what is measured so far is
+    printed. The benchmark takes less than ten minutes, with --quick about one.
 
     Args:
         sizes: n of the n x n problems, such as 9,25,100; 9,13,25,49,100,196,256 unless given.
-        rounds: turns of everyone; more narrow the figures. 15 unless given, 5 with --quick.
-        threads: thread counts for emd; peers are compared with the first. 1,2 unless given.
+        rounds: turns of each solver; more give more precise figures. 15 unless given, 5 with --quick.
+        threads: thread counts for emd; the others are compared with the first. 1,2 unless given.
         peers: some of opencv, pot, pot-core, pot-batch, highs, qpth, sinkhorn, separated by commas; all unless given.
         parts: some of race (against the peers), calls (one problem, batches, float64), gradient (time and memory),
             start (of a new process), separated by commas; all unless given.
-        quick: four sizes, costs between embeddings only, few rounds: for a first look.
+        quick: measure four sizes, costs between embeddings only, in few rounds.
         out: JSON file to write the report to.
-        picture: PNG file for a picture of time against n.
-        report: JSON file of an earlier --out: print its tables and draw its picture, and measure nothing.
+        picture: PNG file for a chart of time against n.
+        report: JSON file of an earlier --out; print its tables and draw its chart, and measure nothing.
     """
     from deepemd.bench.picture import speed_picture
     from deepemd.bench.race import Settings
@@ -61,7 +61,7 @@ def bench_emd(
         given = {name: value for name, value in given.items() if value is not None}
         settings = Settings(**(_QUICK if quick else {}) | given)
         if picture is not None and "race" not in settings.parts:
-            raise InputError("picture: it shows the part 'race'; add it to --parts, or leave --picture out")
+            raise InputError("picture: it shows the part 'race'; add race to --parts, or leave --picture out")
         found = run(settings)
     if out is not None:
         atomic_write(out, (json.dumps(found, indent=1) + "\n").encode())

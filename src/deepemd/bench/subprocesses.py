@@ -1,7 +1,7 @@
-"""What must be measured in a process of its own: the peak of memory, and the first result.
+"""Measurements in new processes: the peak of memory, and the time to the first result.
 
-The parent runs ``python -m deepemd.bench.alone JSON`` and reads one line of JSON. Nothing of deepemd is imported at the
-top, because the time that takes is one of the things measured.
+The parent runs ``python -m deepemd.bench.subprocesses JSON`` and reads one line of JSON. Nothing of deepemd is imported
+at the top, because the time to import it is one of the measurements.
 """
 
 import json
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["gradient", "start"]
 
-# How many problems each solver is given: QPTH needs half a second and 40 MB for one.
+# The number of problems of each solver: QPTH needs half a second and 40 MB for one.
 SOLVERS: dict[str, int | None] = {"emd": None, "pot": None, "qpth": 10}
 
 
 def gradient(
-    settings: "Settings", missing: dict[str, str], rows: list[dict[str, Any]], said: Callable[[str], None]
+    settings: "Settings", missing: dict[str, str], rows: list[dict[str, Any]], report: Callable[[str], None]
 ) -> None:
-    """Time and memory of value and gradients, to cost, a and b, of an episode's problems. Modifies rows.
+    """Measure time and memory of the value and its gradients, for an episode's problems. Modifies rows.
 
-    The solvers take turns, each in a fresh process. Whoever is given fewer problems has the figures scaled up.
+    The solvers take turns, each in a new process. The figures of a solver that gets fewer problems are scaled up.
     """
     from deepemd.bench.measure import ratios, summary
 
@@ -39,14 +39,14 @@ def gradient(
     try:
         for r in range(settings.processes):
             for name, few in solvers.items():
-                said(f"gradient: {name}, process {r + 1} of {settings.processes}")
+                report(f"gradient: {name}, process {r + 1} of {settings.processes}")
                 wanted = {"what": "gradient", "solver": name, "problems": min(few or pairs, pairs), "seed": r}
                 try:
                     done[name][r] = _child(wanted | {"threads": settings.threads[0]})
                 except ChildProcessError:
                     if name == "emd":
                         raise
-                    failed[name] += 1  # its message is on standard error; others are not stopped by it
+                    failed[name] += 1  # its message is on standard error; the others go on
     finally:
         for name, runs in done.items():
             if not runs:
@@ -65,16 +65,16 @@ def gradient(
             rows.append(row)
 
 
-def start(settings: "Settings", result: dict[str, Any], said: Callable[[str], None]) -> None:
-    """Seconds to the first result of a new process, beyond ``import torch, numba``. Modifies result."""
+def start(settings: "Settings", result: dict[str, Any], report: Callable[[str], None]) -> None:
+    """Measure the seconds to the first result of a new process, after ``import torch, numba``. Modifies result."""
     from deepemd.bench.measure import summary
 
-    said("start: filling the cache of compiled code")
+    report("start: filling the cache of compiled code")
     _child({"what": "start"})
     runs: list[dict[str, float]] = []
     try:
         for r in range(settings.processes):
-            said(f"start: process {r + 1} of {settings.processes}")
+            report(f"start: process {r + 1} of {settings.processes}")
             runs.append(_child({"what": "start"}))
     finally:
         if runs:
@@ -82,7 +82,8 @@ def start(settings: "Settings", result: dict[str, Any], said: Callable[[str], No
 
 
 def _child(wanted: dict[str, Any]) -> Any:
-    command = [sys.executable, "-m", "deepemd.bench.alone", json.dumps(wanted)]
+    """Run a measurement in a new process and return its result."""
+    command = [sys.executable, "-m", "deepemd.bench.subprocesses", json.dumps(wanted)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     if done.returncode:
         raise ChildProcessError(
@@ -95,6 +96,7 @@ def _child(wanted: dict[str, Any]) -> Any:
 
 
 def _start() -> dict[str, float]:
+    """Measure the import and the first call of emd."""
     import numba  # noqa: F401
     import torch
 
@@ -108,7 +110,7 @@ def _start() -> dict[str, float]:
 
 
 def _gradient(solver: str, problems: int, seed: int, threads: int) -> dict[str, float | None]:
-    """Milliseconds, and the MB that the peak of memory rises beyond the gradients themselves."""
+    """Measure milliseconds, the rise of the peak of memory beyond the gradients themselves in MB, and the error."""
     import torch
 
     from deepemd.bench.measure import peak_rise, seconds
@@ -133,7 +135,7 @@ def _gradient(solver: str, problems: int, seed: int, threads: int) -> dict[str, 
     with torch.no_grad():
         few = [t[:3] for t in inputs]
         error = float((value(*few) - emd(*few).value).abs().max())
-    for _ in range(20 if solver == "emd" else 0):  # the others take long enough for one time to do
+    for _ in range(20 if solver == "emd" else 0):  # one time is enough for the others, which take longer
         inputs = draw(problems)
         times.append(seconds(lambda: run(inputs)))  # noqa: B023
     beyond = None if rise is None else max(0.0, rise - gradients)
@@ -141,7 +143,7 @@ def _gradient(solver: str, problems: int, seed: int, threads: int) -> dict[str, 
 
 
 def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]:
-    """The solver as a function of tensors, with gradients."""
+    """Return a solver as a function of cost, a and b that returns differentiable values."""
     import torch
 
     if solver == "pot":
@@ -160,7 +162,7 @@ def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Ten
 
 
 def main() -> None:
-    """Measure what the first argument asks for, and print it."""
+    """Measure what the first command-line argument asks for, and print the result as JSON."""
     wanted = json.loads(sys.argv[1])
     found = _start() if wanted.pop("what") == "start" else _gradient(**wanted)
     print(json.dumps(found))
