@@ -1,8 +1,10 @@
-"""Draw the pictures of docs/method.md and docs/explain.md: two scenes, their nodes, and the transport between them.
+"""Draw the pictures of docs/method.md and docs/explain.md.
 
-python benchmarks/method.py
+python benchmarks/method.py                        # two painted scenes, their nodes, and the transport between them
+python benchmarks/method.py QUERY.jpg SUPPORT.jpg  # how two photos are matched: explanation.png
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,11 +136,14 @@ def matrices(one: Match) -> Figure:
 
 
 def main() -> None:
-    query = scene(110, 236, 130, sky="#a9d3ee", sea="#2f6f9f", hull="#b5332e", sun=(255, 60))
-    support = scene(195, 250, 165, sky="#d9cfe6", sea="#3d8c86", hull="#2d3f73", sun=None)
     # 160 x 160 pixels make a map of 5 x 5 cells, as the paper's encoder does of 84 x 84
     half = (0.5, 0.5, 0.5)
     model = DeepEMD(efficientnet_lite0("head"), image_size=160, resize=160, mean=half, std=half).eval()
+    if len(sys.argv) == 3:
+        plot_matching(sys.argv[1], sys.argv[2], PICTURES / "explanation.png", model=model)
+        return
+    query = scene(110, 236, 130, sky="#a9d3ee", sea="#2f6f9f", hull="#b5332e", sun=(255, 60))
+    support = scene(195, 250, 165, sky="#d9cfe6", sea="#3d8c86", hull="#2d3f73", sun=None)
     one = match(model, query, support)
     for name, made in (
         ("method_nodes", ways(model, query)),
@@ -146,7 +151,7 @@ def main() -> None:
         ("method_plan", matrices(one)),
     ):
         made.savefig(PICTURES / f"{name}.png", dpi=110)
-    plot_matching(one, path=PICTURES / "explanation.png")
+    plot_matching(one, path=PICTURES / "method_flows.png")
 
 
 if __name__ == "__main__":

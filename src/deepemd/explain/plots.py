@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOURS", "PARTS", "SHADE", "VEIL", "matches_picture", "new_figure", "plot_matching", "save_figure"]
 
-PARTS = 6  # numbered pairs of a picture, unless asked otherwise
+PARTS = 6  # numbered pairs of a match, unless asked otherwise
+_PARTS_OF_SEVERAL = 4  # where a picture shows several matches, each is small
 # The palette of Okabe and Ito for colour-blind readers, without the two colours that are dark on a dark picture
 COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")
 
@@ -48,13 +49,13 @@ def matches_picture(matches: Sequence[Match], path: Path, *, columns: int = 2) -
 
 def _several(matches: Sequence[Match], columns: int) -> "Figure":
     rows = -(-len(matches) // columns)
-    figure = new_figure(4.9 * columns, 2.75 * rows)
+    figure = new_figure(6.0 * columns, 3.3 * rows)
     grid = figure.subplots(rows, 2 * columns, squeeze=False, gridspec_kw={"hspace": 0.3})
     for axes in grid.flat:
         axes.axis("off")
     for k, one in enumerate(matches):
         left, right = grid[k // columns, 2 * (k % columns) : 2 * (k % columns) + 2]
-        _draw(left, right, one, one.numbered(PARTS), flows=12)
+        _draw(left, right, one, one.numbered(_PARTS_OF_SEVERAL), flows=8)
         cells = [axes.get_position(original=True) for axes in (left, right)]  # whatever the images' aspect
         top = cells[0].y1 + 0.22 / figure.get_figheight()  # inches above the images, clear of "query"
         middle = (cells[0].x0 + cells[1].x1) / 2
