@@ -18,7 +18,7 @@ from deepemd import FCN, DeepEMD, cli, conv4
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Two classes of eight images for each split, told apart by their colour."""
+    """Two classes of eight images for each split, which differ in colour."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for split in ("base", "val", "novel"):

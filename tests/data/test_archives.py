@@ -204,7 +204,7 @@ def test_links_of_a_folder_are_followed_but_not_in_a_circle(tmp_path):
     (tmp_path / "store" / "1.jpg").write_bytes(b"one")
     source = tmp_path / "mine"
     source.mkdir()
-    (source / "rose").symlink_to(tmp_path / "store")  # folders and files elsewhere, as big sets are often kept
+    (source / "rose").symlink_to(tmp_path / "store")  # folders and files elsewhere, as big sets often are
     (source / "tulip").symlink_to("rose")
     (source / "single.jpg").symlink_to(tmp_path / "store" / "1.jpg")
     expected = {"rose/1.jpg": b"one", "single.jpg": b"one", "tulip/1.jpg": b"one"}

@@ -1,4 +1,4 @@
-"""What holds for every benchmark: class lists in order, and words that tell what to get.
+"""Every benchmark: its class lists are sorted, and a message says which files to get.
 
 Tests deepemd.data.benchmarks.published.
 """
@@ -25,10 +25,10 @@ def test_class_lists_are_sorted_and_disjoint(name):
 def test_without_a_source_it_says_what_to_get(tmp_path, capsys, name):
     assert name in DATASETS
     assert main(["data", "prepare", name, "--root", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert f"{name}: not prepared in {tmp_path}: " in told
-    assert " PATH" in told.split("then run")[0]
-    assert f"then run `deepemd data prepare {name} --source PATH`" in told
+    message = capsys.readouterr().err
+    assert f"{name}: not prepared in {tmp_path}: " in message
+    assert " PATH" in message.split("then run")[0]
+    assert f"then run `deepemd data prepare {name} --source PATH`" in message
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -50,12 +50,12 @@ def test_refusals_tell_the_difference():
         return from_arrays("x", list(labels), [None] * len(labels))
 
     check_split("x", "fc100", "val", draft(names), counts, "Get it")
-    for labels, told in [
+    for labels, message in [
         ((), rf"found 0 classes of 0 images, 0 in all; {names[0]} is absent\. Get it, or pass --strict false"),
         (names[1:], rf"found 19 classes of 1 images, 19 in all; {names[0]} is absent"),
         ((*names, "unicorn"), r"found 21 classes of 1 images, 21 in all, 1 of them other classes \(unicorn is one\)"),
         ((*names, names[3]), r"found 20 classes of 1 to 2 images, 21 in all\."),
         ((*names[1:], names[3]), rf"found 19 classes of 1 to 2 images, 20 in all; {names[0]} is absent"),
     ]:
-        with pytest.raises(InputError, match=rf"^x: not the val split of fc100, which has 20 given .*{told}"):
+        with pytest.raises(InputError, match=rf"^x: not the val split of fc100, which has 20 given .*{message}"):
             check_split("x", "fc100", "val", draft(labels), counts, "Get it")

@@ -1,4 +1,4 @@
-"""FC100 and CIFAR-FS from CIFAR-100 in its true layout, with made-up pixels, and from pickles passed on.
+"""FC100 and CIFAR-FS from CIFAR-100 in its true layout, with made-up pixels, and from pickles that others distribute.
 
 Tests deepemd.data.benchmarks.cifar.
 """
@@ -85,7 +85,7 @@ def test_other_counts_are_refused(tmp_path):
         prepare("fc100", source, root=tmp_path / "root")
 
 
-def passed_on(folder: Path, stem: str, name: str, each: int = 2, dense: bool = False) -> Path:
+def distributed(folder: Path, stem: str, name: str, each: int = 2, dense: bool = False) -> Path:
     folder.mkdir()
     for split, part in FILES.items():
         numbers = [NAMES.index(label) for label in class_list(name, split)]
@@ -97,8 +97,8 @@ def passed_on(folder: Path, stem: str, name: str, each: int = 2, dense: bool = F
 
 
 @pytest.mark.parametrize(("name", "stem"), [("fc100", "FC100"), ("cifar-fs", "CIFAR_FS")])
-def test_passed_on(tmp_path, name, stem):
-    store = prepare(name, passed_on(tmp_path / "source", stem, name), root=tmp_path / "root", strict=False)
+def test_pickles_that_others_distribute(tmp_path, name, stem):
+    store = prepare(name, distributed(tmp_path / "source", stem, name), root=tmp_path / "root", strict=False)
     for split, images in store.splits.items():
         assert images.classes == class_list(name, split)
         for i in range(0, len(images), 5):
@@ -106,14 +106,14 @@ def test_passed_on(tmp_path, name, stem):
 
 
 def test_another_split_is_refused(tmp_path):
-    source = passed_on(tmp_path / "source", "FC100", "cifar-fs", each=600)
+    source = distributed(tmp_path / "source", "FC100", "cifar-fs", each=600)
     with pytest.raises(InputError, match=r"not the base split of fc100.* found 64 classes of 600 .* two ways: prepare"):
         prepare("fc100", source, root=tmp_path / "root")
 
 
-def test_classes_that_are_not_told_are_refused(tmp_path):
+def test_classes_that_cannot_be_identified_are_refused(tmp_path):
     """Labels from 0 to 59 could be any 60 classes."""
-    source = passed_on(tmp_path / "source", "FC100", "fc100", each=600, dense=True)
+    source = distributed(tmp_path / "source", "FC100", "fc100", each=600, dense=True)
     with pytest.raises(InputError, match=r"found 60 classes of 600 images, .* 60 of them other classes \(000"):
         prepare("fc100", source, root=tmp_path / "root")
 

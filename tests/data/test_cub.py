@@ -24,7 +24,7 @@ BOXES = ["3.0 2.0 20.0 10.0", "30.0 0.0 100.0 100.0"]  # one within the image, o
 
 
 def official(folder: Path, mode: str = "RGB") -> Path:
-    """The four birds, two images each, 40 wide and 30 high; columns and rows are told by the pixels."""
+    """The four birds, two images each, 40 wide and 30 high; each pixel holds its column and row."""
     pixels = np.zeros((30, 40, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.arange(40)[None, :], np.arange(30)[:, None]
     images, boxes, number = [], [], 0

@@ -26,12 +26,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_letters_are_those_that_the_rule_keeps():
-    kept = select()
+    selected = select()
     if features.version("freetype2") == "2.14.3":
-        assert kept == LETTERS
+        assert selected == LETTERS
     else:  # it may draw a little differently: letters on the edge of a threshold are excused
         fewer, more = select(-0.01), select(0.01)
-        assert all(set(LETTERS[s]) ^ set(kept[s]) <= set(fewer[s]) ^ set(more[s]) for s in kept)
+        assert all(set(LETTERS[s]) ^ set(selected[s]) <= set(fewer[s]) ^ set(more[s]) for s in selected)
 
 
 def test_no_letter_twice():

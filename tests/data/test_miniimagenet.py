@@ -59,7 +59,7 @@ def test_real_classes_are_in_the_lists(shared_data):
 
 
 def test_real_arrays_come_back_as_they_are(real, tmp_path):
-    """The real images as the pickle that is passed on: the same pixels, by way of PNG."""
+    """The real images as a commonly distributed pickle: the same pixels come back, through PNG."""
     images = real.splits["val"]
     chosen = range(0, len(images), 400)
     arrays = np.stack([np.asarray(images.image(i)) for i in chosen])

@@ -81,7 +81,7 @@ def test_safetensors_and_a_pyramid(golden, weights, tmp_path):
     assert np.abs(nodes - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_what_is_not_of_the_encoder_is_told(golden, weights, tmp_path, capsys):
+def test_entries_outside_the_encoder_are_listed(golden, weights, tmp_path, capsys):
     state = {f"module.encoder.{name}": t for name, t in weights.items() if "num_batches" not in name}
     state["module.fc.weight"] = torch.zeros(64, 640)
     state["layer1.0.conv1.weight"] = torch.zeros(1)  # the same name without the prefix is another weight

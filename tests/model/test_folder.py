@@ -40,8 +40,10 @@ def test_half_the_size_for_passing_on(model: DeepEMD, tmp_path: Path) -> None:
     assert (half / "config.json").read_bytes() == (whole / "config.json").read_bytes()
     again = DeepEMD.load(half)
     for name, values in model.state_dict().items():
-        kept = values.half().to(values.dtype) if values.ndim > 1 else values  # statistics and scales stay as they are
-        assert torch.equal(again.state_dict()[name], kept), name
+        rounded_values = (
+            values.half().to(values.dtype) if values.ndim > 1 else values
+        )  # statistics and scales stay as they are
+        assert torch.equal(again.state_dict()[name], rounded_values), name
     assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
     rounded = sum(values.numel() for values in model.state_dict().values() if values.ndim > 1)

@@ -110,7 +110,7 @@ def test_a_model_behind_a_licence_is_explained(hub: Hub, model: DeepEMD) -> None
 
 @pytest.mark.usefixtures("no_hub")
 def test_what_is_installed_needs_no_network(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it was trained: one photo of each of 16 classes that it never saw tells where others belong."""
+    """It was trained: given one photo of each of 16 new classes, it finds the class of others."""
     monkeypatch.chdir(tmp_path)
     model = DeepEMD.from_pretrained("resnet12-miniimagenet")
     assert model.backbone.config == {"name": "resnet12"}
