@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba import njit
@@ -30,8 +31,8 @@ KERNELS = ("_vectors.py", "_workspace.py", "_tickets.py", "_start.py", "_simplex
 
 # Options of every compiled function. Functions that only compiled code calls go without the wrappers through which
 # Python and C would call them, which saves a quarter of the time to compile.
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
-_INTERNAL = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+_INTERNAL: Any = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # The settings of Numba that change the code it generates for the same source and processor.
 _SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")
@@ -179,7 +180,7 @@ def cached_njit(describe: Callable[[tuple], str]) -> Callable[[Callable], Callab
     """
 
     def decorate(function: Callable) -> Callable:
-        dispatcher = njit(**_OPTIONS)(function)
+        dispatcher: Callable = njit(**_OPTIONS)(function)
         dispatcher._cache = CodeCache(function, describe)  # type: ignore[attr-defined]
         return dispatcher
 
