@@ -156,7 +156,7 @@ def pair(alone: Path, patterns: Store, tmp_path_factory: pytest.TempPathFactory)
     _, wrote = started("whole", patterns, alone / "model", out)
     for text in wrote:  # at last the second was asked to stop; both did
         assert "Traceback" not in text, text
-        assert text.endswith("--resume to go on\n")
+        assert text.endswith("--resume to continue\n")
     assert "validation" in wrote[0]
     assert len(wrote[1].splitlines()) == 1  # the first one speaks
     return out
@@ -185,7 +185,9 @@ def test_two_processes_with_a_part_each_train_as_one_with_both(run: str, alone: 
 def test_parts_make_a_difference(alone: Path, patterns: Store, tmp_path: Path) -> None:
     """The recipe says in how many parts, and what is computed depends on it: else the test above would say nothing."""
     splits = patterns.splits["base"], patterns.splits["val"]
-    whole = metatrain(replace(META, epochs=1, grad_accum_steps=1), alone / "model", *splits, tmp_path / "run", precision="32")
+    whole = metatrain(
+        replace(META, epochs=1, grad_accum_steps=1), alone / "model", *splits, tmp_path / "run", precision="32"
+    )
     assert abs(rows(whole.metrics.parent)["loss"][1] - rows(alone / "meta")["loss"][1]) > 1e-3
 
 
@@ -280,7 +282,9 @@ def test_processes_that_do_not_divide_the_parts_are_refused(monkeypatch: pytest.
 
     at(monkeypatch, 1, 2)
     assert [[batch.seed for batch in step] for step in Batches(make, 2, grad_accum_steps=6)] == [[3, 4, 5]] * 2
-    with pytest.raises(InputError, match=r"recipe\.grad_accum_steps is 3, and 2 processes .*: set recipe\.grad_accum_steps to 4 "):
+    with pytest.raises(
+        InputError, match=r"recipe\.grad_accum_steps is 3, and 2 processes .*: set recipe\.grad_accum_steps to 4 "
+    ):
         Batches(make, 2, grad_accum_steps=3)
     with pytest.raises(InputError, match=r"recipe\.grad_accum_steps is 1, .*: set recipe\.grad_accum_steps to 2 "):
         Batches(make, 2)
@@ -303,8 +307,7 @@ def test_where_a_process_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert cli.main(["warmup"]) == 2
     told = capsys.readouterr().err
     assert told == (
-        "deepemd: error: process 5 of 8: warmup is the work of one process, but torchrun started 8: leave torchrun"
-        " out\n"
+        "deepemd: error: process 5 of 8: warmup runs in one process, but torchrun started 8: run it without torchrun\n"
     )
 
 
