@@ -73,7 +73,7 @@ def test_a_patch_is_found_again_in_an_image_that_was_made_smaller(photos, model)
     assert 0 < error < 0.35
     images = photos.originals([3, 0], 64)
     assert images.sizes.tolist() == [[64, 43], [43, 64]]
-    assert images.own.tolist() == [[300, 200], [60, 90]]
+    assert images.original_sizes.tolist() == [[300, 200], [60, 90]]
     assert images.pixels[1, :, 43:].max() == 0
 
 
@@ -84,7 +84,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path, model):
     large.save(tmp_path / "p" / "c" / "1.jpg", quality=95)
     images = load(tmp_path / "p", tmp_path / "s").splits["all"]
     found = images.originals([0], 256)
-    assert found.own.tolist() == [[1000, 1400]]
+    assert found.original_sizes.tolist() == [[1000, 1400]]
     assert found.sizes.tolist() == [[183, 256]]
     expected = np.asarray(large.resize((256, 183), Image.Resampling.BOX), dtype=float).transpose(2, 0, 1)
     assert np.abs(found.pixels[0] - expected).mean() < 2

@@ -53,21 +53,24 @@ class Originals(NamedTuple):
 
     pixels: np.ndarray  # uint8 (B, 3, H, W): each image in the upper left corner, zeros around it
     sizes: np.ndarray  # int64 (B, 2): height and width of each image in `pixels`
-    own: np.ndarray  # int64 (B, 2): height and width of each original, before scaling
+    original_sizes: np.ndarray  # int64 (B, 2): height and width of each original, before scaling
 
 
-def pad(images: "Sequence[Image]", own: ArrayLike | None = None) -> Originals:
+def pad(images: "Sequence[Image]", original_sizes: ArrayLike | None = None) -> Originals:
     """Put RGB images of any sizes into one array.
 
     Args:
         images: the images.
-        own: (B, 2) height and width of the originals; by default those of the images, which were not scaled down.
+        original_sizes: (B, 2) height and width of the originals; by default those of the images, which then were not
+            scaled down.
     """
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
     pixels = np.zeros((len(images), 3, *sizes.max(0, initial=1)), dtype=np.uint8)
     for array, image, (height, width) in zip(pixels, images, sizes, strict=True):
         array[:, :height, :width] = np.asarray(image).transpose(2, 0, 1)
-    return Originals(pixels, sizes, sizes if own is None else np.asarray(own, dtype=np.int64).reshape(-1, 2))
+    if original_sizes is None:
+        original_sizes = sizes
+    return Originals(pixels, sizes, np.asarray(original_sizes, dtype=np.int64).reshape(-1, 2))
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class Images:
             return read_image(self.encoded(i), f"{self.name}: {self.names[i]}", max_side)
 
         with ThreadPoolExecutor(WORKERS) as pool:
-            images, own = zip(*pool.map(read, [int(i) for i in indices]), strict=True)
-        return pad(images, own)
+            images, original_sizes = zip(*pool.map(read, [int(i) for i in indices]), strict=True)
+        return pad(images, original_sizes)
 
     def pixels(self, size: int) -> np.memmap:
         """Return all images as uint8 (N, 3, size, size): a read-only memory map of a file, written on first use.

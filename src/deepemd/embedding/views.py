@@ -76,8 +76,8 @@ def view_pictures(
     scaled = [scale_picture(model, picture) for picture in pictures]
     if isinstance(model.regions, FCN):
         return View(torch.from_numpy(np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in scaled])))
-    own = [(picture.height, picture.width) for picture in pictures] if sizes is None else sizes
-    return patches(model.regions, pad(scaled, own), seed=seed, indices=indices)
+    original_sizes = [(picture.height, picture.width) for picture in pictures] if sizes is None else sizes
+    return patches(model.regions, pad(scaled, original_sizes), seed=seed, indices=indices)
 
 
 def squares(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
@@ -98,8 +98,10 @@ def patches(
 
     A box is rounded outwards, so that it holds at least one pixel where an image was made smaller.
     """
-    boxes = regions.boxes(originals.own, seed=seed, indices=indices, training=training)  # (B, M, 4)
-    now, own = (np.tile(sides[:, None, ::-1], (1, 1, 2)) for sides in (originals.sizes, originals.own))  # (B, 1, 4)
-    down, up = boxes * now // own, -(-boxes * now // own)
+    boxes = regions.boxes(originals.original_sizes, seed=seed, indices=indices, training=training)  # (B, M, 4)
+    sizes, original_sizes = (  # (B, 1, 4)
+        np.tile(sides[:, None, ::-1], (1, 1, 2)) for sides in (originals.sizes, originals.original_sizes)
+    )
+    down, up = boxes * sizes // original_sizes, -(-boxes * sizes // original_sizes)
     scaled = np.concatenate((down[..., :2], up[..., 2:]), axis=-1)
     return View(torch.from_numpy(originals.pixels), torch.from_numpy(scaled))
