@@ -73,6 +73,6 @@ def _possible(
             possible.setdefault(name, []).append(episodes)
     if not possible:
         raise next(iter(refused.values()))
-    for setting, error in refused.items():
-        left_out(setting, error)
+    for setting, reason in refused.items():
+        left_out(setting, reason)
     return possible
