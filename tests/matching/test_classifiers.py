@@ -12,7 +12,7 @@ BOTH = pytest.mark.parametrize("logits", [linear_logits, cosine_classifier_logit
 
 
 def _episodes(count=3, shots=11, n_way=3, channels=6, spread=1.0, seed=0):
-    """Unequally many shots of each class, in any order."""
+    """Draw different numbers of shots of each class, in any order."""
     rng = np.random.default_rng(seed)
     labels = torch.from_numpy(np.stack([rng.permutation(np.arange(shots) % n_way) for _ in range(count)]))
     centres = torch.from_numpy(rng.standard_normal((count, n_way, 1, channels)))
@@ -26,7 +26,7 @@ def _unit(nodes):
 
 
 def _regression(x, y, c, n_way):
-    """scikit-learn's objective, handed to SciPy."""
+    """Minimise scikit-learn's objective by SciPy."""
 
     def objective(theta):
         theta = torch.tensor(theta, requires_grad=True)
@@ -64,7 +64,7 @@ def test_linear_has_no_gradient_left(c, shots, channels):
 
 
 def test_linear_has_a_bias_and_scikit_learns_weight_of_the_penalty():
-    """Embeddings that say nothing: the biases alone are fitted, to the frequencies of the classes."""
+    """If all embeddings are equal, the biases alone are fitted, to the frequencies of the classes."""
     support, labels = torch.ones(7, 2, 4), torch.tensor([0, 0, 0, 0, 1, 1, 2])
     found = linear_logits(support[:1], support, labels, n_way=3).softmax(-1)
     torch.testing.assert_close(found, torch.tensor([[4 / 7, 2 / 7, 1 / 7]]))
@@ -138,7 +138,7 @@ def test_the_length_of_embeddings_and_a_rotation_do_not_matter(logits):
 
 @BOTH
 def test_one_shot_each_of_orthogonal_classes_is_protonet(logits):
-    """By symmetry the weights are the shots less their mean, so the order of the classes is ProtoNet's."""
+    """By symmetry the weights are the shots minus their mean, so the order of the classes is that of ProtoNet."""
     shots, query = torch.eye(5)[:, None], torch.randn(50, 3, 5, generator=torch.Generator().manual_seed(0))
     found = logits(query, shots, torch.arange(5), n_way=5)
     assert torch.equal(found.argsort(-1), protonet_logits(query, shots).argsort(-1))

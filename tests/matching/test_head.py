@@ -39,7 +39,7 @@ def test_golden(golden, name):
 
 
 def _slow_logit(u, v, temperature=12.5, floor=1e-3):
-    """One pair of node sets, straight from the definition, with scipy's linear programming."""
+    """Compute the logit of one pair of node sets from the definition, by SciPy's linear programming."""
     n, m = len(u), len(v)
     cost = np.array([[1 - np.corrcoef(u[i], v[j])[0, 1] for j in range(m)] for i in range(n)])
     a = np.array([max(u[i] @ v.mean(0), 0) + floor for i in range(n)])
@@ -144,7 +144,7 @@ def test_bad_values():
 @pytest.mark.parametrize("settings", [{}, {"context": 1.0}, {"weights": "uniform"}])
 @pytest.mark.parametrize("offset", [0.0, 30.0])
 def test_what_is_measured_once_gives_the_same_logits(settings, offset):
-    """Also where nodes lie far from the origin: their lengths are those of what is left without their means."""
+    """This holds far from the origin too, where the nodes' lengths are those after subtracting their means."""
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(9, 5, 32, generator=generator) + offset
     images[3, 2] = 0.0  # a node without direction
@@ -173,7 +173,7 @@ def test_no_queries():
 
 
 def context_twin(query: torch.Tensor, support: torch.Tensor, context: float) -> torch.Tensor:
-    """Each node with its set's mean added, for the cost alone; pair by pair."""
+    """Add the mean of its set to each node, for the cost alone, pair by pair."""
     plain = transport_problem(query, support)
     q, s = (x + context * x.mean(-2, keepdim=True) for x in (query, support))
     return 12.5 * (1 - emd(centred_cosine_cost(q, s), plain.a, plain.b).value)
@@ -189,7 +189,7 @@ def test_context_adds_the_whole_image_to_each_part(context: float) -> None:
 
 
 def test_much_context_is_pooled_cosine() -> None:
-    """With ever more context the parts become alike, and the EMD becomes the centred cosine of their means."""
+    """As the context grows, the parts become equal, and the EMD becomes the centred cosine of their means."""
     query, support = (torch.randn(n, 9, 16, generator=torch.Generator().manual_seed(n)).double() for n in (6, 3))
     pooled = protonet_logits(query, support, centred=True)
     torch.testing.assert_close(emd_logits(query, support, context=1e5), pooled, atol=1e-3, rtol=0)

@@ -36,7 +36,7 @@ def _episodes(count=3, shots=7, m=4, channels=6, n_way=3, seed=0):
 
 
 def _plain(support, labels, n_way, generator, *, epochs, lr, batch_size, **head):
-    """One episode, with PyTorch's own optimizer and every transport problem from a fresh start."""
+    """Fit one episode with PyTorch's own optimizer, solving every transport problem from a cold start."""
     prototypes = torch.stack([support[labels == k].mean(0) for k in range(n_way)]).requires_grad_()
     sgd = torch.optim.SGD([prototypes], lr=lr, momentum=0.9, dampening=0.9)
     for _ in range(epochs):
@@ -67,7 +67,7 @@ def test_is_the_plain_twin_of_every_episode(head):
 @pytest.mark.parametrize("sign", ["mixed", "positive"])
 @pytest.mark.parametrize("head", [{}, {"detach_weights": True}, {"weights": "uniform"}])
 def test_a_step_is_the_gradient_of_autograd(head, sign):
-    """One step of size 1 on all shots, against autograd through the head, in float64 and through every ReLU."""
+    """Compare one step of size 1 on all shots with autograd through the head, in float64 and through every ReLU."""
     support, labels = _episodes(count=2, m=9, channels=20, seed=3)
     support = support + 4 if sign == "positive" else support
     start = class_means(support, labels, 3).requires_grad_()
@@ -81,7 +81,7 @@ def test_a_step_is_the_gradient_of_autograd(head, sign):
 
 
 def test_episodes_do_not_depend_on_each_other():
-    """Also where there are more than one thread takes at once."""
+    """This holds also for more episodes than one thread fits together."""
     support, labels = _episodes(count=19)
     settings = {"n_way": 3, "epochs": 3, "lr": 0.5}
     together = fit_prototypes(support, labels, generator=torch.Generator().manual_seed(1), **settings)
@@ -105,7 +105,7 @@ def test_an_interrupt_ends_the_fit_and_leaves_the_threads_as_they_were():
 
 
 def test_a_direction_without_length_stays_finite():
-    """A node of equal channels has no direction: its cost is 1 to all, and nothing may divide by zero."""
+    """A node of equal channels has no direction: its cost to all others is 1, without a division by zero."""
     support, labels = _episodes(count=1)
     support[0, :, 0] = 2.0
     found = fit_prototypes(support, labels, n_way=3, epochs=2, weights="uniform")
@@ -124,7 +124,7 @@ def test_leading_dimensions_and_types():
 
 
 def test_learns_what_the_means_get_wrong():
-    """A class of two clusters: its mean is near neither, but prototypes can be moved until all shots are right."""
+    """The mean of two clusters is near neither, but a prototype can be moved until all shots are classified correctly."""
     support, labels = _episodes(count=1, shots=40, seed=5)
     support[0, ::2] += 1.0 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     before = emd_logits(support, class_means(support, labels, 3))

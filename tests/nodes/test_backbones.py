@@ -14,7 +14,7 @@ from deepemd.nodes import FCN, backbone, conv4, patch_nodes, resnet12
 
 
 def draw_weights(model: nn.Module) -> None:
-    """The weights with which the golden values were computed."""
+    """Return the weights with which the golden values were computed."""
     state = {}
     for name, tensor in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -69,7 +69,7 @@ def test_conv4_map_sizes(size: int, pools: int, side: int) -> None:
 
 
 def test_pooling_before_the_activation_changes_nothing() -> None:
-    """Against the published order, convolution - batch norm - ReLU - pooling, values and gradients."""
+    """Compare values and gradients with the published order: convolution, batch norm, ReLU, pooling."""
     torch.manual_seed(0)
     model = conv4(channels=8).double()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64, requires_grad=True)
@@ -95,13 +95,13 @@ def test_a_folded_resnet12_sees_each_pixel_and_has_the_map_of_the_paper() -> Non
     earlier = {"name": "resnet12", "widths": [4, 6, 8, 10], "fold": 2}  # as models were saved before
     assert backbone(**earlier).config == settings
     assert resnet12().config == {"name": "resnet12"}
-    for widths, fold, told in (
+    for widths, space_to_depth, says in (
         ((4, 6, 8), 1, "widths is"),
         ((4, 6, 8, 0), 1, "widths is"),
         ((4, 6, 8, 10), 3, "space_to_depth is"),
     ):
-        with pytest.raises(InputError, match=told):
-            resnet12(widths, fold)
+        with pytest.raises(InputError, match=says):
+            resnet12(widths, space_to_depth)
 
 
 def test_a_backbone_is_rebuilt_from_its_config() -> None:

@@ -1,4 +1,4 @@
-"""Memory settings change what is kept for the backward pass, and nothing of what is computed."""
+"""Memory settings change what is saved for the backward pass, and not what is computed."""
 
 import copy
 
@@ -31,7 +31,7 @@ def one_thread():
 
 
 def build(encoder: str, regions, *, dtype: torch.dtype = torch.float32) -> DeepEMD:
-    """A model whose running statistics are not those that it is born with."""
+    """A model whose running statistics are not the initial ones."""
     torch.manual_seed(0)
     model = DeepEMD(ENCODERS[encoder](), regions, image_size=48, resize=48).to(dtype).train()
     with torch.no_grad():
@@ -44,7 +44,7 @@ def images(count: int = 12) -> Tensor:
 
 
 def after_a_step(model: DeepEMD, memory: Memory, *, bf16: bool = False) -> DeepEMD:
-    """A copy of the model, with the gradients of an episode."""
+    """Return a copy of the model, with the gradients of an episode."""
     model = copy.deepcopy(model)
     torch.manual_seed(2)  # of the dropout
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -55,7 +55,7 @@ def after_a_step(model: DeepEMD, memory: Memory, *, bf16: bool = False) -> DeepE
 
 
 def assert_same_gradients(one: DeepEMD, other: DeepEMD, tolerance: float) -> None:
-    """Relative to the largest gradient of the model."""
+    """Compare gradients, relative to the largest of the model."""
     scale = max(p.grad.abs().max() for p in one.parameters())
     assert scale > 0
     for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
@@ -105,7 +105,7 @@ def test_frozen_batch_norm_is_that_of_evaluation():
 
 
 def test_gradients_of_chunks_add_up_in_float32():
-    """In bfloat16 a sum of 64 gradients would be off by a hundredth: each is a small part of the sum."""
+    """In bfloat16 a sum of 64 gradients would be off by a hundredth, because each is a small part of the sum."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 1, bias=False)
     image = torch.ones(64, 3, 8, 8)
@@ -130,8 +130,8 @@ def test_matching_queries_in_chunks_is_matching_them(episodes, chunk):
         torch.testing.assert_close(chunked, plain, rtol=1e-4, atol=1e-5)
 
 
-def kept(work) -> tuple[int, Tensor]:
-    """Bytes of the storages that autograd keeps of some work."""
+def saved_bytes(work) -> tuple[int, Tensor]:
+    """Return the bytes that autograd saves of some work, and its result."""
     sizes = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -143,23 +143,23 @@ def kept(work) -> tuple[int, Tensor]:
     return sum(sizes.values()), result
 
 
-def test_what_goes_in_is_all_that_is_kept():
-    """The input of each block, or the squares."""
+def test_what_goes_in_is_all_that_is_saved():
+    """Only the input of each block, or the squares, is saved."""
     encoder = resnet12((4, 8, 8, 16)).train()
     squares = torch.rand(12, 3, 48, 48)
-    plain, _ = kept(lambda: encode(encoder, squares, Memory()))
+    plain, _ = saved_bytes(lambda: encode(encoder, squares, Memory()))
     assert plain > 12 * 7 * 4 * 48 * 48 * 4  # the first block's seven maps
     inputs = 12 * 4 * (3 * 48 * 48 + 4 * 24 * 24 + 8 * 12 * 12 + 8 * 6 * 6)
-    assert kept(lambda: encode(encoder, squares, Memory(checkpoint=True)))[0] == inputs < plain / 10
-    assert kept(lambda: encode(encoder, squares, Memory(chunk=3, freeze_batch_norm=True)))[0] == squares.nbytes
+    assert saved_bytes(lambda: encode(encoder, squares, Memory(checkpoint=True)))[0] == inputs < plain / 10
+    assert saved_bytes(lambda: encode(encoder, squares, Memory(chunk=3, freeze_batch_norm=True)))[0] == squares.nbytes
 
 
 def test_queries_in_chunks_keep_nothing_but_nodes():
     query, support = (torch.randn(n, 6, 16, requires_grad=True) for n in (50, WAY))
     model = DeepEMD(conv4(16), FCN())
-    plain, _ = kept(lambda: model.match(support, query, WAY))
+    plain, _ = saved_bytes(lambda: model.match(support, query, WAY))
     assert plain > 5 * query.nbytes
-    assert kept(lambda: model.match(support, query, WAY, query_chunk=5))[0] == query.nbytes + support.nbytes
+    assert saved_bytes(lambda: model.match(support, query, WAY, query_chunk=5))[0] == query.nbytes + support.nbytes
 
 
 @pytest.mark.parametrize(

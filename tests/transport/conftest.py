@@ -1,4 +1,4 @@
-"""The processes that test the solver share out its compilation."""
+"""The processes that test the solver divide its compilation among them."""
 
 import os
 import time
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def compiled_solver(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Compile the solver for every size and dtype, each once, where several processes run the tests.
+    """Compile the solver once for every size and dtype, if several processes run the tests.
 
     Otherwise two processes that start with the same size would both compile it. A single process compiles only what its
     tests need.

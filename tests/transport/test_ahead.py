@@ -28,7 +28,7 @@ def test_each_range_of_sizes_and_each_dtype_has_its_own_code():
 
 
 def test_the_code_is_what_emd_and_warm_starts_use():
-    """Compiled by ``compile_ahead``, no call compiles anything more."""
+    """After ``compile_ahead``, calls compile nothing more."""
     from deepemd.transport import WarmStart, emd
 
     problem = torch.rand(5, 20, 17), torch.ones(20), torch.full((17,), 20 / 17)

@@ -24,7 +24,7 @@ def _solve(cost, a, b):
 
 
 def _highs(problems):
-    """The optimal values of several problems, solved as one block-diagonal linear programme."""
+    """Return the optimal values of several problems, solved as one block-diagonal linear programme."""
     blocks, right, costs = [], [], []
     for cost, a, b in problems:
         n, m = cost.shape
@@ -48,7 +48,7 @@ def _highs(problems):
 
 
 def _batches(family):
-    """1,000 problems of a family: 100 batches of one shape and scale each."""
+    """Draw 1,000 problems of a family, in 100 batches of one shape and scale each."""
     rng = np.random.default_rng(FAMILIES.index(family))
     for k in range(100):
         n, m = sizes(rng, 130 if k % 5 == 0 else 24)
@@ -56,14 +56,14 @@ def _batches(family):
 
 
 def _wrong(cost, a, b, answer, **rounding):
-    """The defects of a batch of answers that exceed 1e-9, or are NaN."""
+    """Return the defects of a batch of answers that exceed 1e-9 or are NaN."""
     found = defects(cost, a, b, *answer, **rounding)
     return {name: d.max() for name, d in found.items() if not (d <= 1e-9).all()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_twenty_thousand_problems_are_certified_and_some_agree_with_highs_and_pot(family):
-    """All are judged by their own duals, one in five by POT too and one in ten by HiGHS."""
+    """All are checked by their own duals, one in five also by POT and one in ten by HiGHS."""
     singles, values = [], []
     for scale, (cost, a, b) in _batches(family):
         solution = emd(*(torch.from_numpy(t) for t in (cost, a, b)))
@@ -117,7 +117,7 @@ def test_the_certificate_refuses_what_is_not_optimal():
 
 
 def test_a_large_offset_does_not_hide_small_differences():
-    """Judged beside the differences of the costs, not beside the costs."""
+    """The error is small relative to the differences of the costs, not only to the costs."""
     cost, a, b = (torch.from_numpy(t) for t in draw_batch(np.random.default_rng(11), "random", 50, 20, 25))
     best = emd(cost, a, b).value
     for offset in (-1e3, 1e3, 1e6):  # the offset takes digits from the costs: 1e-16 of it is what remains

@@ -1,8 +1,8 @@
 """Compiled code is stored and loaded again; whatever goes wrong on disk costs time and never the result.
 
 One test loads the solver itself, in a copy of the package with its own cache. The others use a function so small that
-it compiles in a second. Tests may run as root, who can write everywhere, so the folder that nobody can write to
-is below a file.
+it compiles in a second. Tests may run as root, who can write everywhere, so the folder that cannot be written is
+below a file.
 
 Tests deepemd.transport._compile.
 """
@@ -103,7 +103,7 @@ def _tiny(copy: Path, before: str = "", **environment: object) -> tuple[str, lis
 
 
 def test_a_new_process_loads_the_solver_and_compiles_it_only_if_a_source_has_changed(copy, tmp_path):
-    """What this process has stored serves a copy of the package, whose sources are the same."""
+    """The code that this process has stored serves a copy of the package with the same sources."""
     stored = compile_ahead(4).file
     folder = tmp_path / f"transport_{hashlib.sha256(str(copy / 'deepemd' / 'transport').encode()).hexdigest()[:16]}"
     folder.mkdir()

@@ -187,13 +187,13 @@ def test_certificate():
 
 
 def test_memory_of_forward_and_backward():
-    """Above the inputs and their gradients a step keeps the duals and the arcs, not a copy of the costs."""
+    """In addition to inputs and gradients, a step saves the duals and the arcs, and no copy of the costs."""
     cost, a, b = (t.requires_grad_() for t in _batch(25, 25, batch=(375,)))
-    kept = []
+    saved = []
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.append(t.numel() * t.element_size()) or t, lambda t: t
+        lambda t: saved.append(t.numel() * t.element_size()) or t, lambda t: t
     ):
         value = emd(cost, a, b).value
-    assert sum(kept) < 1e6
+    assert sum(saved) < 1e6
     value.sum().backward()
     assert cost.grad is not None

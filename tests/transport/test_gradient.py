@@ -28,7 +28,7 @@ def test_gradcheck(n, m, needs):
 
 
 def _central_differences(inputs, entries, step):
-    """(value(x + step e) - value(x - step e)) / (2 step) for each (argument, flat index), all in one batch."""
+    """Return (value(x + step e) - value(x - step e)) / (2 step) for each (argument, flat index), in one batch."""
     batches = [t.detach().expand(2 * len(entries), *t.shape).clone() for t in inputs]
     for k, (which, index) in enumerate(entries):
         batches[which][k].view(-1)[index] += step
@@ -43,7 +43,7 @@ def _central_differences(inputs, entries, step):
     [(1, 9), (9, 9), (13, 13), (16, 17), (25, 25), (25, 125), (125, 25), (32, 33), (49, 49), (64, 65), (129, 20)],
 )
 def test_central_differences_where_the_gradient_exists(n, m, family):
-    """At any size: all weights, all costs that ship something and 100 that do not."""
+    """At any size: all weights, all costs of arcs with flow, and 100 costs of arcs without."""
     inputs = [t.requires_grad_() for t in _problem(n + 1000 * m, n, m, family)]
     solution = emd(*inputs)
     grads = torch.autograd.grad(solution.value, inputs)
@@ -130,7 +130,7 @@ def test_the_choice_at_ties_is_a_supergradient_of_the_costs_and_a_subgradient_of
 
 @pytest.mark.parametrize("family", ["equal weights", "ties", "duplicates", "integers", "constant cost", "split sums"])
 def test_the_choice_at_ties_is_a_vertex_and_always_the_same(family):
-    """The plan of a basis, whatever lies around the problem in its batch; each side carries half of the value."""
+    """The gradient is the plan of one basis, whatever else is in the batch; each side contributes half of the value."""
     rng = np.random.default_rng(12)
     cost, a, b = (torch.from_numpy(t) for t in draw_batch(rng, family, 40, 9, 11))
     inputs = [t.clone().requires_grad_() for t in (cost, a, b)]
@@ -149,7 +149,7 @@ def test_the_choice_at_ties_is_a_vertex_and_always_the_same(family):
 
 
 def test_gradient_of_zero_weights_is_a_supergradient_of_growing_them():
-    """Giving a padded node some weight changes the value at least at the rate that its dual says."""
+    """If a padded node gets some weight, the value changes at least at the rate of its dual."""
     cost, a, b = _problem(4, 6, 7, "zero weights")
     solution = emd(cost, a, b)
     step = 1e-7

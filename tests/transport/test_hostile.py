@@ -26,7 +26,7 @@ BORDERS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255
 
 
 def _certify(cost, a, b):
-    """Solve one problem of finite costs and proper weights, and judge the answer by its own duals."""
+    """Solve one problem of finite costs and proper weights, and check the answer by its own duals."""
     solution = emd(cost, a, b)
     rounding = 0.0 if cost.dtype == torch.float64 else FLOAT32_ROUNDING
     value, plan, u, v, cost, a, b = (
@@ -64,7 +64,7 @@ def test_sizes_around_every_word_and_vector(n, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("positive", [1, 16, 31, 32, 33, 64, 65, 128, 129])
 def test_few_positive_weights_in_a_large_problem(positive, dtype):
-    """The solver keeps only these: its sizes are others than those of the arrays."""
+    """The solver uses only nodes with weight, so its sizes differ from those of the arrays."""
     rng = np.random.default_rng(positive)
     for other in (1, 32, 33, 65, 200):
         cost, a, b = draw(rng, "random", 200, 210)
@@ -89,14 +89,14 @@ def test_one_positive_weight_among_very_many(n, m, dtype):
 
 
 def _odd(dtype):
-    """Numbers at the edges of a type. The largest is half of what it holds: duals go up to 1.5 times the costs."""
+    """Return numbers at the limits of a type. The largest is half its maximum: duals reach 1.5 times the costs."""
     info = torch.finfo(dtype)
     least = info.smallest_normal * info.eps
     return np.array([0.0, -0.0, least, info.tiny / 8, info.tiny, 1e-12, 1.0, 1e12, info.max / 1024, info.max / 2])
 
 
 def _mixture(rng, dtype, shape, forbidden):
-    """Ordinary numbers with none, one, some or all of them replaced by odd ones, forbidden ones now and then."""
+    """Draw ordinary numbers and replace none, one, some or all by odd ones, sometimes by forbidden ones."""
     x, odd = rng.random(shape) * 10.0 ** rng.integers(-6, 7), _odd(dtype)
     if forbidden and rng.random() < 0.15:
         odd = np.concatenate([odd, forbidden])
@@ -108,7 +108,7 @@ def _mixture(rng, dtype, shape, forbidden):
 
 
 def _demands(rng, a, m):
-    """Column weights of the same total as a, most of the time; now and then in spite of negatives and infinities."""
+    """Draw column weights, most of the time of the same total as a, even if that has negatives and infinities."""
     b = np.zeros(m)
     with np.errstate(over="ignore", invalid="ignore"):
         np.add.at(b, rng.integers(m, size=len(a)), a)
@@ -116,7 +116,7 @@ def _demands(rng, a, m):
 
 
 def _verdict(cost, a, b):
-    """What emd must do, worked out anew: "answer", "refuse", or "either" on the edge of overflow and underflow."""
+    """Return what emd must do: "answer", "refuse", or "either" close to overflow and underflow."""
     cost, a, b = (t.double().numpy() for t in (cost, a, b))
     with np.errstate(over="ignore", invalid="ignore"):
         totals = a.sum(), b.sum()
@@ -165,7 +165,7 @@ def test_any_mixture_of_values_is_answered_or_refused(seed, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_costs_up_to_the_largest_number(dtype):
-    """The plan is optimal; a dual that no number of the type can hold comes back as infinite, never as NaN."""
+    """The plan is optimal; a dual beyond the largest number of the type is returned as infinite, never as NaN."""
     top = torch.finfo(dtype).max
     rng = np.random.default_rng(2)
     for n, m in ((1, 1), (2, 2), (5, 9), (33, 20), (65, 66)):
@@ -198,7 +198,7 @@ def test_products_of_costs_and_weights_that_overflow_give_no_nan():
 
 
 def _layouts(x):
-    """The same numbers, laid out in memory in every way that tensors can be."""
+    """Yield the same numbers in every memory layout that tensors can have."""
     yield "transposed", x.mT.contiguous().mT
     yield "every third", torch.stack([x, x * float("nan"), x * float("nan")], -1)[..., 0]
     padded = torch.full([s + 2 for s in x.shape], float("nan"), dtype=x.dtype)
@@ -256,7 +256,7 @@ def test_sparse_tensors_are_refused(name):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_refused_problems_leave_nothing_behind(dtype):
-    """The first of several bad problems is named for any number of threads, and later answers are as before."""
+    """The first of several bad problems is named for any number of threads, and later answers do not change."""
     rng = np.random.default_rng(4)
     problems = [draw(rng, "random", 20, 20) for _ in range(64)]
     good = _tensors(dtype, *map(np.stack, zip(*problems, strict=True)))
@@ -286,7 +286,7 @@ PAGE = mmap.PAGESIZE
 libc, keep = ctypes.CDLL(None, use_errno=True), []
 
 def fenced(x, at_end):
-    "A copy of x that begins right after a page that nobody may touch, or ends right before one."
+    "Return a copy of x that begins right after a protected page, or ends right before one."
     size = -(-x.nbytes // PAGE) * PAGE
     memory = mmap.mmap(-1, size + 2 * PAGE)
     keep.append(memory)
@@ -333,7 +333,7 @@ def _fenced(argument):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
 def test_nothing_is_read_before_or_after_the_inputs():
-    """A stray read is a segmentation fault, of a process of its own. Vector code escapes NUMBA_BOUNDSCHECK."""
+    """A stray read is a segmentation fault, so this runs in a separate process."""
     assert _fenced("trespass").returncode < 0, "the fence does not hold"
     done = _fenced("solve")
     assert done.returncode == 0, (done.returncode, done.stderr)

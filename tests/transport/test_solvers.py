@@ -69,7 +69,7 @@ each = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 
 
 def _batch(seed, family="random", batch=4, n=None, m=None):
-    """Problems of 2 to 12 nodes a side, costs of at most 1, weights of sum 1."""
+    """Draw problems of 2 to 12 nodes a side, with costs of at most 1 and weights of sum 1."""
     rng = np.random.default_rng(seed)
     n, m = n or rng.integers(2, 13), m or rng.integers(2, 13)
     drawn = [draw(rng, family, n, m) for _ in range(batch)]
@@ -138,7 +138,7 @@ def test_gradients(solver, family):
 
 
 def test_gradients_of_qpth_become_those_of_emd_as_its_l2_tends_to_0():
-    """Its quadratic term smooths the programme; without it, its KKT system and our envelope theorem agree."""
+    """The quadratic term smooths the programme; as it vanishes, its KKT system and our envelope theorem agree."""
     SOLVERS["qpth"].need()
     off = {l2: [] for l2 in (0.3, 0.1, 0.03, 0.01, 1e-4)}
     for seed in range(16):

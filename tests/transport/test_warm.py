@@ -22,7 +22,7 @@ def _balance(cost, a, b):
 
 
 def _nudge(rng, problem, step):
-    """Costs and weights move by `step`, relative to what they are."""
+    """Change costs and weights by a relative `step`."""
     cost, a, b = problem
     spread = cost.std((1, 2), keepdims=True)
     cost = cost + step * spread * rng.standard_normal(cost.shape)
@@ -31,7 +31,7 @@ def _nudge(rng, problem, step):
 
 
 def _without(rng, problem):
-    """Some weights are zero, all but one at times."""
+    """Set some weights to zero, sometimes all but one."""
     cost, *weights = problem
     weights = [t * (rng.random(t.shape) < rng.choice([0.05, 0.8])) for t in weights]
     for t, old in zip(weights, problem[1:], strict=True):
@@ -41,7 +41,7 @@ def _without(rng, problem):
 
 
 def _sequence(family, n, m):
-    """Batches of one shape, each a change of another kind from the one before."""
+    """Yield batches of one shape, each with another kind of change from the one before."""
     rng = np.random.default_rng([FAMILIES.index(family), n, m])
     start = draw_batch(rng, family, BATCH, n, m)
     unlike = draw_batch(rng, family, BATCH, n, m)
@@ -70,7 +70,7 @@ def _answer(solution):
 
 
 def _judge(problem, solution, cold, bound, **rounding):
-    """Certified, and of the same value as from a fresh start."""
+    """Check the certificate, and that the value is that of a cold start."""
     cost, a, b = problem
     found = defects(cost, a, b, *_answer(solution), **rounding)
     wrong = {name: d.max() for name, d in found.items() if not (d <= 1e-9).all()}
