@@ -124,7 +124,7 @@ def test_leading_dimensions_and_types():
 
 
 def test_learns_what_the_means_get_wrong():
-    """The mean of two clusters is near neither, but a prototype can be moved until all shots are classified correctly."""
+    """The mean of two clusters is near neither, but a prototype can move until it classifies all shots correctly."""
     support, labels = _episodes(count=1, shots=40, seed=5)
     support[0, ::2] += 1.0 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     before = emd_logits(support, class_means(support, labels, 3))

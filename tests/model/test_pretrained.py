@@ -1,6 +1,6 @@
 """Models by one word, and encoders of one's own: any module that returns maps.
 
-Tests deepemd.nodes.efficientnet, deepemd.nodes.own.
+Tests deepemd.nodes.efficientnet, deepemd.nodes.custom.
 """
 
 import json

@@ -1,11 +1,11 @@
 """Nodes: an image becomes a set of local embeddings."""
 
 from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, resnet12
+from deepemd.nodes.custom import as_backbone, encode_blank
 from deepemd.nodes.cutting import cut, patch_nodes
 from deepemd.nodes.efficientnet import efficientnet_lite0
 from deepemd.nodes.fcn import FCN, to_original
 from deepemd.nodes.memory import Memory, encode
-from deepemd.nodes.own import as_backbone, encode_blank
 from deepemd.nodes.patches import Grid, Sampling
 from deepemd.nodes.regions import Regions, parse_regions, regions_from
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from deepemd.errors import InputError
 
-__all__ = ["OWN", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
+__all__ = ["CUSTOM", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
 
-OWN = "custom"  # the name of an encoder that the user builds
+CUSTOM = "custom"  # the name of an encoder that the user builds
 WIDTHS = (64, 160, 320, 640)  # of the paper's ResNet-12
 Run = Callable[[nn.Module, Tensor], Tensor]  # runs a block on its input
 
@@ -225,7 +225,7 @@ def backbone(name: str, **settings: Any) -> Backbone:
     >>> backbone("conv4", pools=3).config
     {'name': 'conv4', 'channels': 64, 'pools': 3}
     """
-    if name == OWN:
+    if name == CUSTOM:
         raise InputError(
             f"backbone is one of your own, {settings.get('class', 'a module')}, of which only the weights are saved;"
             " build the module and pass it: load(folder, backbone=module)"

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from deepemd.errors import InputError
-from deepemd.nodes.backbones import OWN, Backbone
+from deepemd.nodes.backbones import CUSTOM, Backbone
 
-__all__ = ["OwnEncoder", "as_backbone", "encode_blank"]
+__all__ = ["CustomEncoder", "as_backbone", "encode_blank"]
 
 
-class OwnEncoder(nn.Module):
+class CustomEncoder(nn.Module):
     """A module with the two attributes of a :class:`deepemd.nodes.Backbone`; see :func:`as_backbone`."""
 
     def __init__(self, module: nn.Module, channels: int) -> None:
@@ -19,7 +19,7 @@ class OwnEncoder(nn.Module):
         self.module = module
         self.channels = channels
         kind = type(module)
-        self.config: dict[str, Any] = {"name": OWN, "class": f"{kind.__module__}.{kind.__qualname__}"}
+        self.config: dict[str, Any] = {"name": CUSTOM, "class": f"{kind.__module__}.{kind.__qualname__}"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, 3, H, W) images into (B, C, h, w) maps."""
@@ -54,7 +54,7 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
             f"backbone {type(module).__name__} returns {found} for one image: maps (1, C, h, w) are needed. Remove its"
             " pooling and classifier; load a model of transformers from its folder by deepemd.model.pretrained"
         )
-    return OwnEncoder(module, maps.shape[1])
+    return CustomEncoder(module, maps.shape[1])
 
 
 def encode_blank(module: nn.Module, size: int) -> Any:
