@@ -32,7 +32,7 @@ def accuracy(index: Index, queries: int | None) -> list[dict]:
     for shortlist in SHORTLISTS:
         ranking = evaluate_index(index, queries=queries, shortlist=shortlist)
         rows.append(ranking.as_dict())
-        print(f"shortlist {shortlist}: Recall@1 {ranking.figure('EMD re-ranking', 'Recall@1')}, difference "
+        print(f"shortlist {shortlist}: Recall@1 {ranking.mean('EMD re-ranking', 'Recall@1')}, difference "
               f"{ranking.difference('Recall@1')}", flush=True)  # fmt: skip
     return rows
 

@@ -1,7 +1,7 @@
-"""What a few photos tell of a classifier's certainty: its temperature, and when an image resembles nothing.
+"""Calibration from a few photos: the temperature of the probabilities, and when an image resembles no class.
 
-Every photo of the support set is classified by the others (leave one out). The similarities that come out are those of
-photos the classifier has not seen, and their labels are known.
+Every photo of the support set is classified by the others (leave one out). So the similarities are those of photos
+that the classifier has not seen, and their labels are known.
 """
 
 import math
@@ -14,20 +14,20 @@ from deepemd.errors import InputError
 __all__ = ["TEMPERATURE", "fit_temperature", "unknown_threshold"]
 
 TEMPERATURE = 30.0
-"""Where nothing is known yet: the median of those fitted to the queries of 200 episodes of base classes."""
-_SPREAD = 0.56  # standard deviation of the logarithm of those
+"""The default: the median of the temperatures fitted to the queries of 200 episodes of base classes."""
+_SPREAD = 0.56  # standard deviation of the logarithm of these temperatures
 
 
 def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPERATURE) -> float:
-    """The T whose softmax(T * similarity) gives the labels the largest probability, drawn towards a prior.
+    """Return the T whose softmax(T * similarity) gives the labels the largest probability, drawn towards a prior.
 
-    Five photos a class say little: where all of them are classified rightly, the likelihood alone would have an
-    infinite T. So the logarithm of T has a normal prior around that of `prior`, whose weight is that of a few photos.
+    Five photos a class are few: where all of them are classified correctly, the likelihood alone would make T infinite.
+    So the logarithm of T has a normal prior around that of `prior`, which weighs as much as a few photos.
 
     Args:
-        similarity: (K, M) 1 - EMD of each photo with each class, of which it was no part.
+        similarity: (K, M) 1 - EMD of each photo with each class, its own class without it.
         labels: (K,) int64, the class of each photo.
-        prior: the T without any photo.
+        prior: the T for no photos.
 
     Returns:
         T, above 0.
@@ -51,15 +51,15 @@ def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPER
 
 
 def unknown_threshold(similarity: Tensor, share: float) -> float:
-    """The similarity below which an image resembles none of the classes.
+    """Return the similarity below which an image resembles none of the classes.
 
-    Of the photos that do belong to a class, a share of at most `share` falls below it (in the mean over draws of
-    photos, whatever their distribution): with n photos, it is the floor(share * (n + 1))-th smallest of their own
-    similarities. Where that is no photo, n < 1 / share - 1, no image can be told to be unknown with such certainty.
+    Of photos that do belong to a class, at most this share falls below it (in the mean over draws of photos, whatever
+    their distribution): with n photos, it is the floor(share * (n + 1))-th smallest of their similarities to their own
+    class. With fewer than 1 / share - 1 photos there is no such photo, and no image can be called unknown.
 
     Args:
-        similarity: (n,) 1 - EMD of each photo with its own class, of which it was no part.
-        share: of the known photos, that may be called unknown; 0.05 is usual.
+        similarity: (n,) 1 - EMD of each photo with its own class without it.
+        share: the share of known photos that may be called unknown; 0.05 is usual.
 
     Returns:
         The threshold; minus infinity where there are too few photos.

@@ -52,8 +52,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         unknown: the share of photos of the known classes that may be called unknown, such as 0.05, where images that
             resemble none of the classes are to be labelled so. By default every image gets a class.
         unknown_label: what they are called. Where labels are numbers, pass a number.
-        cache: keep the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings ($DEEPEMD_CACHE), a
-            folder, or False. Arrays and images in memory are never kept.
+        cache: whether to cache the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings
+            ($DEEPEMD_CACHE), a folder, or False. Arrays and images in memory are never cached.
         batch_size: images encoded together; lower it where memory is short.
 
     Attributes:
@@ -176,7 +176,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "support_")
         classes = self.classes_.tolist()
         if label not in classes or len(classes) == 1:
-            raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, classes))}, and keep at least one")
+            raise InputError(
+                f"label is {label!r}: choose one of {', '.join(map(str, classes))}; at least one class must remain"
+            )
         place = classes.index(label)
         self.support_ = self.support_.without(place)
         self.classes_ = np.delete(self.classes_, place)

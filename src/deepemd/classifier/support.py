@@ -84,29 +84,29 @@ class Support:
         places = torch.tensor(labels, dtype=torch.int64)
         total.index_add_(0, places, torch.stack(list(nodes)).double())
         count += places.bincount(minlength=classes)
-        kept = [k for k, example in enumerate(examples) if example is not None]
-        more = torch.stack([nodes[k] for k in kept]) if kept else self.nodes[:0]
+        stored = [k for k, example in enumerate(examples) if example is not None]
+        more = torch.stack([nodes[k] for k in stored]) if stored else self.nodes[:0]
         found = tuple(example for example in examples if example is not None)
         return replace(
             self,
             total=total,
             count=count,
             nodes=torch.cat((self.nodes, more)),
-            labels=torch.cat((self.labels, places[kept])),
+            labels=torch.cat((self.labels, places[stored])),
             examples=(*self.examples, *found),
         )
 
     def without(self, label: int) -> Self:
         """Return the support set without one class; the classes behind it move up."""
-        stay, kept = torch.arange(len(self.count)) != label, self.labels != label
-        labels = self.labels[kept]
+        classes, photos = torch.arange(len(self.count)) != label, self.labels != label
+        labels = self.labels[photos]
         return replace(
             self,
-            total=self.total[stay],
-            count=self.count[stay],
-            nodes=self.nodes[kept],
+            total=self.total[classes],
+            count=self.count[classes],
+            nodes=self.nodes[photos],
             labels=labels - (labels > label).long(),
-            examples=tuple(self.examples[k] for k in kept.nonzero()[:, 0].tolist()),
+            examples=tuple(self.examples[k] for k in photos.nonzero()[:, 0].tolist()),
         )
 
     @property

@@ -197,7 +197,7 @@ def test_reports_of_an_evaluation(index):
 def test_the_emd_raises_recall_on_colours(index):
     """Untrained, but not blind: far above the quarter that chance would give."""
     ranking = evaluate_index(index)
-    assert ranking.figure("EMD re-ranking", "Recall@1").mean > 0.5
+    assert ranking.mean("EMD re-ranking", "Recall@1").mean > 0.5
 
 
 def test_a_split_of_a_prepared_set(photos, model, tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures of figures: how training went, and accuracy against the number of shots."""
+"""Curves: training loss and validation accuracy, and accuracy against the number of shots."""
 
 import csv
 from collections.abc import Sequence
@@ -75,9 +75,9 @@ def _curves(evaluations: "Sequence[Evaluation]") -> "Figure":
             points = [(one.episodes.n_shot, one.accuracy(method)) for one in some if method in one.accuracies]
             shots, figures = zip(*sorted(points, key=lambda point: point[0]), strict=True)
             k = methods.index(method)
-            beside = 0.3 * (k / max(1, len(methods) - 1) - 0.5)  # bars side by side, not one over the other
+            offset = 0.3 * (k / max(1, len(methods) - 1) - 0.5)  # error bars side by side
             drawn[method] = axes.errorbar(
-                [shot + beside for shot in shots], [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
+                [shot + offset for shot in shots], [100 * f.mean for f in figures], [100 * f.ci95 for f in figures],
                 color=f"C{k % 10}", fmt=("o-", "s--")[k // 10 % 2], markersize=3, capsize=2, linewidth=1.1,
             )  # fmt: skip
         axes.set_title(f"{name}, {n_way}-way", fontsize=10)
@@ -99,6 +99,6 @@ def _metrics(path: Path) -> list[dict[str, str]]:
 
 
 def _series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
-    """One column against the epoch, without the rows that have no number there."""
-    kept = [(float(row["epoch"]), float(row[name])) for row in rows if row[name] not in ("", "nan")]
-    return [epoch for epoch, _ in kept], [value for _, value in kept]
+    """Return the epochs and values of one column, without the rows that have no number in it."""
+    numbers = [(float(row["epoch"]), float(row[name])) for row in rows if row[name] not in ("", "nan")]
+    return [epoch for epoch, _ in numbers], [value for _, value in numbers]

@@ -77,7 +77,7 @@ def figure(content: str, caption: str) -> str:
 
 
 def meter(share: float, kind: str = "part") -> str:
-    """Return a bar that is filled to a share of 1; the number is written beside it."""
+    """Return a bar that is filled to a share of 1."""
     width = f"{100 * min(max(share, 0.0), 1.0):.2f}"
     return (
         '<svg class="meter" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'

@@ -160,7 +160,7 @@ def build_index(
 
 
 def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor) -> None:
-    """All files of an index, beside the images that are there."""
+    """Write all files of an index but the images, which exist already."""
     half = nodes.half()
     np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
     np.save(folder / "pooled.npy", nodes.mean(1).numpy())
@@ -181,7 +181,7 @@ def _refuse_other(path: Path, force: bool) -> None:
 
 
 def _copy_images(data: str | Path, split: str | None, root: Path | None, path: Path, skip_bad: bool) -> None:
-    """Check the images and keep them as a store of one split."""
+    """Check the images and store them as a store of one split."""
     folder = Path(data)
     if split is None and folder.is_dir() and not (folder / "store.json").is_file():
         with closing(open_archive(folder, path.parent)) as archive:

@@ -1,4 +1,4 @@
-"""How good is an index: every image looks for the others of its class, by pooled cosine and with the EMD."""
+"""Evaluate an index: each image is a query for the others of its class, by pooled cosine and by the EMD."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,18 +22,18 @@ _RANKS = (1, 2, 4, 8)
 MEASURES = (*(f"Recall@{k}" for k in _RANKS), "mAP")
 EMD = "EMD re-ranking"
 _CENTRED, _COSINE = "pooled centred cosine", "pooled cosine"
-_TOGETHER = 64  # queries ranked at a time
+_BATCH = 64  # queries ranked at a time
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Figures of three ways to order the images of an index, over the same queries.
+    """Results of three ways to sort the images of an index, over the same queries.
 
     Attributes:
         values: way -> measure -> (Q,) the value of each query, in 0..1.
-        shortlist: how many images the EMD put in order.
-        classes, images: of the index.
-        fingerprint: of its images.
+        shortlist: how many images the EMD sorted.
+        classes, images: how many the index has.
+        fingerprint: the sha256 of its images.
     """
 
     values: dict[str, dict[str, NDArray[np.float64]]] = field(repr=False)
@@ -42,31 +42,31 @@ class Ranking:
     images: int
     fingerprint: str
 
-    def figure(self, way: str, measure: str) -> MeanCI:
-        """Mean over the queries, with its 95 % interval."""
+    def mean(self, way: str, measure: str) -> MeanCI:
+        """Return the mean over the queries, with its 95 % interval."""
         return MeanCI.of(self.values[way][measure])
 
     def difference(self, measure: str) -> MeanCI:
-        """EMD re-ranking minus the better of the two cosines in this measure, query by query."""
+        """Return EMD re-ranking minus the better of the two cosines in this measure, query by query."""
         return MeanCI.of(self.values[EMD][measure] - self.values[self.best_cosine(measure)][measure])
 
     def best_cosine(self, measure: str) -> str:
-        """The cosine with the larger mean: a baseline is reported in its best form."""
+        """Return the cosine with the larger mean: a baseline is reported in its best form."""
         return max((_CENTRED, _COSINE), key=lambda way: self.values[way][measure].mean())
 
     def table(self) -> TextTable:
-        """A row for every way and one for the paired difference."""
+        """Return the table: a row for each way and one for the paired difference."""
         queries = len(self.values[EMD]["mAP"])
         title = (
             f"Retrieval in %, {queries:,} queries among {self.images:,} images of {self.classes:,} classes, shortlist "
             f"of {self.shortlist}, 95 % intervals"
         )
-        rows = [[way, *(str(self.figure(way, measure)) for measure in MEASURES)] for way in self.values]
+        rows = [[way, *(str(self.mean(way, measure)) for measure in MEASURES)] for way in self.values]
         rows.append(["EMD minus the better cosine", *(signed(self.difference(measure)) for measure in MEASURES)])
         return TextTable(title, ["order", *MEASURES], rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the single queries, ready for JSON."""
+        """Return everything but the single queries, for JSON."""
 
         def plain(figure: MeanCI) -> dict[str, float]:
             return {"mean": figure.mean, "ci95": figure.ci95}
@@ -77,7 +77,7 @@ class Ranking:
             "classes": self.classes,
             "shortlist": self.shortlist,
             "fingerprint": self.fingerprint,
-            "figures": {way: {m: plain(self.figure(way, m)) for m in MEASURES} for way in self.values},
+            "figures": {way: {m: plain(self.mean(way, m)) for m in MEASURES} for way in self.values},
             "EMD_minus_the_better_cosine": {
                 m: {"than": self.best_cosine(m), **plain(self.difference(m))} for m in MEASURES
             },
@@ -86,7 +86,7 @@ class Ranking:
 
 
 def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int = 100, seed: int = 0) -> Ranking:
-    """Let images of an index look for the other images of their class.
+    """Search an index for the class of each of its own images.
 
     Three orders of all other images are compared on the same queries: by the cosine of the pooled embeddings, by that
     of the embeddings centred over their channels, and the second with its first `shortlist` images put in order by
@@ -119,7 +119,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
         asked = asked[np.sort(np.random.default_rng(seed).permutation(len(asked))[:queries])]
     shortlist = min(shortlist, len(index) - 1)
     found: dict[str, list[dict[str, Tensor]]] = {_COSINE: [], _CENTRED: [], EMD: []}
-    for some in track(asked.split(_TOGETHER), "ranking", -(-len(asked) // _TOGETHER)):
+    for some in track(asked.split(_BATCH), "ranking", -(-len(asked) // _BATCH)):
         nodes = torch.from_numpy(index.nodes[some.numpy()]).float()  # (q, n, C)
         cosine = protonet_logits(nodes, index.pooled[:, None])  # (q, N); the mean of one pooled node is itself
         orders = {_COSINE: _order(cosine, some), _CENTRED: _order(index.cosines(nodes), some)}
@@ -136,13 +136,13 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
 
 
 def _order(scores: Tensor, own: Tensor) -> Tensor:
-    """All images but the query itself, the largest score first: scores (q, N) -> int64 (q, N - 1)."""
+    """Sort all images but the query itself, the largest score first: scores (q, N) -> int64 (q, N - 1)."""
     scores = scores.scatter(1, own[:, None], -torch.inf)
     return scores.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 def measures(relevant: Tensor) -> dict[str, Tensor]:
-    """The measures of ordered lists.
+    """Compute the measures of sorted lists.
 
     Args:
         relevant: bool (Q, K), whether the image at each place is of the query's class; at least one is.

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,17 +113,15 @@ def wait() -> None:
         threading.Event().wait(3600)
 
 
-def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
-    """The page as gradio's Blocks.
+@dataclass(frozen=True)
+class _Events:
+    """What the page does when a button is pressed or photos are dropped."""
 
-    Raises:
-        InputError: gradio is not installed.
-    """
-    gr = _gradio()
-    one = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}  # photos wait in one queue
+    model: DeepEMD
 
-    def add(visitor: Visitor | None, name: str, files: list[str] | None) -> tuple[Any, ...]:
-        visitor = visitor or Visitor(model)
+    def add(self, visitor: Visitor | None, name: str, files: list[str] | None) -> tuple[Any, ...]:
+        """Add photos to a class: the visitor, messages, and the two emptied boxes."""
+        visitor = visitor or Visitor(self.model)
         with _taken(files) as photos:
             try:
                 visitor, done, wrong = visitor.added(name or "", photos)
@@ -130,8 +129,9 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
                 return visitor, fragments.messages(wrong=[str(error)]), name, None
         return visitor, fragments.messages(done, wrong), "", None
 
-    def add_samples(visitor: Visitor | None) -> Iterator[tuple[Any, ...]]:
-        visitor = visitor or Visitor(model)
+    def add_samples(self, visitor: Visitor | None) -> Iterator[tuple[Any, ...]]:
+        """Add the sample classes, then answer the sample queries."""
+        visitor = visitor or Visitor(self.model)
         try:
             for name, pictures in sample_classes().items():
                 visitor = visitor.without(name).added(name, pictures)[0]
@@ -143,10 +143,21 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
             for shown in _answers(visitor, sample_queries()):
                 yield visitor, fragments.messages(done, wrong), shown
 
-    def ask(visitor: Visitor | None, files: list[str] | None) -> Iterator[tuple[Any, ...]]:
+    def ask(self, visitor: Visitor | None, files: list[str] | None) -> Iterator[tuple[Any, ...]]:
+        """Answer photos, one after the other, and empty the box."""
         with _taken(files) as photos:
-            for shown in _answers(visitor or Visitor(model), photos):
+            for shown in _answers(visitor or Visitor(self.model), photos):
                 yield shown, None
+
+
+def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
+    """Build the page as gradio's Blocks.
+
+    Raises:
+        InputError: gradio is not installed.
+    """
+    gr, events = _gradio(), _Events(model)
+    one = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}  # photos wait in one queue
 
     with gr.Blocks(
         title="DeepEMD: your classes, your photos", analytics_enabled=False, delete_cache=(60, _AGE)
@@ -178,10 +189,10 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
                 answers = gr.HTML(elem_id="answers")
         outputs = (visitor, said)
         add_event: dict[str, Any] = {"inputs": [visitor, name, photos], "outputs": [visitor, said, name, photos]}
-        add_button.click(add, **add_event, **one)
-        name.submit(add, **add_event, **one)
-        sample_button.click(add_samples, visitor, [visitor, said, answers], **one)
-        query.upload(ask, [visitor, query], [answers, query], **one)
+        add_button.click(events.add, **add_event, **one)
+        name.submit(events.add, **add_event, **one)
+        sample_button.click(events.add_samples, visitor, [visitor, said, answers], **one)
+        query.upload(events.ask, [visitor, query], [answers, query], **one)
     return blocks  # type: ignore[no-any-return]
 
 
