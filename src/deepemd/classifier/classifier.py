@@ -43,27 +43,27 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     An estimator of scikit-learn, over images instead of rows of numbers: a path, a PIL image or an array each.
 
     Args:
-        backbone: what encodes the images: "efficientnet-lite0", which is installed and needs no download; a folder or a
+        backbone: the encoder: "efficientnet-lite0", which is installed and needs no download; a folder or a
             name on the hub such as "facebook/dinov2-small"; a :class:`deepemd.DeepEMD`; or a module that returns maps.
             See :func:`deepemd.model.pretrained.pretrained`.
-        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default as the model says.
+        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; the model's own by default.
         temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set, each
             photo classified by the others.
-        unknown: the share of photos of the known classes that may be called unknown, such as 0.05, where images that
-            resemble none of the classes are to be labelled so. By default every image gets a class.
-        unknown_label: what they are called. Where labels are numbers, pass a number.
+        unknown: label images that resemble none of the classes `unknown_label`: the share of photos of known classes
+            that may be called so by mistake, such as 0.05. By default every image gets a class.
+        unknown_label: the label of such images. Where labels are numbers, pass a number.
         cache: whether to cache the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings
             ($DEEPEMD_CACHE), a folder, or False. Arrays and images in memory are never cached.
         batch_size: images encoded together; lower it where memory is short.
 
     Attributes:
-        classes_: (M,) the labels, sorted; those that `partial_fit` adds later come behind.
+        classes_: (M,) the labels, sorted; those that `partial_fit` adds later come last.
         temperature_: T in use.
-        threshold_: similarity below which an image is not familiar; minus infinity where the photos are too few to say.
-        model_: the DeepEMD.
-        support_: what is known of the classes.
+        threshold_: similarity below which an image is not familiar; minus infinity where there are too few photos.
+        model_: the DeepEMD model.
+        support_: the support set: node sets and example photos of the classes.
 
-    >>> from deepemd.classifier.classifier import FewShotClassifier
+    >>> from deepemd import FewShotClassifier
     >>> red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
     >>> classifier = FewShotClassifier().fit([red, blue], ["red", "blue"])
     >>> classifier.predict([red]).tolist()
@@ -305,7 +305,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Read a folder that :meth:`save` wrote; nothing in it is executed.
 
         Args:
-            folder: what holds model.safetensors and config.json.
+            folder: the folder that holds model.safetensors and config.json.
             cache: as for the classifier.
             backbone: a module of your own, built as it was when the classifier was saved.
 

@@ -35,7 +35,7 @@ def matches_picture(matches: Sequence[Match], path: Path, *, columns: int = 2) -
     """Draw several matches in one picture, each as :func:`plot_matching` does but without the pairs cut out.
 
     Args:
-        matches: at least one; the title of each stands above it.
+        matches: at least one; each is drawn below its title.
         path: file to write, of the format that its suffix says.
         columns: matches side by side.
 
@@ -178,7 +178,7 @@ def _framed(left: "Axes", right: "Axes", one: Match, pair: tuple[int, int, float
                 Rectangle((float(x0), float(y0)), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=width)
             )
         badge = {"boxstyle": "round,pad=0.18", "facecolor": colour, "edgecolor": "black", "linewidth": 0.6}
-        # numbers of pairs that share a part stand beside each other
+        # side by side where pairs share a part
         across = x0 + (x1 - x0) * (0.14 + 0.24 * ((number - 1) % 3))
         down = y0 + (y1 - y0) * (0.14 if number <= 3 else 0.4)
         axes.text(

@@ -1,4 +1,4 @@
-"""Image retrieval: every image is embedded once; a query takes a shortlist by pooled cosine and orders it by EMD.
+"""Image retrieval: every image is embedded once; a query takes a shortlist by pooled cosine and sorts it by EMD.
 
 An index is a folder that stands alone: ``images/`` (a prepared store: the images as they came, their names and
 classes), ``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C) and ``index.json``.
