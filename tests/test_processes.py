@@ -1,4 +1,4 @@
-"""Two processes, started by torchrun and joined by gloo, against one that does all of the work."""
+"""Two processes, started by torchrun and connected by gloo, give the same results as one."""
 
 import csv
 import json
@@ -165,7 +165,7 @@ def started(
 
 @pytest.fixture(scope="module")
 def alone(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What one process makes: a pre-training and a meta-training in two parts a step, a report and an index."""
+    """Let one process make a pre-training and a meta-training with two micro-batches a step, a report and an index."""
     out = tmp_path_factory.mktemp("alone")
     patch = pytest.MonkeyPatch()
     patch.setenv("DEEPEMD_CACHE", str(out / "cache"))  # nothing that others embedded
@@ -183,7 +183,7 @@ def alone(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def pair(alone: Path, patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of two processes."""
+    """Let two processes make the same."""
     out = tmp_path_factory.mktemp("pair")
     _, wrote = started("whole", patterns, alone / "model", out)
     for text in wrote:  # at last the second was asked to stop; both did
@@ -195,14 +195,14 @@ def pair(alone: Path, patterns: Store, tmp_path_factory: pytest.TempPathFactory)
 
 
 def rows(run: Path) -> dict[str, np.ndarray]:
-    """Column by column what metrics.csv says, without what the clock says."""
+    """Return the columns of metrics.csv without the seconds."""
     with (run / "metrics.csv").open() as file:
         table = [{k: float(v or "nan") for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
     return {name: np.array([row[name] for row in table]) for name in table[0]}
 
 
 @pytest.mark.parametrize("run", ["pre", "meta"])
-def test_two_processes_with_a_part_each_train_as_one_with_both(run: str, alone: Path, pair: Path) -> None:
+def test_two_processes_with_a_micro_batch_each_train_as_one_with_both(run: str, alone: Path, pair: Path) -> None:
     one, two = rows(alone / run), rows(pair / run)
     assert one["step"].tolist()[-20:] == list(range(1, 21))
     assert np.ptp(one["loss"][-20:]) > 0.1
@@ -214,8 +214,8 @@ def test_two_processes_with_a_part_each_train_as_one_with_both(run: str, alone: 
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_parts_make_a_difference(alone: Path, patterns: Store, tmp_path: Path) -> None:
-    """The recipe says in how many parts, and what is computed depends on it: else the test above would say nothing."""
+def test_micro_batches_make_a_difference(alone: Path, patterns: Store, tmp_path: Path) -> None:
+    """The result depends on the number of micro-batches: otherwise the test above would show nothing."""
     splits = patterns.splits["base"], patterns.splits["val"]
     whole = metatrain(
         replace(META, epochs=1, grad_accum_steps=1), alone / "model", *splits, tmp_path / "run", precision="32"
@@ -257,8 +257,8 @@ def test_processes_stop_together_outlive_one_that_dies_and_resume_as_the_run(
         torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_step_of_parts_is_the_sum_of_its_parts(patterns: Store, alone: Path) -> None:
-    """Against plain autograd: the parts one after the other, each from the statistics at the step's beginning."""
+def test_a_step_is_the_mean_of_its_micro_batches(patterns: Store, alone: Path) -> None:
+    """Compare with plain autograd: one micro-batch after the other, each from the first statistics."""
     base = patterns.splits["base"]
     sampler = EpisodeSampler(base.labels, 5, 1, 2, n_episodes=2, seed=0)
     model = DeepEMD.load(alone / "model").train()
@@ -274,13 +274,13 @@ def test_a_step_of_parts_is_the_sum_of_its_parts(patterns: Store, alone: Path) -
     for order in (parts, parts[::-1]):
         model.load_state_dict(before, strict=False)
         model.zero_grad()
-        kept = Statistics(model)
+        accumulated = Statistics(model)
         for batch in order:
-            kept.begin()
+            accumulated.begin()
             loss, _ = task(task.augment(batch))
             (loss / 2).backward()
-            kept.end()
-        kept.finish(kept.change, 2)
+            accumulated.end()
+        accumulated.finish(accumulated.change, 2)
         for parameter, one, two in zip(model.parameters(), *gradients, strict=True):
             torch.testing.assert_close(parameter.grad, (one + two) / 2, rtol=1e-4, atol=1e-6)
         for name, buffer in model.named_buffers():
@@ -308,7 +308,7 @@ def test_shares_in_order_are_the_whole(items: int, count: int, monkeypatch: pyte
     assert max(map(len, shares)) == -(-items // count)
 
 
-def test_processes_that_do_not_divide_the_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_do_not_divide_the_micro_batches_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(step: int, part: int) -> Batch:
         return Batch(step, part, torch.empty(0), torch.empty(0))
 
@@ -337,8 +337,8 @@ def test_where_a_process_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setenv(name, value)
     assert torchrun_info() == ProcessInfo(5, 8, 1, 4)
     assert cli.main(["warmup"]) == 2
-    told = capsys.readouterr().err
-    assert told == (
+    err = capsys.readouterr().err
+    assert err == (
         "deepemd: error: process 5 of 8: warmup runs in one process, but torchrun started 8: run it without torchrun\n"
     )
 

@@ -99,7 +99,7 @@ def test_the_logits_are_those_of_each_episode_alone_on_every_number_of_threads(g
     assert all(torch.equal(one[key], three[key]) for key in one)
 
 
-def test_embed_leaves_the_model_as_it_was(greek, model):
+def test_embed_leaves_the_model_unchanged(greek, model):
     model.train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
     nodes = embed(model, greek)
@@ -117,7 +117,7 @@ def test_a_planted_embedding_is_classified_perfectly(greek, model):
     assert all((values == 1).all() for values in accuracies.values())
 
 
-def test_with_one_shot_the_ways_to_join_shots_are_left_out(model):
+def test_with_one_shot_methods_that_equal_another_are_left_out(model):
     one, two = (choose("all", model, n_shot=n) for n in (1, 2))
     assert set(two) - set(one) == {"DeepEMD, mean over shots", "DeepEMD, nearest shot", "MatchingNet"}
     assert list(choose("linear, protonet,deepemd", model, n_shot=1)) == [
@@ -127,8 +127,8 @@ def test_with_one_shot_the_ways_to_join_shots_are_left_out(model):
         choose("deepemd,deepnet", model, n_shot=1)
 
 
-def test_several_shots_are_joined_as_told(greek, model):
-    """Each way to join shots against its own words, on one episode."""
+def test_every_method_gives_the_logits_of_its_definition(greek, model):
+    """Compare each method with a direct computation, on one episode."""
     nodes = embed(model, greek)
     episode = Episodes(n_way=3, n_shot=2, n_query=4, n_episodes=1, seed=5).sampler(greek)[0]
     query, shots = nodes[episode.query][None], nodes[episode.support].unflatten(0, (2, 3))[None]
@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_what_was_matched(greek, model, monkeypatch):
         score(nodes, sampler, {"again": stop_at(0)})
 
 
-def test_figures():
+def test_means_and_paired_differences():
     values = {
         "DeepEMD": np.array([0.5, 0.7, 0.9]),
         "ProtoNet (a)": np.array([0.4, 0.6, 0.8]),

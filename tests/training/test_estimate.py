@@ -1,4 +1,4 @@
-"""The estimate of a step's memory, against what a process that takes the step takes."""
+"""The estimate of a step's memory, compared with the memory that a process needs for the step."""
 
 import json
 import os
@@ -44,7 +44,7 @@ print(json.dumps([expected, peak_rise(lambda: step(images)) * 2**20]))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of peak memory")
 @pytest.mark.parametrize("memory", [{}, {"checkpoint": True}, {"chunk": 20, "freeze_batch_norm": True}])
-def test_it_is_what_a_process_takes(memory: dict[str, object], forks: ForkServer) -> None:
+def test_the_estimate_is_near_what_a_process_takes(memory: dict[str, object], forks: ForkServer) -> None:
     done = forks.run(STEP, json.dumps(memory))
     assert done.returncode == 0, done.stderr
     expected, found = json.loads(done.stdout)
@@ -52,7 +52,7 @@ def test_it_is_what_a_process_takes(memory: dict[str, object], forks: ForkServer
     assert expected == pytest.approx(found, rel=0.35)
 
 
-def test_it_leaves_the_model_as_it_was() -> None:
+def test_the_estimate_leaves_the_model_unchanged() -> None:
     model = DeepEMD(conv4(8), FCN()).eval()
     before, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     estimate(model, Memory(checkpoint=True), 80, n_way=5)
@@ -62,8 +62,8 @@ def test_it_leaves_the_model_as_it_was() -> None:
     assert not model.training
 
 
-def test_settings_order_it() -> None:
-    """What is kept less of takes less; chunks make it grow by the pixels of what is added alone."""
+def test_settings_that_save_memory_lower_it() -> None:
+    """Settings that store less take less memory; with chunks, more squares add their pixels only."""
     model = DeepEMD(conv4(16), FCN())
     settings = Memory(), Memory(checkpoint=True), Memory(chunk=80, freeze_batch_norm=True)
     plain, blocks, chunks = (estimate(model, memory, 200, n_way=5) for memory in settings)
@@ -91,9 +91,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.save(tmp_path_factory.mktemp("start") / "model")
 
 
-def test_a_run_is_the_same_by_blocks_and_another_with_frozen_batch_norm(
-    start: Path, patterns: Store, tmp_path: Path
-) -> None:
+def test_checkpointing_changes_nothing_and_frozen_batch_norm_does(start: Path, patterns: Store, tmp_path: Path) -> None:
     ends = {}
     for name, memory in {
         "plain": Memory(),
@@ -114,7 +112,7 @@ def test_a_run_is_the_same_by_blocks_and_another_with_frozen_batch_norm(
 
 
 @pytest.mark.parametrize("memory", [Memory(checkpoint=True), Memory(chunk=4, freeze_batch_norm=True, query_chunk=5)])
-def test_a_run_that_was_interrupted_resumes_as_the_run(
+def test_a_resumed_run_gives_the_same_result(
     memory: Memory, start: Path, patterns: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, val, recipe = patterns.splits["base"], patterns.splits["val"], replace(RECIPE, memory=memory)
@@ -137,15 +135,18 @@ def test_a_run_that_was_interrupted_resumes_as_the_run(
         assert torch.equal(ends[1][name], tensor), name
 
 
-def test_the_command_line_tells_it(capsys, start: Path, patterns: Store, tmp_path: Path) -> None:
+def test_the_command_line_prints_it(capsys, start: Path, patterns: Store, tmp_path: Path) -> None:
     words = ["metatrain", start, patterns.path, tmp_path / "run", "--precision", "32", "--resume"]
     words += ["--recipe.epochs", 1, "--recipe.episodes_per_epoch", 2, "--recipe.n_way", 3, "--recipe.n_query", 4]
     words += ["--recipe.validation.n_episodes", 4, "--recipe.validation.n_way", 3, "--recipe.validation.n_query", 5]
     checkpoint = ["--recipe.memory.checkpoint", "true"]
     assert cli.main([str(word) for word in [*words, *checkpoint]]) == 0
-    told = capsys.readouterr().err
-    assert "memory: about 0.1 GB beside weights and optimizer (15 squares of 20 x 20, checkpointed by block)" in told
-    assert told.index("memory: about") < told.index("meta-training: 1 epochs")
+    err = capsys.readouterr().err
+    assert (
+        "memory: about 0.1 GB in addition to weights and optimizer (15 squares of 20 x 20, checkpointed by block)"
+        in err
+    )
+    assert err.index("memory: about") < err.index("meta-training: 1 epochs")
 
     assert cli.main([str(word) for word in words]) == 2
     assert "recipe.memory.checkpoint: the run in" in capsys.readouterr().err

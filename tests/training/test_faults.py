@@ -1,4 +1,4 @@
-"""Runs killed within a write, and files damaged afterwards: a run goes on from its last good state, to the bit.
+"""Runs killed within a write, and files damaged afterwards: a run continues from its last good state, to the bit.
 
 Tests deepemd.training.checkpoint, deepemd.training.folder.
 """
@@ -35,13 +35,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def whole(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """The run that nothing disturbs."""
+    """Train without a disturbance."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out)
 
 
 def assert_same(one: TrainingResult, other: TrainingResult) -> None:
-    """But for what the clock says."""
+    """Compare everything but the seconds."""
     tables = [[line.rpartition(",")[0] for line in result.metrics.read_text().splitlines()] for result in (one, other)]
     assert tables[0] == tables[1]
     assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()

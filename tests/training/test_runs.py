@@ -1,4 +1,4 @@
-"""Whole runs, small: an interrupted and resumed run is the run, whatever interrupts it, whenever.
+"""Small runs from start to end: a resumed run gives the same result as an uninterrupted one, whatever interrupts it.
 
 Tests deepemd.training.callback, deepemd.training.display, deepemd.training.fit,
 deepemd.training.metatrain, deepemd.training.pretrain, deepemd.training.run, deepemd.training.steps,
@@ -55,13 +55,13 @@ META = MetatrainRecipe(
 
 @pytest.fixture(scope="module")
 def whole(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """The run that nothing interrupts."""
+    """Train without an interruption."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out)
 
 
 def rows(result: TrainingResult) -> list[dict[str, str]]:
-    """The validations, without what the clock says."""
+    """Return the validations without the seconds."""
     with result.metrics.open() as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
@@ -90,7 +90,7 @@ def test_a_run_learns_and_keeps_its_best_model(whole: TrainingResult, patterns: 
 
 
 def test_validation_is_the_mean_over_single_episodes(whole: TrainingResult, patterns: Store) -> None:
-    """Against the slow twin: each episode through the model on its own."""
+    """Compare with the slow way: each episode through the model on its own."""
     model, val = DeepEMD.load(whole.model), patterns.splits["val"]
     found = Validator(val, RECIPE.validation).run(model)
     pixels = torch.from_numpy(val.pixels(24)[:].copy())
@@ -104,7 +104,7 @@ def test_validation_is_the_mean_over_single_episodes(whole: TrainingResult, patt
 
 
 def interrupted_at(step: int, number: int, patterns: Store, out: Path) -> TrainingResult:
-    """The run of `pretrain`, to which the process sends itself a signal while a step is prepared."""
+    """Pre-train, send the process a signal while a step is prepared, and resume."""
     base, val = patterns.splits["base"], patterns.splits["val"]
 
     def run(*, interrupt: bool) -> TrainingResult:
@@ -139,7 +139,7 @@ def interrupted_at(step: int, number: int, patterns: Store, out: Path) -> Traini
 
 @pytest.fixture(scope="module")
 def whole_32(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """The run that nothing interrupts, in float32."""
+    """Train without an interruption, in float32."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return pretrain(RECIPE, patterns.splits["base"], patterns.splits["val"], out, precision="32")
 
@@ -166,7 +166,7 @@ def test_training_crops_grow_in_equal_parts_of_the_run(patterns: Store) -> None:
         (9, signal.SIGTERM),
     ],
 )
-def test_a_run_interrupted_at_any_step_resumes_as_the_run(
+def test_a_run_interrupted_at_any_step_resumes_to_the_same_result(
     step: int, number: int, whole_32: TrainingResult, patterns: Store, tmp_path: Path
 ) -> None:
     handlers = [signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)]
@@ -196,12 +196,12 @@ LONG = replace(RECIPE, epochs=20, validation=replace(RECIPE.validation, every=2)
 
 @pytest.fixture(scope="module")
 def whole_long(patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """The run that is ended from outside, when it is not."""
+    """Train the run of the tests below without an interruption."""
     return pretrain(LONG, patterns.splits["base"], patterns.splits["val"], tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_process_that_is_ended_from_outside_resumes_as_the_run(
+def test_a_process_that_is_ended_from_outside_resumes_to_the_same_result(
     number: int, whole_long: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     base, val = patterns.splits["base"], patterns.splits["val"]
@@ -220,7 +220,7 @@ def test_a_process_that_is_ended_from_outside_resumes_as_the_run(
 
 @pytest.fixture(scope="module")
 def whole_meta(whole: TrainingResult, patterns: Store, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """The meta-training that nothing interrupts, from the model of the whole pre-training."""
+    """Meta-train without an interruption, from the model of the whole pre-training."""
     out = tmp_path_factory.mktemp("whole") / "meta"
     return metatrain(META, whole.model, patterns.splits["base"], patterns.splits["val"], out)
 
@@ -272,7 +272,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("step", [1, 2])  # before a validation, within an epoch
-def test_meta_training_ended_by_sigterm_resumes_as_the_run(
+def test_meta_training_ended_by_sigterm_resumes_to_the_same_result(
     step: int, whole: TrainingResult, whole_meta: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     out = tmp_path / "run"
@@ -289,7 +289,7 @@ def test_meta_training_ended_by_sigterm_resumes_as_the_run(
 
 
 @pytest.mark.parametrize("regions", ["grid:2,1", "sampling:3"])
-def test_training_on_patches_resumes_as_the_run(
+def test_training_on_patches_resumes_to_the_same_result(
     regions: str, whole: TrainingResult, patterns: Store, tmp_path: Path, forks: ForkServer
 ) -> None:
     base, val, out = patterns.splits["base"], patterns.splits["val"], tmp_path / "run"
@@ -396,7 +396,7 @@ def test_a_folder_with_a_run_is_not_overwritten(whole: TrainingResult, patterns:
     out = whole.metrics.parent
     with pytest.raises(InputError, match="holds a run already: pass --resume"):
         pretrain(RECIPE, base, val, out)
-    assert pretrain(RECIPE, base, val, out, resume=True) == whole  # it has ended: at once
+    assert pretrain(RECIPE, base, val, out, resume=True) == whole  # it has ended
     with pytest.raises(InputError, match=r"recipe\.lr: .* started with 0\.1, but 0\.05"):
         pretrain(replace(RECIPE, lr=0.05), base, val, out, resume=True)
     with pytest.raises(InputError, match=r"recipe\.schedule\.warmup: .* 0\.5, but 1"):

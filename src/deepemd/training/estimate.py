@@ -40,7 +40,7 @@ class Estimate:
     def __str__(self) -> str:
         """Return the line that a user reads before training begins."""
         return (
-            f"memory: about {self.total / 1e9:.2g} GB beside weights and optimizer"
+            f"memory: about {self.total / 1e9:.2g} GB in addition to weights and optimizer"
             f" ({self.squares} squares of {self.side} x {self.side}, {self.how})"
         )
 
@@ -58,9 +58,9 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
     >>> from deepemd.nodes import conv4
     >>> model = DeepEMD(conv4())
     >>> print(estimate(model, Memory(), 80, n_way=5))
-    memory: about 0.79 GB beside weights and optimizer (80 squares of 84 x 84, all saved for the backward pass)
+    memory: about 0.79 GB in addition to weights and optimizer (80 squares of 84 x 84, all saved for the backward pass)
     >>> print(estimate(model, Memory(checkpoint=True), 80, n_way=5))
-    memory: about 0.71 GB beside weights and optimizer (80 squares of 84 x 84, checkpointed by block)
+    memory: about 0.71 GB in addition to weights and optimizer (80 squares of 84 x 84, checkpointed by block)
     """
     model = deepcopy(model).cpu().train()
     patches = n_way is not None and not isinstance(model.regions, FCN)
