@@ -81,7 +81,7 @@ def emd_logits(
         floor: added to every cross-reference weight.
         context: how much of the whole image each node takes into account in the costs: u_i becomes u_i + context
             mean_k u_k. 0 as in the paper, for encoders that are trained for matching; 1 suits an encoder that was only
-            trained to classify whole images, see docs/photos.md. The larger, the closer to pooled cosine. The weights
+            trained to classify whole images, see docs/results.md. The larger, the closer to pooled cosine. The weights
             are those of the nodes themselves.
         detach_weights: True gives the weights no gradient, as the authors' OpenCV path does (about 1 % worse, they
             report).

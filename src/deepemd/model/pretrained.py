@@ -83,7 +83,7 @@ def _for_photos(encoder: nn.Module, regions: Regions | None = None, **settings: 
 
 
 def _efficientnet() -> DeepEMD:
-    """Return the default model; its settings were chosen on miniImageNet's base classes, see docs/photos.md."""
+    """Return the default model; its settings were chosen on miniImageNet's base classes, see docs/results.md."""
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # scales to -1..1, as in its training
     regions = FCN((3,), dense=False)
     return DeepEMD(efficientnet_lite0("head"), regions, image_size=224, resize=224, mean=mean, std=std, context=1.0)

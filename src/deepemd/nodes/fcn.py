@@ -27,7 +27,7 @@ class FCN:
     Args:
         pyramid: side lengths of the coarser maps; each smaller than the map and named once.
         dense: False omits the map's own cells. A few large, overlapping cells, such as ``FCN((3,), dense=False)``, are
-            fast, and suit an encoder that was never trained for matching, see docs/photos.md.
+            fast, and suit an encoder that was never trained for matching, see docs/results.md.
 
     Raises:
         InputError: a level that is not positive, is named twice, or (when an image is encoded) is not coarser
