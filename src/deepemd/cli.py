@@ -206,7 +206,7 @@ def _recipe_loader() -> str:
     from jsonargparse import get_loader, set_loader
     from yaml import YAMLError  # type: ignore[import-untyped]
 
-    from deepemd.training.aliases import rename_keys
+    from deepemd.training.old_names import rename_keys
 
     load = get_loader("yaml")
     set_loader("recipe", lambda text: rename_keys(load(text)), exceptions=(YAMLError,))
@@ -230,7 +230,7 @@ def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
 
 def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
     """Rewrite ``--n-way`` to ``--n_way``, and switches such as ``--resume`` to ``--resume=true``."""
-    from deepemd.training.aliases import rename_option
+    from deepemd.training.old_names import rename_option
 
     words = [rename_option(_underscored(word)) for word in words]
     switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}

@@ -1,6 +1,6 @@
 """Small runs from start to end: a resumed run gives the same result as an uninterrupted one, whatever interrupts it.
 
-Tests deepemd.training.callback, deepemd.training.display, deepemd.training.fit,
+Tests deepemd.training.saving, deepemd.training.signals, deepemd.training.display, deepemd.training.fit,
 deepemd.training.metatrain, deepemd.training.pretrain, deepemd.training.run, deepemd.training.steps,
 deepemd.training.validation.
 """

@@ -88,8 +88,8 @@ def _figures(matches: list[Match], curve: Path) -> Iterator[str]:
         "little.</p>"
     )
     drawings = Drawings()
-    for match in matches:
-        yield figure(drawings.draw(match, query="query", example="support"), match.title)
+    drawn = (figure(drawings.draw(match, query="query", example="support"), match.title) for match in matches)
+    yield f'<div class="pairs">{"".join(drawn)}</div>'
     yield "<h2>Learning curves</h2>"
     caption = "Training loss, and validation accuracy on Greek letters"
     yield figure(image(curve, caption), caption)

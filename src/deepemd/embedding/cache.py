@@ -34,6 +34,8 @@ def default_cache() -> Path:
 def node_settings(model: DeepEMD) -> str:
     """Return the settings of a model that its nodes depend on, as JSON."""
     seen = {key: value for key, value in model.config.items() if key not in ("temperature", *model.head)}
+    # by the name that the setting had first, so that caches and runs from before its change still fit
+    seen["backbone"] = {"fold" if key == "space_to_depth" else key: v for key, v in seen["backbone"].items()}
     return json.dumps(seen, sort_keys=True)
 
 

@@ -18,10 +18,10 @@ from deepemd.errors import InputError
 from deepemd.nodes import Memory
 from deepemd.processes import process_info, world_size
 from deepemd.training.batches import Batches
-from deepemd.training.callback import STATE, CheckpointCallback
 from deepemd.training.checkpoint import CheckpointFiles
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder, TrainingResult
+from deepemd.training.saving import STATE, CheckpointCallback
 from deepemd.training.steps import Training
 
 __all__ = ["fit"]
@@ -101,7 +101,7 @@ def fit(
     if accelerator == "cpu" and module.recipe.memory == Memory():  # else freed blocks often do not fit the next step
         keep_freed_memory()
     environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()  # never Slurm's
-    with quiet(), saving.signals():
+    with quiet(), saving.signals.handled():
         trainer = pl.Trainer(
             accelerator=accelerator,
             **_engine(),
@@ -131,8 +131,8 @@ def fit(
         except OSError as error:  # of TensorBoard's own file: ours are written with messages of their own
             raise InputError(f"{folder.path}: cannot be written ({error}); free space and --resume") from error
     result = folder.finish(saving.best, steps)
-    if saving.received is not None:  # it came in the last step: nothing that follows should begin
-        signal.raise_signal(saving.received)
+    if saving.signals.received is not None:  # it came in the last step: nothing that follows should begin
+        signal.raise_signal(saving.signals.received)
     return result
 
 

@@ -23,8 +23,8 @@ from torch import nn
 from deepemd.errors import InputError
 from deepemd.files import atomic_write, remove_leftovers
 from deepemd.processes import barrier, rank
-from deepemd.training.aliases import rename_keys
 from deepemd.training.checkpoint import Checkpoint, previous, read
+from deepemd.training.old_names import rename_keys
 
 __all__ = ["RunFolder", "TrainingResult"]
 

@@ -1,7 +1,7 @@
 """Exact optimal transport between batches of weighted sets, with gradients. Knows tensors, knows nothing of images."""
 
 from deepemd.transport import solvers
-from deepemd.transport._ahead import SIZES, CompiledCode, compile_ahead
+from deepemd.transport._compile_ahead import SIZES, CompiledCode, compile_ahead
 from deepemd.transport._emd import Certificate, Transport, emd
 from deepemd.transport._threads import threads
 from deepemd.transport.warm import WarmStart

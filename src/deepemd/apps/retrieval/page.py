@@ -70,12 +70,14 @@ def _sections(
     for q, (name, picture) in enumerate(zip(names, pictures, strict=True)):
         yield hits_table(index, f"Most similar to {name}", hits, q).html()
         query = Side(picture, (picture.height, picture.width), nodes[q], q)
+        figures = []
         for place, i in enumerate(hits.images[q, :_DRAWN].tolist(), 1):
             found, own = index.images.image(i), torch.from_numpy(index.nodes[[i]])[0].float()
             match = match_nodes(index.model, query, Side(found, (found.height, found.width), own, i))
             example = f"{index.images.names[i]}, class {_class(index, i)}"
             svg = drawings.draw(match, query=name, example=example)
-            yield figure(svg, f"{place}: {example}; similarity {match.similarity:.2f}")
+            figures.append(figure(svg, f"{place}: {example}; similarity {match.similarity:.2f}"))
+        yield f'<div class="pairs">{"".join(figures)}</div>'
 
 
 def _class(index: Index, i: int) -> str:

@@ -4,9 +4,9 @@ from typing import Any
 
 from deepemd.errors import InputError
 
-__all__ = ["ALIASES", "rename_keys", "rename_option"]
+__all__ = ["NEW_NAMES", "rename_keys", "rename_option"]
 
-ALIASES = {"parts": "grad_accum_steps", "fold": "space_to_depth"}
+NEW_NAMES = {"parts": "grad_accum_steps", "fold": "space_to_depth"}
 """Old name -> present name of a setting of a recipe, at any depth."""
 
 
@@ -21,10 +21,10 @@ def rename_keys(tree: Any) -> Any:
     """
     if not isinstance(tree, dict):
         return tree
-    for old, new in ALIASES.items():
+    for old, new in NEW_NAMES.items():
         if old in tree and new in tree:
             raise InputError(f"{old} is the old name of {new}, and both are given: leave {old} out")
-    return {ALIASES.get(key, key): rename_keys(value) for key, value in tree.items()}
+    return {NEW_NAMES.get(key, key): rename_keys(value) for key, value in tree.items()}
 
 
 def rename_option(word: str) -> str:
@@ -36,4 +36,4 @@ def rename_option(word: str) -> str:
     option, equals, value = word.partition("=")
     if not option.startswith("--recipe."):
         return word
-    return ".".join(ALIASES.get(part, part) for part in option.split(".")) + equals + value
+    return ".".join(NEW_NAMES.get(part, part) for part in option.split(".")) + equals + value

@@ -1,6 +1,6 @@
 """Compiling ahead: what is found, what is compiled, and where it is stored.
 
-Tests deepemd.transport._ahead, deepemd.commands.warmup.
+Tests deepemd.transport._compile_ahead, deepemd.commands.warmup.
 """
 
 import pytest

@@ -1,14 +1,9 @@
-"""Saving during a run: the best model, a checkpoint to resume from, the metrics; stopping on SIGTERM or Ctrl-C."""
+"""Saving during a run: the best model, a checkpoint to resume from, and the metrics; stopping after a signal."""
 
 import csv
 import io
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +14,7 @@ from deepemd.files import atomic_write
 from deepemd.processes import all_reduce_max, rank
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
+from deepemd.training.signals import StopSignals
 from deepemd.training.steps import diverged
 
 __all__ = ["STATE", "CheckpointCallback"]
@@ -52,7 +48,7 @@ class CheckpointCallback(pl.Callback):
         self.display = display
         self.best: dict[str, float] = {}
         self.rows: list[dict[str, float]] = []
-        self.received: int | None = None  # the signal that asks to stop
+        self.signals = StopSignals(display.print)
         self._before = 0.0  # seconds before the run was resumed
         self._began = self._saved = time.monotonic()
 
@@ -74,43 +70,16 @@ class CheckpointCallback(pl.Callback):
         """Return the seconds that the run has taken, including those before it was resumed."""
         return self._before + time.monotonic() - self._began
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Make SIGTERM and Ctrl-C stop the run after the current step."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._listen()
-        try:
-            yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def _listen(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._receive)
-            signal.signal(signal.SIGTERM, self._receive)
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C: now
-        self.received = number
-        self.display.print(
-            "stopping after this step; press Ctrl-C again to stop now and lose the steps since the last checkpoint"
-        )
-
     def on_train_start(self, *_: Any) -> None:
         """Replace the signal handlers that Lightning has just set, which do not save between steps."""
-        self._listen()
+        self.signals.listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Save if it is time, and stop if a signal came."""
         step = trainer.global_step
         if step % self.every == 0:
             return  # a validation follows, and saves
-        stop, save = all_reduce_max(self.received or 0, time.monotonic() - self._saved > SAVE_EVERY)
+        stop, save = all_reduce_max(self.signals.received or 0, time.monotonic() - self._saved > SAVE_EVERY)
         if stop or save:
             self.save(trainer, pl_module)
         if stop:
@@ -146,7 +115,7 @@ class CheckpointCallback(pl.Callback):
         self.display.print(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
         if step:  # before the first step there is no optimizer to save
             self.save(trainer, pl_module)
-        (stop,) = all_reduce_max(self.received or 0)
+        (stop,) = all_reduce_max(self.signals.received or 0)
         if stop and step < self.steps:
             raise Interrupted(stop, self.folder.path, step, self.steps)
 

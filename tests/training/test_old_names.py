@@ -9,7 +9,7 @@ import yaml
 from deepemd import cli
 from deepemd.data import Store
 from deepemd.errors import InputError
-from deepemd.training.aliases import rename_keys
+from deepemd.training.old_names import rename_keys
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import ModelConfig, PretrainRecipe, Validation
 
