@@ -82,8 +82,8 @@ def test_print_config_is_a_config(capsys, tmp_path, name):
     ("words", "says"),
     [
         (["frobnicate"], "there is no command 'frobnicate'"),
-        (["data"], "'data' is not a whole command"),
-        (["data", "frob"], "'data frob' is not a whole command"),
+        (["data"], "'data' is not a complete command"),
+        (["data", "frob"], "'data frob' is not a complete command"),
         (["evaluate"], "required"),
         (["evaluate", "m", "glyphs", "--n_way", "many"], "n_way"),
         (["evaluate", "m", "glyphs", "--nway", "5"], "nway"),
@@ -148,7 +148,7 @@ def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path
     [
         (["--n_way", 6], "n_way: 6 classes asked for, but there are 5"),
         (["--n_way", "6,7", "--n_query", 3], "n_way: 6 classes asked for, but there are 5"),
-        (["--n_shot", "1;5"], "n_shot is '1;5': a number, or several with commas between them"),
+        (["--n_shot", "1;5"], "n_shot is '1;5': pass a number, or several separated by commas"),
         (["--method", "deepemd,best"], "method: there is no 'best'; choose from all, deepemd"),
         (["--regions", "cells"], "regions is 'cells': write fcn, fcn:2,1"),
         (["--regions", "sampling:0"], "patches is 0: at least 1"),

@@ -119,7 +119,7 @@ def _unknown(name: str) -> tuple[str, str]:
     within = [command for command in COMMANDS if command.startswith(f"{name.split()[0]} ")]
     if within:
         listed = "\n".join(f"  deepemd {command:<18} {COMMANDS[command].summary}" for command in within)
-        return f"'{name}' is not a whole command; choose one of:", listed
+        return f"'{name}' is not a complete command; choose one of:", listed
     return f"there is no command '{name}'; choose one of:", ", ".join(COMMANDS)
 
 

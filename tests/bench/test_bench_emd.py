@@ -190,7 +190,7 @@ def test_a_missing_peer_is_left_out_with_the_command_that_installs_it(monkeypatc
         (["--rounds", "0"], "rounds is 0; at least 1 is needed"),
         (["--peers", "opencv,cplex"], "peers holds 'cplex'; choose from opencv, pot, pot-core"),
         (["--parts", "all"], "parts holds 'all'; choose from race, calls, gradient, start"),
-        (["--parts", "calls", "--picture", "p.png"], "picture: it shows the part 'race'; add race to --parts"),
+        (["--parts", "calls", "--picture", "p.png"], "picture shows the part 'race': add race to --parts"),
         (["--report", "/no/such.json"], "/no/such.json cannot be read"),
         (["--out", "."], "out: . is a folder; name a file in it, such as emd.json"),
     ],

@@ -18,7 +18,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"out: .* is a folder; name a file in it, such as .*report\.json"):
         check_output("out", tmp_path, "report.json")
     check_output("out", tmp_path / "r.json", "report.json")
-    with pytest.raises(InputError, match=r"out: .*r\.json is there already: .* pass --force to replace it"):
+    with pytest.raises(InputError, match=r"out: .*r\.json already exists: .* pass --force to replace it"):
         check_output("out", tmp_path / "r.json", "report.json", force=False)
     with pytest.raises(InputError, match=r"r\.json: cannot be written .*: choose another place for --picture"):
         check_output("picture", tmp_path / "r.json" / "p.png", "p.png")

@@ -1,4 +1,4 @@
-"""``deepemd app``: a page to classify photos in, served on this machine."""
+"""``deepemd app``: serve a page for classifying photos on this machine."""
 
 __all__ = ["app"]
 
@@ -12,12 +12,12 @@ def app(
     Needs `pip install 'deepemd[app]'`.
 
     Args:
-        host: address to listen at. By default only this machine can reach the page; 0.0.0.0 opens it to everybody in
+        host: address to listen on. By default only this machine can reach the page; 0.0.0.0 opens it to everybody in
             your network, without a password.
-        port: the first free one from 7860 unless given.
-        backbone: the encoder of photos: efficientnet-lite0, which is installed; the folder of a model;
+        port: port to listen on; by default the first free one from 7860.
+        backbone: encoder of the photos: efficientnet-lite0, which is installed; the folder of a model;
             or a name on the Hugging Face Hub.
-        max_megabytes: of one uploaded photo.
+        max_megabytes: size limit of an uploaded photo.
     """
     from deepemd.apps.web.app import serving, wait
     from deepemd.device import keep_freed_memory

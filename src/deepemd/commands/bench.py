@@ -1,4 +1,4 @@
-"""``deepemd bench``: measure on this machine what docs/speed.md reports."""
+"""``deepemd bench``: measure the speed of transport solvers on this machine, as docs/speed.md reports it."""
 
 import json
 from pathlib import Path
@@ -26,20 +26,20 @@ def bench_emd(
 
     In every round, each solver takes a turn on new problems; compare the ratios within a round. The values of exact
     solvers are compared with ours, and a wrong one is not timed; the error of inexact ones is reported. A solver that
-    is not installed is left out, with a line that says how to install it. After Ctrl-C, what is measured so far is
-    printed. The benchmark takes less than ten minutes, with --quick about one.
+    is not installed is left out, with a line that says how to install it. Ctrl-C prints what has been measured so far.
+    The benchmark takes less than ten minutes, or about one minute with --quick.
 
     Args:
-        sizes: n of the n x n problems, such as 9,25,100; 9,13,25,49,100,196,256 unless given.
-        rounds: turns of each solver; more give more precise figures. 15 unless given, 5 with --quick.
-        threads: thread counts for emd; the others are compared with the first. 1,2 unless given.
-        peers: some of opencv, pot, pot-core, pot-batch, highs, qpth, sinkhorn, separated by commas; all unless given.
+        sizes: n of the n x n problems, separated by commas; by default 9,13,25,49,100,196,256.
+        rounds: turns of each solver; more give more precise figures. By default 15, with --quick 5.
+        threads: thread counts for emd; other solvers are compared with the first. By default 1,2.
+        peers: some of opencv, pot, pot-core, pot-batch, highs, qpth, sinkhorn, separated by commas; by default all.
         parts: some of race (against the peers), calls (one problem, batches, float64), gradient (time and memory),
-            start (of a new process), separated by commas; all unless given.
-        quick: measure four sizes, costs between embeddings only, in few rounds.
-        out: JSON file to write the report to.
+            start (of a new process), separated by commas; by default all.
+        quick: measure in few rounds, on four sizes and only with costs between embeddings.
+        out: JSON file for the report.
         picture: PNG file for a chart of time against n.
-        report: JSON file of an earlier --out; print its tables and draw its chart, and measure nothing.
+        report: JSON file of an earlier --out; print its tables and draw its chart, without measuring anything.
     """
     from deepemd.bench.picture import speed_picture
     from deepemd.bench.race import Settings
@@ -61,7 +61,7 @@ def bench_emd(
         given = {name: value for name, value in given.items() if value is not None}
         settings = Settings(**(_QUICK if quick else {}) | given)
         if picture is not None and "race" not in settings.parts:
-            raise InputError("picture: it shows the part 'race'; add race to --parts, or leave --picture out")
+            raise InputError("picture shows the part 'race': add race to --parts, or leave --picture out")
         found = run(settings)
     if out is not None:
         atomic_write(out, (json.dumps(found, indent=1) + "\n").encode())

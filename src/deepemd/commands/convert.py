@@ -1,4 +1,4 @@
-"""``deepemd convert``: convert a checkpoint of the authors to a saved model."""
+"""``deepemd convert``: convert a checkpoint of the paper's authors to a saved model."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ __all__ = ["convert"]
 
 
 def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = False) -> None:
-    """Convert a checkpoint of the paper's ResNet-12, such as those that the authors published, to a saved model.
+    """Convert a checkpoint of the paper's ResNet-12, such as the authors published, to a saved model.
 
     The checkpoint is a .pth or .pt file of torch.save, or a .safetensors file. The weights are under "params",
     "state_dict" or "model", or make up the whole file. Nothing in the file is executed. Afterwards, for instance, run
@@ -17,9 +17,9 @@ def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = Fal
     Args:
         checkpoint: file to convert.
         out: folder for model.safetensors and config.json.
-        regions: how an image becomes nodes, which a checkpoint does not record; fcn, fcn:2,1 (with the paper's
-            pyramid), grid:3,2 or sampling:9.
-        force: overwrite an existing model.
+        regions: how an image becomes nodes (a checkpoint does not record it): fcn, fcn:2,1 (with the paper's pyramid),
+            grid:3,2 or sampling:9.
+        force: replace an existing model.
     """
     from deepemd.model import checkpoints
     from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
@@ -27,7 +27,7 @@ def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = Fal
 
     existing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (out / name).exists()]
     if existing and not force:
-        raise InputError(f"out: {out} already holds {existing[0]}: pass --force to overwrite it, or another folder")
+        raise InputError(f"out: {out} already holds {existing[0]}: pass --force to replace it, or another folder")
     model, left_out, absent = checkpoints.convert(checkpoint, parse_regions(regions))
     for name in left_out:
         print(f"left out: {name}")

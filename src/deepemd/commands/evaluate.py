@@ -52,28 +52,28 @@ def evaluate(
     for which a data set has too few classes or images are left out.
 
     Args:
-        model: folder of a saved model, or what `deepemd predict --backbone` takes: resnet12-miniimagenet and
+        model: folder of a saved model, or any encoder of `deepemd predict --backbone`; resnet12-miniimagenet and
             efficientnet-lite0 are installed.
-        data: names of `deepemd data list`, or folders; NAME:SPLIT takes another split than `split`.
-        split: which classes; a folder without splits has "all".
-        n_way: classes of an episode; 5,10 for both.
-        n_shot: labelled images of a class; 1,5 for both.
+        data: names of `deepemd data list`, or folders; NAME:SPLIT overrides --split.
+        split: split of the data set to evaluate on; that of a folder without splits is "all".
+        n_way: classes of an episode; 5,10 evaluates both.
+        n_shot: labelled images of a class; 1,5 evaluates both.
         n_query: images to classify of each class.
-        n_episodes: number of episodes; the paper takes 5,000 for one shot and 600 for more.
-        method: methods to compare, the others with the first: all, or some of deepemd, deepemd-sfc, deepemd-average,
+        n_episodes: number of episodes; the paper uses 5,000 for one shot and 600 for more.
+        method: methods to compare with the first one: all, or some of deepemd, deepemd-sfc, deepemd-average,
             deepemd-nearest, uniform, sinkhorn, protonet, local-knn, matching-net, fusion, cosine-classifier, linear.
             deepemd takes the mean of the shots' node sets, deepemd-sfc fits a node set to them.
-        regions: how an image becomes nodes, such as fcn, fcn:2,1, grid:3,2 or sampling:25; the model's own by default.
+        regions: how an image becomes nodes, such as fcn, fcn:2,1, grid:3,2 or sampling:25; by default the model's own.
         sfc: how deepemd-sfc is fitted.
         seed: seed of the episodes and of Sampling's patches; the same seed gives every model the same episodes.
         out: JSON file for the report.
-        picture: PNG file for a picture of the parts that were matched in the first episodes.
+        picture: PNG file for a picture of the matched parts in the first episodes.
         curve: PNG file for curves of the accuracy against the number of shots.
         precision: number format of the encoder.
-        device: where to embed the images.
-        cache: folder that stores the embeddings, so that the next evaluation of the same model and images starts with
-            the episodes; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
-        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+        device: device to embed the images on.
+        cache: folder of the cached embeddings; by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings. They make
+            the next evaluation of the same model and images faster.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
     from deepemd.device import choose_device, choose_precision, keep_freed_memory
     from deepemd.embedding.cache import default_cache
@@ -137,7 +137,7 @@ def _print(evaluations: "list[Evaluation]") -> None:
 
 
 def _write(evaluations: "list[Evaluation]", about: dict[str, Any], out: Path | None, curve: Path | None) -> None:
-    """Write the report and the curves, where they are asked for."""
+    """Write the report and the curves, if their files are given."""
     from deepemd.apps.reports.curves import accuracy_curves
     from deepemd.apps.reports.tables import write_json
 
@@ -149,7 +149,7 @@ def _write(evaluations: "list[Evaluation]", about: dict[str, Any], out: Path | N
 
 
 def _draw(model: "DeepEMD", images: "Images", episodes: Episodes, picture: Path) -> None:
-    """Draw the parts that were matched in the first episodes."""
+    """Draw the matched parts of the first episodes."""
     from deepemd.explain.matches import example_matches
     from deepemd.explain.plots import matches_picture
 
@@ -158,7 +158,7 @@ def _draw(model: "DeepEMD", images: "Images", episodes: Episodes, picture: Path)
 
 
 def _splits(data: str, split: str, root: Path | None) -> "dict[str, Images]":
-    """Return the splits that `data` names, by name:split."""
+    """Return the splits that `data` names, as a dictionary with the keys name:split."""
     from deepemd.data import DATASETS, load
     from deepemd.data.store import SPLITS
 
@@ -176,10 +176,10 @@ def _splits(data: str, split: str, root: Path | None) -> "dict[str, Images]":
 
 
 def _numbers(option: str, text: int | str) -> list[int]:
-    """Parse numbers with commas between them."""
+    """Parse numbers separated by commas."""
     try:
         return [int(part) for part in str(text).split(",")]
     except ValueError as error:
         raise InputError(
-            f"{option} is {text!r}: a number, or several with commas between them, such as 5,10"
+            f"{option} is {text!r}: pass a number, or several separated by commas, such as 5,10"
         ) from error

@@ -11,11 +11,11 @@ __all__ = ["check_output"]
 
 
 def check_output(option: str, file: Path | None, example: str, *, force: bool = True) -> None:
-    """Check that an output file can be written, and make its folder, so that no work is lost at its end.
+    """Check that an output file can be written, and make its folder, before any work is done.
 
     Args:
         option: name of the option, for messages.
-        file: the file to write; None, where the option is not given, passes.
+        file: the file to write; None, where the option is not given, is accepted.
         example: name of such a file, for messages.
         force: whether a file that exists already may be replaced; pass the command's --force if it has one.
 
@@ -27,7 +27,7 @@ def check_output(option: str, file: Path | None, example: str, *, force: bool = 
     if file.is_dir():
         raise InputError(f"{option}: {file} is a folder; name a file in it, such as {file / example}")
     if file.exists() and not force:
-        raise InputError(f"{option}: {file} is there already: choose another place, or pass --force to replace it")
+        raise InputError(f"{option}: {file} already exists: choose another place, or pass --force to replace it")
     with explain_disk_errors(file.parent, needed=0, remedy=f"choose another place for --{option}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(file.parent, os.W_OK):

@@ -1,4 +1,4 @@
-"""``deepemd predict`` and ``deepemd check``: the user's own photos, by class folders."""
+"""``deepemd predict`` and ``deepemd check``: classify and check the user's own photos, in class folders."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,36 +31,36 @@ def predict(
     force: bool = False,
     cache: Path | None = None,
 ) -> None:
-    """Label photos by a few examples of each class: `deepemd predict --support DIR --query DIR --report out`.
+    """Label photos, given a few examples of each class: `deepemd predict --support DIR --query DIR --report out`.
 
     The support is a folder with a folder of photos for each class, such as support/daisy/1.jpg; five photos of each are
     a good start. The queries are photos, or folders of photos with any subfolders.
 
-    It prints a table and writes two files: predictions.csv (image, label, probability, runner_up), and
+    The command prints a table and writes two files: predictions.csv (image, label, probability, runner_up), and
     predictions.json with all probabilities, the settings and the versions. Files of an earlier run are never replaced
-    without --force. In the CSV, a name that a spreadsheet would take for a formula, such as =1+1.jpg, gets ./ before
-    it (a label gets '), and characters that cannot be shown are written as their codes; the JSON has the true names.
+    without --force. In the CSV, a name that a spreadsheet would take for a formula, such as =1+1.jpg, starts with ./
+    (a label with '), and characters that cannot be shown are written as their codes; the JSON has the true names.
 
     Photos that cannot be read are listed and left out, and the exit code is then 2. After Ctrl-C, run the same command
-    again: photos that were computed are read from the cache, so it catches up quickly.
+    again: finished photos are read from the cache, so it catches up quickly.
 
     Args:
         query: photos, or folders of photos.
         support: folder with a folder of photos for each class.
         model: folder of a classifier that --save wrote, instead of --support.
-        out: folder for predictions.csv and predictions.json; the current folder unless given.
+        out: folder for predictions.csv and predictions.json; by default the current folder.
         report: folder for predictions.html, one page that needs no other file: each photo with its label, and the parts
             that were matched with the most similar photo of its class.
-        backbone: the encoder of photos: efficientnet-lite0, which is installed; the folder of a model;
+        backbone: encoder of the photos: efficientnet-lite0, which is installed; the folder of a model;
             or a name on the Hugging Face Hub.
-        regions: how a photo becomes parts, such as fcn or grid:3,2; the backbone's own unless given.
-        unknown: label photos that resemble no class "unknown": the share of photos of the known classes that may be
-            called so by mistake, such as 0.05. Every photo gets a class unless given.
+        regions: how a photo becomes parts, such as fcn or grid:3,2; by default the backbone's own.
+        unknown: share of photos of the known classes that may be labelled "unknown" by mistake, such as 0.05; photos
+            that resemble no class then get this label. By default every photo gets a class.
         save: folder to save the fitted classifier to, for --model.
-        top: classes that the page lists for each photo.
-        report_limit: photos on the page, the least certain ones; each takes 0.15 MB of memory.
+        top: number of classes that the page lists for each photo.
+        report_limit: number of photos on the page, the least certain ones; each takes 0.15 MB of memory.
         force: replace the files of an earlier run.
-        cache: folder of the cached embeddings of photos; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
+        cache: folder of the cached embeddings; by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings.
     """
     from deepemd.apps.photos.predict import predict_photos, settings
     from deepemd.apps.photos.predict_page import write_predictions_page
@@ -101,7 +101,7 @@ def check(
     force: bool = False,
     cache: Path | None = None,
 ) -> None:
-    """Check how well your labelled photos can be told apart, before you rely on them: `deepemd check DIR`.
+    """Check how well the classes of your photos can be told apart, before you rely on them: `deepemd check DIR`.
 
     Each photo is classified by all the others (leave one out). The result is the accuracy with its 95 % interval, the
     recall of each class, the classes that are confused, the photos that look mislabelled, and photos that are in more
@@ -111,15 +111,15 @@ def check(
     come from one series, and it says nothing about new light, places and cameras.
 
     Args:
-        support: folder with a folder of photos for each class; two photos of a class at least.
-        out: JSON file to write the result to.
+        support: folder with a folder of photos for each class; a class with one photo cannot be tested.
+        out: JSON file for the report.
         report: folder for check.html, one page that needs no other file, with the photos that were given another label.
-        backbone: the encoder of photos: efficientnet-lite0, which is installed; the folder of a model;
+        backbone: encoder of the photos: efficientnet-lite0, which is installed; the folder of a model;
             or a name on the Hugging Face Hub.
-        regions: how a photo becomes parts, such as fcn or grid:3,2; the backbone's own unless given.
-        report_limit: photos on the page, the most suspicious first.
+        regions: how a photo becomes parts, such as fcn or grid:3,2; by default the backbone's own.
+        report_limit: number of photos on the page, the most suspicious first.
         force: replace the files of an earlier run.
-        cache: folder of the cached embeddings of photos; $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
+        cache: folder of the cached embeddings; by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings.
     """
     from deepemd.apps.photos.check import CAVEAT, check_classifier
     from deepemd.apps.photos.check_page import write_check_page
@@ -189,15 +189,15 @@ def _check_options(support: Path | None, model: Path | None, of_support: list[ob
         raise InputError("pass either --support, a folder with a folder of photos for each class, or --model")
     if model is not None and any(of_support):
         raise InputError(
-            "--backbone, --regions, --unknown and --save are settings of a new classifier, and --model is a finished "
-            "one: pass --support instead"
+            "--backbone, --regions, --unknown and --save are for a new classifier, and --model names a finished one: "
+            "pass --support instead"
         )
 
 
 def _at_least_one(**options: int) -> None:
     for name, value in options.items():
         if value < 1:
-            raise InputError(f"{name} is {value}: at least 1")
+            raise InputError(f"{name} is {value}: it must be at least 1")
 
 
 def _page(report: Path | None, name: str, force: bool) -> Path | None:

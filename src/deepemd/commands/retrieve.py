@@ -23,7 +23,7 @@ def retrieve_index(
     cache: Path | None = None,
     root: Path | None = None,
 ) -> None:
-    """Embed every image of a folder once, and store all that a search needs in one folder that stands alone.
+    """Embed every image of a folder once, and store all that a search needs in one self-contained folder.
 
     Images are found in subfolders too. The folder of an image is its class, which only `retrieve evaluate` uses. The
     index holds a copy of the images and of the model.
@@ -31,14 +31,14 @@ def retrieve_index(
     Args:
         model: folder of a saved model, or resnet12-miniimagenet, which is installed.
         data: a folder of images, or a name of `deepemd data list`.
-        index: the folder to make.
-        split: of a data set, which of its splits.
-        force: replace an index that exists.
-        skip_bad: go on without images that cannot be decoded, and list them in images/skipped.txt of the index.
+        index: folder for the index.
+        split: split to embed, of a data set with splits.
+        force: replace an existing index.
+        skip_bad: leave out images that cannot be decoded, and list them in images/skipped.txt of the index.
         precision: number format of the encoder.
-        cache: folder of the cached embeddings, so that making the index again, also after an interruption, is fast;
-            $DEEPEMD_CACHE or ~/.cache/deepemd/embeddings unless given.
-        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+        cache: folder of the cached embeddings; by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings. They make
+            it fast to build the index again, also after an interruption.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
     from deepemd.apps.retrieval.index import build_index
     from deepemd.data.store import open_store
@@ -76,10 +76,10 @@ def retrieve_query(
 
     Args:
         index: folder of an index.
-        images: your image files.
-        top: how many images to find for each.
-        shortlist: how many images are sorted by the distance; at least `top`.
-        out: HTML file to write: one page with drawings of the parts that were matched.
+        images: image files to search for.
+        top: number of images to find for each file.
+        shortlist: number of images to sort by the distance; at least `top`.
+        out: HTML file for the result, with drawings of the matched parts.
     """
     from deepemd.apps.retrieval.index import embed_files, open_index
     from deepemd.apps.retrieval.page import hits_table, write_hits_page
@@ -105,11 +105,11 @@ def retrieve_evaluate(
     The difference from the better of the two cosines (centred over channels or not) is paired, with its 95 % interval.
 
     Args:
-        index: folder of an index, of two classes at least.
-        queries: how many images are drawn as queries; all of them unless given.
-        shortlist: how many images are sorted by the distance.
-        seed: of the drawing of queries.
-        out: JSON file to write the report to.
+        index: folder of an index, with images of at least two classes.
+        queries: number of images to draw at random as queries; by default all of them.
+        shortlist: number of images to sort by the distance.
+        seed: seed of the random queries.
+        out: JSON file for the report.
     """
     from deepemd.apps.reports.tables import write_json
     from deepemd.apps.retrieval.index import open_index

@@ -24,8 +24,8 @@ def demo(out: Path = Path("deepemd-demo"), seed: int = 0, n_episodes: int = 1000
 
     Args:
         out: folder of the report and of both training runs.
-        seed: seed of weights, order and augmentation.
-        n_episodes: episodes of the evaluation; the intervals narrow with the square root of their number.
+        seed: seed of the weights, the order of the images and the augmentation.
+        n_episodes: number of evaluation episodes; the intervals narrow with its square root.
         resume: continue a demo that was interrupted.
     """
     from deepemd.apps.demo import run_demo
@@ -51,12 +51,12 @@ def pretrain(
     Args:
         data: a data set with the splits base and val: a name of `deepemd data list`, or a folder.
         out: folder of the run.
-        recipe: the settings; by default the paper's. The folder recipes/ of the source has complete ones for --config.
-        seed: seed of weights, order and augmentation; the same seed gives the same run.
-        resume: continue the run in OUT, or begin it if there is none.
+        recipe: settings of the run, by default the paper's (recipes/ in the source holds complete files for --config).
+        seed: seed of the weights, the order of the images and the augmentation; the same seed gives the same run.
+        resume: continue the run in OUT, or start it if there is none.
         precision: number format of the encoder.
-        device: where to train.
-        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+        device: device to train on.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
     from deepemd.training.pretrain import pretrain as run
 
@@ -77,19 +77,19 @@ def metatrain(
 ) -> None:
     """Train a pre-trained model further on whole episodes, with gradients through the transport.
 
-    The folder OUT receives the same files as from `deepemd pretrain`. The model that training starts from is validated
-    first, so the saved model is never worse on the validation episodes.
+    The folder OUT receives the same files as with `deepemd pretrain`. The initial model is validated first, so the
+    saved model is never worse on the validation episodes.
 
     Args:
-        model: what to start from: folder best/ of a pre-training run, or resnet12-miniimagenet, which is installed.
+        model: initial model: the folder best/ of a pre-training run, or resnet12-miniimagenet, which is installed.
         data: a data set with the splits base and val: a name of `deepemd data list`, or a folder.
         out: folder of the run.
-        recipe: the settings; by default the paper's. The folder recipes/ of the source has complete ones for --config.
-        seed: seed of episodes and augmentation; the same seed gives the same run.
-        resume: continue the run in OUT, or begin it if there is none.
+        recipe: settings of the run, by default the paper's (recipes/ in the source holds complete files for --config).
+        seed: seed of the episodes and the augmentation; the same seed gives the same run.
+        resume: continue the run in OUT, or start it if there is none.
         precision: number format of the encoder.
-        device: where to train.
-        root: folder of the prepared stores; $DEEPEMD_DATA or ~/.cache/deepemd/data unless given.
+        device: device to train on.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
     from deepemd.training.metatrain import metatrain as run
 
@@ -112,6 +112,6 @@ def _splits(data: str, root: Path | None) -> "tuple[Images, Images]":
         if split not in store.splits:
             raise InputError(
                 f"data: {data} has no split {split!r}, only {', '.join(store.splits)}; training needs base and val: "
-                "a folder needs the subfolders base/ and val/ (or train/ and val/) with class folders in them"
+                "a folder must hold base/ and val/ (or train/ and val/), with class folders in them"
             )
     return store.splits["base"], store.splits["val"]

@@ -1,4 +1,4 @@
-"""``deepemd warmup``: compile ahead what would otherwise be compiled when it is first needed."""
+"""``deepemd warmup``: compile the transport solver ahead of time."""
 
 import time
 from typing import Literal
@@ -11,7 +11,7 @@ from deepemd.transport import SIZES, CompiledCode, compile_ahead
 __all__ = ["warmup"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_ENTRIES = {"transport": False, "warm start": True}  # whether it is a warm start
+_ENTRIES = {"transport": False, "warm start": True}  # name -> whether it is a warm start
 
 
 def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | None = None) -> None:
@@ -24,11 +24,11 @@ def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | N
 
         RUN pip install . && deepemd warmup
 
-    Code that is there already is not compiled again, so a second run takes seconds.
+    Code that is already stored is not compiled again, so a second run takes seconds.
 
     Args:
-        dtype: the type of costs to compile for.
-        sizes: number of nodes on the larger side of your problems, such as 25 or 25,100; by default everything: up to
+        dtype: type of the costs to compile for.
+        sizes: number of nodes on the larger side of your problems, such as 25 or 25,100; by default all sizes: up to
             16, 32, 64, 128, and larger.
     """
     from rich.console import Console
@@ -57,13 +57,15 @@ def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | N
 
 
 def _numbers(sizes: str | None) -> list[int]:
-    """Return the sizes to compile for: those given, else one of each range."""
+    """Return the sizes to compile for: the given ones, else one of each range."""
     try:
         found = [int(word) for word in sizes.split(",")] if sizes is not None else [*SIZES, SIZES[-1] + 1]
     except ValueError:
         found = [0]
     if min(found) < 1:
-        raise InputError(f"sizes: {sizes!r} is not a list of numbers of nodes; pass some such as --sizes 25,100")
+        raise InputError(
+            f"sizes: {sizes!r} is not a list of numbers of nodes; separate them by commas, such as --sizes 25,100"
+        )
     return found
 
 
@@ -74,10 +76,10 @@ def _range(size: int) -> str:
 
 
 def _print_folders(results: list[CompiledCode]) -> None:
-    """Print the folders and the size of what is stored there; raise an error if anything could not be stored."""
+    """Print the folders with the number and size of their files; raise an error if a file could not be written."""
     files = {result.file for result in results if result.file is not None}
     for folder in sorted({path.parent for path in files}):
         sizes = [path.stat().st_size for path in files if path.parent == folder]
         print(f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
     if lost := sum(result.file is None for result in results):
-        raise InputError(f"{lost} could not be stored, see above; set NUMBA_CACHE_DIR to a writable folder")
+        raise InputError(f"{lost} results could not be stored, see above; set NUMBA_CACHE_DIR to a writable folder")
