@@ -390,7 +390,7 @@ def test_a_damaged_classifier_is_explained(model, tmp_path):
         {"temperature": "x"},
     ):
         config.write_text(json.dumps({**kept, "classifier": {**kept["classifier"], **change}}))
-        with pytest.raises(InputError, match="not a whole classifier"):
+        with pytest.raises(InputError, match="the classifier is incomplete"):
             FewShotClassifier.load(config.parent)
     with pytest.raises(InputError, match="a model without classes"):
         FewShotClassifier.load(model.save(tmp_path / "model"))

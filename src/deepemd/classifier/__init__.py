@@ -1,4 +1,4 @@
-"""Photos in, labels out: DeepEMD as an estimator of scikit-learn."""
+"""DeepEMD as a scikit-learn estimator: photos in, labels out."""
 
 from deepemd.classifier.classifier import FewShotClassifier
 

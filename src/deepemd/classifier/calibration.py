@@ -1,7 +1,7 @@
-"""Calibration from a few photos: the temperature of the probabilities, and when an image resembles no class.
+"""Calibration from a few photos: the temperature of the probabilities, and the threshold for unknown images.
 
-Every photo of the support set is classified by the others (leave one out). So the similarities are those of photos
-that the classifier has not seen, and their labels are known.
+Every photo of the support set is classified by the others (leave one out), so it is new to the classifier, and its
+label is known.
 """
 
 import math
@@ -14,20 +14,20 @@ from deepemd.errors import InputError
 __all__ = ["TEMPERATURE", "fit_temperature", "unknown_threshold"]
 
 TEMPERATURE = 30.0
-"""The default: the median of the temperatures fitted to the queries of 200 episodes of base classes."""
+"""The default temperature: the median of those fitted to the queries of 200 episodes of base classes."""
 _SPREAD = 0.56  # standard deviation of the logarithm of these temperatures
 
 
 def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPERATURE) -> float:
-    """Return the T whose softmax(T * similarity) gives the labels the largest probability, drawn towards a prior.
+    """Return the temperature T for which softmax(T * similarity) fits the labels best, pulled towards a prior.
 
-    Five photos a class are few: where all of them are classified correctly, the likelihood alone would make T infinite.
-    So the logarithm of T has a normal prior around that of `prior`, which weighs as much as a few photos.
+    If all photos are classified correctly, as a few often are, the likelihood alone would make T infinite. So log T has
+    a normal prior around log `prior`, which weighs as much as a few photos.
 
     Args:
-        similarity: (K, M) 1 - EMD of each photo with each class, its own class without it.
+        similarity: (K, M) 1 - EMD of each photo with each class, where its own class is taken without it.
         labels: (K,) int64, the class of each photo.
-        prior: the T for no photos.
+        prior: the T without any photos.
 
     Returns:
         T, above 0.
@@ -53,19 +53,19 @@ def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPER
 def unknown_threshold(similarity: Tensor, share: float) -> float:
     """Return the similarity below which an image resembles none of the classes.
 
-    Of photos that do belong to a class, at most this share falls below it (in the mean over draws of photos, whatever
-    their distribution): with n photos, it is the floor(share * (n + 1))-th smallest of their similarities to their own
-    class. With fewer than 1 / share - 1 photos there is no such photo, and no image can be called unknown.
+    On average over draws of photos, and whatever their distribution, at most this share of the photos that belong to a
+    class falls below the threshold. With n photos, the threshold is the floor(share * (n + 1))-th smallest of their
+    similarities to their own class. Fewer than 1 / share - 1 photos are too few to call any image unknown.
 
     Args:
-        similarity: (n,) 1 - EMD of each photo with its own class without it.
+        similarity: (n,) 1 - EMD of each photo with its own class, taken without it.
         share: the share of known photos that may be called unknown; 0.05 is usual.
 
     Returns:
-        The threshold; minus infinity where there are too few photos.
+        The threshold; minus infinity if there are too few photos.
 
     Raises:
-        InputError: a share outside of 0 to 1.
+        InputError: `share` is not between 0 and 1.
 
     >>> round(unknown_threshold(torch.linspace(0.5, 0.88, 20), share=0.1), 2)
     0.52

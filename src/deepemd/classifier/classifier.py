@@ -1,4 +1,4 @@
-"""Photos in, labels out: DeepEMD as an estimator of scikit-learn."""
+"""DeepEMD as a scikit-learn estimator: photos in, labels out."""
 
 import math
 import os
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
 __all__ = ["FewShotClassifier"]
 
 _BATCH = 64  # images matched at a time
-_UNFAMILIAR = 0.05  # the share of known photos that may seem unfamiliar, where `unknown` is not set
+_UNFAMILIAR = 0.05  # share of known photos that may count as unfamiliar if `unknown` is not set
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
-    """Classify photos by a few examples of each class, part by part, with DeepEMD.
+    """Classify photos from a few examples of each class, part by part, with DeepEMD.
 
-    An estimator of scikit-learn, over images instead of rows of numbers: a path, a PIL image or an array each.
+    It is a scikit-learn estimator whose samples are images instead of rows of numbers: paths, PIL images or arrays.
 
     Args:
         backbone: the encoder: "efficientnet-lite0", which is installed and needs no download; a folder or a
             name on the hub such as "facebook/dinov2-small"; a :class:`deepemd.DeepEMD`; or a module that returns maps.
             See :func:`deepemd.model.pretrained.pretrained`.
-        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; the model's own by default.
-        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set, each
-            photo classified by the others.
-        unknown: label images that resemble none of the classes `unknown_label`: the share of photos of known classes
-            that may be called so by mistake, such as 0.05. By default every image gets a class.
-        unknown_label: the label of such images. Where labels are numbers, pass a number.
-        cache: whether to cache the embeddings of files on the disk: True for ~/.cache/deepemd/embeddings
-            ($DEEPEMD_CACHE), a folder, or False. Arrays and images in memory are never cached.
-        batch_size: images encoded together; lower it where memory is short.
+        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default the model's own.
+        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set by
+            leave-one-out.
+        unknown: share of photos of the known classes that may be labelled `unknown_label` by mistake, such as 0.05;
+            images that resemble no class then get this label. By default every image gets a class.
+        unknown_label: the label of such images. If the labels are numbers, pass a number.
+        cache: folder of the cached embeddings; True for $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings; False for no
+            cache. Only files are cached, never arrays and images in memory.
+        batch_size: number of images encoded together; lower it if memory is short.
 
     Attributes:
-        classes_: (M,) the labels, sorted; those that `partial_fit` adds later come last.
-        temperature_: T in use.
+        classes_: (M,) the labels, sorted; labels that `partial_fit` adds later come last.
+        temperature_: the T in use.
         threshold_: similarity below which an image is not familiar; minus infinity where there are too few photos.
         model_: the DeepEMD model.
         support_: the support set: node sets and example photos of the classes.
@@ -102,13 +102,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             X: (K,) images: paths, PIL images or arrays, of any sizes.
-            y: (K,) their labels, at least two different ones; photos of a class may be few or many.
+            y: (K,) their labels, at least two different ones; a class may have any number of photos.
 
         Returns:
             The classifier itself.
 
         Raises:
-            InputError: a photo that cannot be read, labels that do not fit, one class only, or a setting out of range.
+            InputError: a photo cannot be read, the labels do not match the photos, there is only one class, or a
+                setting is out of range.
         """
         errors = self.fit_readable(X, y, stop=True)
         assert not any(errors)
@@ -117,7 +118,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def fit_readable(
         self, X: "Sequence[Picture]", y: Sequence[Any], *, stop: bool = False, progress: str = ""
     ) -> list[InputError | None]:
-        """Learn the classes from those of their photos that can be read.
+        """Learn the classes from the photos that can be read; leave out the others.
 
         Args:
             X, y: as for :meth:`fit`.
@@ -125,17 +126,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             progress: the text beside a progress bar on a terminal; no bar by default.
 
         Returns:
-            (K,) for each photo None, or why it cannot be read and was left out.
+            (K,) for each photo None, or the reason why it was left out.
 
         Raises:
-            InputError: as for :meth:`fit`, or a class without a photo that can be read.
+            InputError: as for :meth:`fit`, or no photo of a class can be read.
         """
         labels = check_labels(X, y)
         classes = np.unique(labels)
         if len(classes) < 2:
-            raise InputError(
-                f"y holds {len(classes)} class ({classes.tolist()}): at least two are needed to tell one from the other"
-            )
+            raise InputError(f"y holds {len(classes)} class ({classes.tolist()}): pass photos of at least two classes")
         self._start()
         return self._add(X, labels, classes, stop=stop, progress=progress)
 
@@ -145,13 +144,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[Any],
         classes: Sequence[Any] | None = None,
     ) -> Self:
-        """Add photos, also of new classes; the other classes stay as they are.
+        """Add photos of known or new classes; the other classes do not change.
 
-        The temperature and the threshold are fitted again, which takes no time.
+        The temperature and the threshold are fitted again, which is fast.
 
         Args:
             X, y: as for :meth:`fit`.
-            classes: all labels that will come, as scikit-learn asks for them; not needed here.
+            classes: all labels that will be added, as in scikit-learn; not needed here.
 
         Raises:
             InputError: as for :meth:`fit`.
@@ -168,10 +167,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def forget(self, label: Any) -> Self:
-        """Remove a class and its photos; the other classes stay as they are.
+        """Remove a class and its photos; the other classes do not change.
 
         Raises:
-            InputError: a label that is no class, or the only class left.
+            InputError: the label is not a class, or it is the only class left.
         """
         check_is_fitted(self, "support_")
         classes = self.classes_.tolist()
@@ -191,7 +190,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Files that are not named like photos are ignored.
 
         Raises:
-            InputError: as for :meth:`fit`, or a folder without class folders.
+            InputError: as for :meth:`fit`, or the folder holds no class folders.
         """
         photos = class_photos(Path(path))
         return self.fit(photos.files, photos.labels)
@@ -200,7 +199,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Return the label of each image, (Q,).
 
         Raises:
-            InputError: an image that cannot be read. :meth:`stream` goes on without it.
+            InputError: an image cannot be read. :meth:`stream` continues without it.
         """
         rows = list(self._strict(X))
         return np.asarray([row.label for row in rows], dtype=self._label_type())
@@ -210,7 +209,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return np.array([row.probabilities for row in self._strict(X)]).reshape(-1, len(self.classes_))
 
     def stream(self, images: "Sequence[Picture]", *, progress: str = "") -> Iterator[Prediction]:
-        """Classify images one after the other, any number of them in bounded memory.
+        """Classify any number of images, one after the other, in bounded memory.
 
         Args:
             images: paths, PIL images or arrays.
@@ -224,7 +223,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def stream_embedded(
         self, images: "Sequence[Picture]", *, side: float = 0, progress: str = ""
     ) -> Iterator[tuple[Embedded, Prediction]]:
-        """Classify images as :meth:`stream` does, and yield their nodes too, with which they can be explained.
+        """Classify images as :meth:`stream` does, and also yield their nodes, which :meth:`explain_embedded` needs.
 
         Args:
             images, progress: as for :meth:`stream`.
@@ -241,22 +240,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         yield from self._predict(waiting)
 
     def explain(self, image: "Picture", *, label: Any = None) -> Explanation:
-        """Show why: match the image with the most similar photo of a class.
+        """Explain a prediction: match the image with the most similar photo of a class.
 
         Args:
             image: a path, a PIL image or an array.
             label: the class; by default the most similar one.
 
         Raises:
-            InputError: an image that cannot be read, or a label that is no class.
+            InputError: the image cannot be read, or the label is not a class.
         """
         ((embedded, prediction),) = self.stream_embedded([image], side=math.inf)
         return self.explain_embedded(embedded, prediction, label=label)
 
     def explain_embedded(self, embedded: Embedded, prediction: Prediction, *, label: Any = None) -> Explanation:
-        """Explain as :meth:`explain` does, but an image that :meth:`stream_embedded` has yielded with its picture."""
+        """Explain the prediction for an image that :meth:`stream_embedded` has yielded with its picture."""
         if embedded.nodes is None or embedded.picture is None:
-            raise embedded.error or InputError("embedded: has no picture; pass side= to stream_embedded")
+            raise embedded.error or InputError("embedded has no picture: pass side= to stream_embedded")
         place = int(prediction.probabilities.argmax())
         if label is not None:
             if label not in self.classes_.tolist():
@@ -271,8 +270,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Classify each photo of the support set by all the others, to estimate how well new photos are classified.
 
         Returns:
-            The P photos that are not the only one of their class, (P,) the index of each one's class in ``classes_``,
-            and (P, M) the probabilities of the classes.
+            The P photos of classes with at least two photos, (P,) the index of each photo's class in ``classes_``, and
+            (P, M) the probabilities of the classes.
         """
         check_is_fitted(self, "support_")
         which, similarity = self.support_.leave_one_out(self.model_)
@@ -286,7 +285,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         :meth:`deepemd.DeepEMD.load` reads the model alone from the same folder.
 
         Raises:
-            InputError: the folder cannot be written, or labels that are neither text nor numbers.
+            InputError: the folder cannot be written, or a label is neither text nor a number.
         """
         check_is_fitted(self, "support_")
         saved = SavedClassifier(
@@ -307,7 +306,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Args:
             folder: the folder that holds model.safetensors and config.json.
             cache: as for the classifier.
-            backbone: a module of your own, built as it was when the classifier was saved.
+            backbone: your own encoder, if the classifier was saved with one; built as it was then.
 
         Raises:
             InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
@@ -327,7 +326,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _start(self) -> None:
-        """Check the settings and load the model; no class is known yet."""
+        """Check the settings, load the model, and forget all classes."""
         regions = parse_regions(self.regions) if isinstance(self.regions, str) else self.regions
         if self.temperature is not None and not 0 < self.temperature < np.inf:
             raise InputError(f"temperature is {self.temperature}: it must be above 0; None fits it")
@@ -345,7 +344,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         stop: bool,
         progress: str = "",
     ) -> list[InputError | None]:
-        """Embed photos and add them to their classes; nothing changes where an error is raised."""
+        """Embed photos and add them to their classes; if an error is raised, nothing changes."""
         place = {label: k for k, label in enumerate(classes.tolist())}
         ids = [place[label] for label in labels.tolist()]
         support, errors = add_photos(
@@ -356,7 +355,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return errors
 
     def calibrate(self) -> None:
-        """Fit the temperature and the threshold to the photos of the support set, each classified by the others."""
+        """Fit the temperature and the threshold to the support set by leave-one-out."""
         which, similarity = self.support_.leave_one_out(self.model_)
         labels = self.support_.labels[which]
         self.temperature_ = float(self.temperature or fit_temperature(similarity, labels))
@@ -364,7 +363,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.threshold_ = unknown_threshold(own, _UNFAMILIAR if self.unknown is None else self.unknown)
 
     def _refuse_one_class(self) -> None:
-        """Raise an error where `partial_fit` or `forget` has left a single class."""
+        """Raise an error if there is only one class, after `partial_fit` or `forget`."""
         check_is_fitted(self, "support_")
         if len(self.classes_) < 2:
             raise InputError(
@@ -373,7 +372,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
 
     def _embedder(self) -> Embedder:
-        """Return the embedder of this classifier, which is made once for the same model and settings."""
+        """Return the embedder of this classifier; make a new one only if the model or the settings have changed."""
         cache = default_cache() if self.cache is True else Path(os.fspath(self.cache)) if self.cache else None
         made: Embedder | None = getattr(self, "_embedder_", None)
         if made is None or made.model is not self.model_ or (made.cache, made.batch_size) != (cache, self.batch_size):
@@ -381,7 +380,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return made
 
     def _strict(self, images: "Sequence[Picture]") -> Iterator[Prediction]:
-        """Classify images; the error of one that cannot be read is raised."""
+        """Classify images; raise the error of the first one that cannot be read."""
         for prediction in self.stream(images):
             if prediction.error is not None:
                 raise prediction.error

@@ -1,4 +1,4 @@
-"""Photos become a support set: embed each once, sum the node sets of each class, and store some as examples."""
+"""Turn photos into a support set: embed each once, sum the node sets of each class, and store some as examples."""
 
 import os
 from collections.abc import Sequence
@@ -46,10 +46,10 @@ def add_photos(
         progress: the text beside a progress bar on a terminal; no bar by default.
 
     Returns:
-        The new support set; and for each photo None, or why it cannot be read and was left out.
+        The new support set; and for each photo None, or the reason why it was left out.
 
     Raises:
-        InputError: with `stop`, a photo that cannot be read; a class without a photo that can be read.
+        InputError: with `stop`, a photo cannot be read; or no photo of a class can be read.
     """
     chosen = _first_of_each(ids, support)
     rows = embedder.stream(images, side=lambda k: EXAMPLE_SIDE if k in chosen else 0)
@@ -79,8 +79,8 @@ def check_labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
     """Return the labels of images as an array.
 
     Raises:
-        InputError: no images, or not one label for each image.
-        ValueError: labels that are not discrete.
+        InputError: there are no images, or not one label for each.
+        ValueError: the labels are not discrete.
     """
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) != len(images):

@@ -1,4 +1,4 @@
-"""What the classifier says about an image: its label with a probability, and why."""
+"""The classifier's result for an image: its label, the probabilities, and an explanation."""
 
 import os
 from collections.abc import Sequence
@@ -21,24 +21,24 @@ class Prediction(NamedTuple):
     """The result for one image, as :meth:`FewShotClassifier.stream` yields it."""
 
     label: Any
-    """The class; the label for unknown images where the image resembles no class."""
+    """The class, or the label for unknown images."""
     probability: float
     """The probability of the most similar class."""
     runner_up: Any
-    """The second most similar class; of an image called unknown, the most similar one."""
+    """The second most similar class; for an unknown image, the most similar one."""
     probabilities: NDArray[np.float64]
     """(M,) the probability of every class."""
     similarity: float
     """1 - EMD between the image and the most similar class, at most 1."""
     familiar: bool
-    """Whether the image resembles a class at all: as much as 95 % of the photos do, or as ``unknown`` says."""
+    """Whether the image resembles a class as much as 95 % of the known photos do (1 - ``unknown`` of them, if set)."""
     error: InputError | None = None
-    """Why the image could not be read; then the other fields mean nothing."""
+    """The reason if the image could not be read; the other fields then mean nothing."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How similarities to the classes become a prediction.
+    """The rule by which similarities to the classes become a prediction.
 
     Attributes:
         classes: the M labels.
@@ -77,10 +77,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an image was given its label: which of its parts were matched with which parts of a photo of the class.
+    """The reason for a label: which parts of the image were matched with which parts of a photo of the class.
 
     Attributes:
-        prediction: the label, its probability, and the others'.
+        prediction: the label, and the probabilities of all classes.
         match: the image beside the most similar photo of the class: boxes, weights and the transport plan.
         example: the name of that photo.
     """
@@ -90,6 +90,6 @@ class Explanation:
     example: str
 
     def plot(self, path: "str | os.PathLike[str]") -> Path:
-        """Draw the matched parts into a file, of the format that its suffix says; see :func:`deepemd.plot_matching`."""
+        """Draw the matched parts into a file, whose suffix sets the format; see :func:`deepemd.plot_matching`."""
         plot_matching(self, path=path)
         return Path(path)

@@ -1,4 +1,4 @@
-"""A fitted classifier as a folder: a saved model with the classes beside its weights."""
+"""Save a fitted classifier in a folder: the model and its classes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +15,20 @@ from deepemd.model.folder import CONFIG_FILE, read_config, read_tensors, write_s
 
 __all__ = ["SavedClassifier", "read_classifier", "write_classifier"]
 
-_PREFIX = "classifier."  # of the names of its tensors in a saved model's file
+_PREFIX = "classifier."  # the classifier's tensors in the file of weights have names with this prefix
 
 
 @dataclass(frozen=True)
 class SavedClassifier:
-    """All of a fitted classifier that a folder holds.
+    """The contents of a saved classifier.
 
     Attributes:
-        model: the DeepEMD.
+        model: the DeepEMD model.
         support: node sets and examples of the classes.
         classes: (M,) the labels.
         temperature: T of the probabilities.
         unknown: the share of photos of known classes that may be called unknown, or None.
-        unknown_label: what they are called.
+        unknown_label: the label of unknown images.
     """
 
     model: DeepEMD
@@ -43,7 +43,7 @@ def write_classifier(saved: SavedClassifier, folder: Path) -> Path:
     """Write model.safetensors and config.json.
 
     Raises:
-        InputError: the folder cannot be written, or labels that are neither text nor numbers.
+        InputError: the folder cannot be written, or a label is neither text nor a number.
     """
     settings = {
         "classes": _plain(saved.classes),
@@ -62,14 +62,16 @@ def read_classifier(path: Path, *, backbone: nn.Module | None = None) -> SavedCl
 
     Args:
         path: the folder.
-        backbone: a module of your own, built as it was when the classifier was saved.
+        backbone: your own encoder, if the classifier was saved with one; built as it was then.
 
     Raises:
         InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
     """
     config = read_config(path)
     if "classifier" not in config:
-        raise InputError(f"{path}: a model without classes: pass it as backbone= and fit it, or a saved classifier")
+        raise InputError(
+            f"{path} holds a model without classes: pass it as backbone= and fit it, or pass a saved classifier"
+        )
     tensors = {
         name.removeprefix(_PREFIX): tensor for name, tensor in read_tensors(path).items() if name.startswith(_PREFIX)
     }
@@ -83,13 +85,13 @@ def read_classifier(path: Path, *, backbone: nn.Module | None = None) -> SavedCl
         temperature, unknown = float(settings["temperature"]), settings["unknown"]
         return SavedClassifier(model, support, classes, temperature, unknown, settings["unknown_label"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{path / CONFIG_FILE}: not a whole classifier ({error}); save it again") from error
+        raise InputError(f"{path / CONFIG_FILE}: the classifier is incomplete ({error}); save it again") from error
 
 
 def _plain(labels: NDArray[Any]) -> list[Any]:
-    """Labels as JSON holds them."""
+    """Return labels as JSON stores them."""
     plain: list[Any] = labels.tolist()
     for label in plain:
         if not isinstance(label, str | int | float | bool):
-            raise InputError(f"the label {label!r} is a {type(label).__name__}: text and numbers can be saved")
+            raise InputError(f"the label {label!r} is a {type(label).__name__}: only text and numbers can be saved")
     return plain

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Example", "Support"]
 
-MAX_EXAMPLES = 100  # photos of a class that are stored; the mean is that of all
+MAX_EXAMPLES = 100  # photos of a class that are stored; the mean is over all photos
 EXAMPLE_SIDE = 320  # pixels, the longest side of their pictures
 
 
@@ -45,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Support:
-    """Node sets of M classes and of K example photos. It never changes: adding or removing photos makes a new one.
+    """Node sets of M classes and of K example photos; immutable: adding or removing photos returns a new one.
 
     Attributes:
         total: (M, N, C) float64, the sum of the node sets of all photos of a class.
@@ -75,8 +75,8 @@ class Support:
         Args:
             nodes: (N, C) of each photo.
             labels: the class of each.
-            examples: those that are stored; None for the others.
-            classes: the new M.
+            examples: the photos to store as examples; None for the others.
+            classes: the new number of classes, M.
         """
         fresh = classes - len(self.count)
         total = torch.cat((self.total, self.total.new_zeros(fresh, *self.total.shape[1:])))
@@ -129,12 +129,12 @@ class Support:
         return Side(example.image(), example.size, self.nodes[k], example.key)
 
     def leave_one_out(self, model: DeepEMD) -> tuple[Tensor, Tensor]:
-        """Compare every example with the classes as they are without it.
+        """Compare every example with the classes, where its own class is taken without it.
 
-        The only photo of a class cannot be left out.
+        Examples that are the only photo of their class are skipped.
 
         Returns:
-            (P,) the indices of the other examples, and (P, M) their similarity to each class.
+            (P,) the indices of the compared examples, and (P, M) their similarity to each class.
         """
         which = (self.count[self.labels] > 1).nonzero()[:, 0]  # (P,)
         nodes, labels = self.nodes[which], self.labels[which]
@@ -144,7 +144,7 @@ class Support:
         return which, found.scatter(1, labels[:, None], own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what goes into a file of tensors."""
+        """Return the tensors to save."""
         half = self.nodes.half()
         pictures = b"".join(example.picture for example in self.examples)
         return {
@@ -157,15 +157,15 @@ class Support:
         }
 
     def config(self) -> list[dict[str, Any]]:
-        """Return what goes into a file of settings: of each example, all but its picture."""
+        """Return the settings to save: the name, key and size of each example."""
         return [{"name": e.name, "key": e.key, "size": list(e.size)} for e in self.examples]
 
     @classmethod
     def restored(cls, tensors: dict[str, Tensor], config: Sequence[dict[str, Any]]) -> Self:
-        """Restore a support set from what :meth:`tensors` and :meth:`config` returned.
+        """Restore a support set from the results of :meth:`tensors` and :meth:`config`.
 
         Raises:
-            InputError: the two do not fit each other.
+            InputError: the two do not match.
         """
         pictures, ends = tensors["pictures"].numpy().tobytes(), [0, *tensors["ends"].tolist()]
         if not len(config) == len(ends) - 1 == len(tensors["nodes"]) == len(tensors["labels"]):
@@ -179,9 +179,9 @@ class Support:
 
 
 def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:
-    """Return 1 - EMD by the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
+    """Return 1 - EMD with the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
 
-    It is computed in float64, so that the other images of a batch change no digit of it but the last.
+    It is computed in float64, so that other images in the batch change no digit but the last.
     """
     with torch.inference_mode():
         query, support = query.double(), support.double()
