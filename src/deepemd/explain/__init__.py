@@ -1,1 +1,1 @@
-"""Which part of one image is matched with which part of another, as a record and as a picture."""
+"""Explain a match: which parts of two images were matched, as a record and as a picture."""

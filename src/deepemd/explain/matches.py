@@ -23,10 +23,10 @@ __all__ = ["Cell", "Explained", "Match", "Side", "example_matches", "heat", "mat
 class Side(NamedTuple):
     """An image to be matched, with its nodes."""
 
-    picture: "Image"  # in its own size, or smaller
-    size: tuple[int, int]  # its own height and width, in pixels
+    picture: "Image"  # the original, or a smaller copy
+    size: tuple[int, int]  # height and width of the original, in pixels
     nodes: Tensor  # (N, C)
-    key: int = 0  # from which Sampling drew its patches
+    key: int = 0  # Sampling draws its patches from it
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Match:
     """How the parts of a query image were matched with those of a support image.
 
     Attributes:
-        query, support: the images, in their own size or smaller.
-        query_size, support_size: (height, width) of the images themselves, in pixels.
-        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in those pixels.
+        query, support: the images, or smaller copies.
+        query_size, support_size: (height, width) of the originals, in pixels.
+        query_boxes, support_boxes: (N, 4) x0, y0, x1, y1 of the nodes, in pixels of the originals.
         a, b: (N,) weights of the nodes, of sum 1.
         plan: (N, N) the optimal transport plan, of sum 1.
-        cost: (N, N) 1 - cosine of every two nodes.
+        cost: (N, N) 1 - cosine of each pair of nodes.
         similarity: 1 - EMD, at most 1: the sum of plan * (1 - cost).
-        title: the title of a picture of it.
+        title: title of a picture of this match.
     """
 
     query: "Image"
@@ -74,14 +74,14 @@ class Match:
         return [(int(i), int(j), float(self.plan[i, j])) for i, j in places if self.plan[i, j] > 0]
 
     def pairs(self, count: int | None = None) -> list[tuple[int, int, float]]:
-        """Return for each query node the support node to which most of it moves; as `flows`, the strongest first."""
+        """Return the strongest flow of each query node, the strongest first; see :meth:`flows`."""
         best = self.plan.argmax(1)  # (N,)
         share = self.plan.max(1)
         order = np.argsort(-share, kind="stable")[:count]
         return [(int(i), int(best[i]), float(share[i])) for i in order if share[i] > 0]
 
     def numbered(self, count: int) -> list[tuple[int, int, float]]:
-        """Return the `pairs` that a picture frames and numbers: at most 7, and at most 4 where boxes overlap."""
+        """Return the `pairs` that a picture frames and numbers: at most 7, or at most 4 if boxes overlap."""
         return self.pairs(min(count, 4 if self.overlapping else 7))
 
 
@@ -94,7 +94,7 @@ class Explained(Protocol):
 
 
 class Cell(NamedTuple):
-    """A rectangle of an image, in its pixels, and its weight for its area: 1 is the most, 0 is none."""
+    """A rectangle of an image, in pixels, and its weight per area, from 0 (none) to 1 (the most)."""
 
     x0: float
     y0: float
@@ -104,14 +104,14 @@ class Cell(NamedTuple):
 
 
 def heat(boxes: NDArray[np.float64], weights: NDArray[np.float64], size: tuple[int, int]) -> list[Cell]:
-    """Spread the weights of nodes over an image: return rectangles that fill it, between the edges of the boxes.
+    """Spread the weights of nodes over an image: return rectangles, cut at the edges of the boxes, that fill it.
 
-    The weight of a node is spread evenly over its box; where boxes overlap, theirs are added.
+    The weight of a node is spread evenly over its box; where boxes overlap, the weights add up.
 
     Args:
         boxes: (N, 4) x0, y0, x1, y1.
         weights: (N,) of the nodes.
-        size: (height, width) of the image; what reaches beyond it is left out.
+        size: (height, width) of the image; boxes are cut at its edges.
 
     >>> heat(np.array([[0.0, 0.0, 2.0, 4.0]]), np.ones(1), (4, 3))
     [Cell(x0=0.0, y0=0.0, x1=2.0, y1=4.0, heat=1.0), Cell(x0=2.0, y0=0.0, x1=3.0, y1=4.0, heat=0.0)]
@@ -141,7 +141,7 @@ def match(
     seed: int = 0,
     indices: NDArray[np.int64] | None = None,
 ) -> Match:
-    """Match two images; seed and indices (2,) are those of Sampling's patches."""
+    """Match two images; `seed` and `indices` (2,) set Sampling's patches."""
     pictures = [query, support]
     images, boxes = view_pictures(model.eval(), pictures, seed=seed, indices=indices)  # (2, 3, H, W), (2, M, 4)
     with torch.inference_mode():
@@ -152,7 +152,7 @@ def match(
 
 
 def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", seed: int = 0) -> Match:
-    """Match two images as :func:`match` does, but with nodes that are known already."""
+    """Match two images whose nodes are already known; see :func:`match`."""
     with torch.inference_mode():
         one, other = (side.nodes[None].double() for side in (query, support))  # (1, N, C)
         problem = transport_problem(one, other, **model.head)

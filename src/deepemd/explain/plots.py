@@ -1,4 +1,4 @@
-"""Pictures that show which part of one image was matched with which part of another."""
+"""Pictures of matches: which parts of two images were matched."""
 
 import os
 from collections.abc import Sequence
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOURS", "PARTS", "SHADE", "VEIL", "matches_picture", "new_figure", "plot_matching", "save_figure"]
 
-PARTS = 6  # numbered pairs of a match, unless asked otherwise
-_PARTS_OF_SEVERAL = 4  # where a picture shows several matches, each is small
-# The palette of Okabe and Ito for colour-blind readers, without the two colours that are dark on a dark picture
+PARTS = 6  # numbered pairs of a match, by default
+_PARTS_OF_SEVERAL = 4  # the same for a picture of several, smaller matches
+# The palette of Okabe and Ito for colour-blind readers, without its two dark colours, which a dark picture hides
 COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")
 
-SHADE, VEIL = "#0d1233", 0.65  # what lies over parts of no weight: its colour and opacity
+SHADE, VEIL = "#0d1233", 0.65  # colour and opacity of the veil over parts without weight
 
 
 def matches_picture(matches: Sequence[Match], path: Path, *, columns: int = 2) -> Path:
-    """Draw several matches in one picture, each as :func:`plot_matching` does but without the pairs cut out.
+    """Draw several matches in one picture, each as in :func:`plot_matching` but without the cut-out pairs.
 
     Args:
         matches: at least one; each is drawn below its title.
-        path: file to write, of the format that its suffix says.
-        columns: matches side by side.
+        path: file to write; its suffix sets the format.
+        columns: number of matches side by side.
 
     Raises:
-        InputError: no matches, a suffix of no known format, or a folder that cannot be written.
+        InputError: there are no matches, the suffix is no known format, or the folder cannot be written.
     """
     if not matches:
         raise InputError("matches: at least one match is needed to draw a picture")
@@ -73,28 +73,28 @@ def plot_matching(
     parts: int = PARTS,
     title: str = "",
 ) -> "Figure":
-    """Draw how the parts of one image were matched with those of another, as the paper's figures do.
+    """Draw how the parts of one image were matched with those of another, as in the paper's figures.
 
     The two images are side by side, darker where their nodes weigh less. The parts of the query from which most mass
     flows are framed, numbered, and joined by a line to the part of the support that receives most of it; thin lines
-    are the other strong flows. Below, the same pairs are cut out, with the share of the mass that moves and the cosine
-    of the two parts. The colours suit colour-blind readers, and every pair has its number.
+    show the other strong flows. Below, the same pairs are cut out, with the share of the mass that moves and the cosine
+    of the two parts. The colours suit colour-blind readers, and every pair is numbered.
 
     Args:
-        query: an image (path, PIL image or array); or what :meth:`deepemd.FewShotClassifier.explain` or
-            :func:`deepemd.explain.matches.match` returned.
-        support: the other image, where `query` is an image.
-        path: file to write, of the format that its suffix says: .pdf, .svg, .png.
-        model: where `query` is an image, the model that encodes both: as for :class:`deepemd.FewShotClassifier`.
-        flows: how many lines are drawn at most.
-        parts: how many pairs are framed and cut out, at most 7, and at most 4 where the parts overlap.
-        title: the title of the figure.
+        query: an image (path, PIL image or array); or the result of :meth:`deepemd.FewShotClassifier.explain` or
+            :func:`deepemd.explain.matches.match`.
+        support: the other image, if `query` is an image.
+        path: file to write; its suffix sets the format: .pdf, .svg, .png.
+        model: if `query` is an image, the model that encodes both; as for :class:`deepemd.FewShotClassifier`.
+        flows: maximum number of lines.
+        parts: number of pairs that are framed and cut out: at most 7, or at most 4 if the parts overlap.
+        title: title of the figure.
 
     Returns:
         The matplotlib figure. Its axes are in pixels of the original images.
 
     Raises:
-        InputError: an image that cannot be read, no second image, or a suffix of no known format.
+        InputError: an image cannot be read, the second image is missing, or the suffix is no known format.
 
     >>> from PIL import Image
     >>> figure = plot_matching(Image.new("RGB", (320, 200), "red"), Image.new("RGB", (200, 320), "orange"))
@@ -151,7 +151,7 @@ def _draw(left: "Axes", right: "Axes", one: Match, pairs: Sequence[tuple[int, in
 
 
 def _line(left: "Axes", right: "Axes", one: Match, flow: tuple[int, int, float], colour: str, thin: float) -> None:
-    """Draw a flow from the middle of a part of the query to that of a part of the support, as wide as its share."""
+    """Draw a flow as a line between the centres of two parts, as wide as its share of the mass."""
     from matplotlib.patches import ConnectionPatch
 
     i, j, share = flow
@@ -224,7 +224,7 @@ def _image(
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Make a figure that needs no window, in inches."""
+    """Return a new figure, of a size in inches, that needs no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -234,7 +234,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:
-    """Write a figure in the format that the file's suffix says; its folder is made if it does not exist."""
+    """Write a figure in the format of the file's suffix; make its folder if it does not exist."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
