@@ -1,1 +1,1 @@
-"""Images become node sets, each encoded once: whole splits, or images of any kind; cached on the disk."""
+"""Encode images once each, into node sets that are cached on disk: whole splits, or images of any kind."""

@@ -1,10 +1,10 @@
-"""The cache of embeddings on the disk, in float16: a file is whole or not used; a lost or damaged one only costs time.
+"""The cache of embeddings on disk, in float16; damaged files are ignored, and a lost file only costs time.
 
-root/<model>/<images>/<piece>.npz    an evaluation's: the nodes of some images of a split, in their order
-root/<model>/<ab>/<sha256>.npz       the nodes of one photo, by the file's content
+root/<model>/<images>/<piece>.npz    for evaluations: the nodes of some images of a split, in their order
+root/<model>/<ab>/<sha256>.npz       the nodes of one photo, named by the file's content
 
-A file is written under a temporary name and renamed; the check sums of the npz format reveal a damaged one. There are
-no locks: two processes that write the same file write the same content.
+A file is written under a temporary name and renamed; the check sums of the npz format reveal damage. There are no
+locks: two processes that write the same file write the same content.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ _MAX_BYTES = 4_000_000_000  # on the disk; the least recently used files are rem
 
 
 def default_cache() -> Path:
-    """Return the folder of the cache: the environment variable DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
+    """Return the folder of the cached embeddings: by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
     return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
 
 
 def node_settings(model: DeepEMD) -> str:
     """Return the settings of a model that its nodes depend on, as JSON."""
     seen = {key: value for key, value in model.config.items() if key not in ("temperature", *model.head)}
-    # by the name that the setting had first, so that caches and runs from before its change still fit
+    # the setting's first name, so that older caches and runs still match
     seen["backbone"] = {"fold" if key == "space_to_depth" else key: v for key, v in seen["backbone"].items()}
     return json.dumps(seen, sort_keys=True)
 
 
 def fingerprint(model: DeepEMD) -> str:
-    """Return the sha256 of all that the nodes depend on: the settings and the weights."""
+    """Return the sha256 of everything that the nodes depend on: the settings and the weights."""
     digest = hashlib.sha256(node_settings(model).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -51,14 +51,14 @@ def fingerprint(model: DeepEMD) -> str:
 def rounded(nodes: Tensor) -> Tensor:
     """Round nodes to float16 and return them in float32; return them unchanged where float16 would overflow.
 
-    All nodes are rounded so, cached or not, so that results do not depend on the cache.
+    All nodes are rounded like this, cached or not, so that results do not depend on the cache.
     """
     half = nodes.half().float()
     return half if bool(half.isfinite().all()) else nodes.float()
 
 
 def store(path: Path, nodes: Tensor) -> None:
-    """Write rounded nodes, on the CPU, to a file of the cache.
+    """Write rounded nodes, which are on the CPU, to a file of the cache.
 
     Raises:
         OSError: the disk is full or read-only.
@@ -71,7 +71,7 @@ def store(path: Path, nodes: Tensor) -> None:
 
 
 def load(path: Path) -> Tensor | None:
-    """Read nodes from a file of the cache, in float32; None where there is none, or a damaged one, which is logged."""
+    """Read nodes from a file of the cache, in float32; return None if it is missing or damaged, and log damage."""
     if not path.is_file():
         return None
     try:
@@ -79,11 +79,11 @@ def load(path: Path) -> Tensor | None:
             nodes = torch.from_numpy(archive["nodes"]).float()
     except FileNotFoundError:  # another process has just removed it
         return None
-    except Exception as error:  # zip and NumPy raise all kinds for a damaged archive
+    except Exception as error:  # zip and NumPy raise many types for a damaged archive
         logging.getLogger(__name__).warning("%s: damaged (%s); embedding these images again", path, error)
         return None
     with suppress(OSError):
-        os.utime(path)  # used now
+        os.utime(path)  # mark it as just used
     return nodes
 
 

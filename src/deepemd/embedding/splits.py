@@ -1,4 +1,4 @@
-"""Embedding a split: every image is encoded once, however many episodes it is in."""
+"""Embed a split: every image is encoded once, however many episodes use it."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from deepemd.progress import track
 __all__ = ["embed"]
 
 _SQUARES = 128  # encoded together: whole images, or patches
-_FORMAT = 1  # of the cache; increase it when the model is shown images in another way
+_FORMAT = 1  # of the cache; increase it when images are prepared differently for the model
 
 
 def embed(
@@ -35,24 +35,24 @@ def embed(
 ) -> Tensor:
     """Embed images of a split once: (N, nodes, C) float32, rounded to float16, on the CPU.
 
-    The split is encoded in pieces that always hold the same images. So an image's nodes depend neither on the other
-    images that are asked for nor on the cache: they are equal to the bit (on one device and version of torch; on CPUs
-    tested for one thread and two).
+    The split is encoded in pieces that always hold the same images. So an image's nodes are bit-identical whichever
+    other images are embedded, and with or without the cache (on one device and version of torch; on CPUs tested for
+    one thread and two).
 
-    Several processes share the pieces, and all get all nodes: see :mod:`deepemd.processes`. ``model.boxes`` returns
-    where the nodes lie in the images.
+    Several processes share the pieces, and each receives all nodes: see :mod:`deepemd.processes`. ``model.boxes``
+    returns the places of the nodes in the images.
 
     Args:
         model: the model, which is temporarily put into evaluation mode.
         images: the split.
-        indices: which images, in this order; all of them by default. The pieces that they lie in are encoded whole.
+        indices: indices of the images to return, in this order; by default all. Their pieces are encoded whole.
         seed: seed of Sampling's patches, which are a function of (seed, index): the same in every episode, so that the
             embeddings can be stored and a run repeats. The authors' code draws new patches in every episode.
         bf16: encode under bfloat16 autocast: about twice as fast on CPUs that have it, within 0.1 % accuracy.
-        cache: folder that stores the pieces by weights, settings, fingerprint of the images, number format and seed of
-            Sampling, such as :func:`deepemd.embedding.cache.default_cache`. The next call reads them, also after one
-            that was killed. None stores nothing: choose it for an encoder of your own whose code you change, since the
-            cache knows its name and weights only.
+        cache: folder of the cached embeddings, such as :func:`deepemd.embedding.cache.default_cache`; None for no
+            cache. A piece is stored by the weights, the settings, the fingerprint of the images, the number format and
+            Sampling's seed, and read by the next call, even after a call that was killed. Use None for your own encoder
+            while you change its code, because the cache sees only its name and weights.
     """
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     step = max(1, _SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches))

@@ -1,4 +1,4 @@
-"""Embed images of any kind, a batch at a time; the nodes of files are cached on the disk."""
+"""Embed images of any kind, a batch at a time; the nodes of files are cached on disk."""
 
 import hashlib
 import math
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Embedded", "Embedder"]
 
 Side = Callable[[int], float]
-"""The longest side, in pixels, of the picture that the k-th image comes with; 0 for none."""
+"""Function of k: the longest side, in pixels, of the picture returned with the k-th image; 0 for none."""
 
 
 class Embedded(NamedTuple):
@@ -37,8 +37,8 @@ class Embedded(NamedTuple):
 
     nodes: Tensor | None  # (N, C) float32, rounded to float16
     key: int  # identifies the image by its content; Sampling draws its patches from it
-    picture: "Image | None" = None  # the decoded image, no larger than asked for
-    size: tuple[int, int] = (0, 0)  # (height, width) of the image itself, where it comes with its picture
+    picture: "Image | None" = None  # the decoded image, no larger than requested
+    size: tuple[int, int] = (0, 0)  # (height, width) of the original, if there is a picture
     error: InputError | None = None
 
 
@@ -46,14 +46,14 @@ class Embedded(NamedTuple):
 class Embedder:
     """Embeds images with one model, a batch at a time, in bounded memory.
 
-    Nodes are rounded to float16 in every case, and a batch is always full (its last image is repeated where images
-    are missing), so an image's nodes depend neither on the cache nor on the other images of its batch.
+    Nodes are always rounded to float16, and a batch is always full (its last image is repeated to fill it), so an
+    image's nodes depend neither on the cache nor on the other images of its batch.
 
     Args:
-        model: in evaluation mode.
-        cache: folder where the nodes of files are cached, by the files' content and the model; None for no cache. Only
-            files are cached: images and arrays in memory never reach the disk.
-        batch_size: images encoded together; lower it where memory is short.
+        model: the model, in evaluation mode.
+        cache: folder of the cached embeddings, by the files' content and the model; None for no cache. Only files are
+            cached: images and arrays in memory never reach the disk.
+        batch_size: number of images encoded together; lower it if memory is short.
     """
 
     model: DeepEMD
@@ -69,11 +69,11 @@ class Embedder:
     def stream(self, images: "Sequence[Picture]", *, side: Side | None = None) -> Iterator[Embedded]:
         """Embed images in order; the next batch is read while this one is encoded.
 
-        An image that cannot be read comes with its error, and the others still come.
+        For an image that cannot be read, the error is returned, and the others follow.
 
         Args:
             images: paths, PIL images or arrays.
-            side: which images come with their pictures, and how large. Each is decoded once for picture and nodes.
+            side: the sizes of the pictures to return with the images. Each is decoded once, for picture and nodes.
         """
         folder, step, stored = self._model_folder(), self.batch_size, False
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -124,9 +124,9 @@ class Embedder:
             return _Read("", error=error)
 
     def _show(self, one: "_Read", picture: "Image", side: float, name: str) -> None:
-        """Put into `one` what the model sees of a decoded picture, and the picture itself where it is asked for.
+        """Store in `one` the decoded picture as the model sees it, and the picture itself if it was requested.
 
-        One that is too small for the regions is refused here, so that the others of its batch do not fail with it.
+        A picture that is too small for the regions is refused here, so that the rest of its batch does not fail.
         """
         one.size = (picture.height, picture.width)
         if not isinstance(self.model.regions, FCN):
@@ -139,7 +139,7 @@ class Embedder:
             one.picture = picture if side == math.inf else shrink(picture, int(side))
 
     def _encode(self, batch: "list[_Read]", folder: Path | None) -> bool:
-        """Encode what is new in a batch; return whether any of it went into the cache."""
+        """Encode the images of a batch that are not cached; return whether any were added to the cache."""
         new = [one for one in batch if one.seen is not None]
         if not new:
             return False
@@ -153,10 +153,10 @@ class Embedder:
         with torch.inference_mode():
             nodes = rounded(self.model.eval().embed(seen.images.to(self.model.mean.device), seen.boxes).cpu())
         stored = False
-        for one, its in zip(new, nodes, strict=False):  # those that only fill the batch come last
+        for one, its in zip(new, nodes, strict=False):  # repeated images come last and are dropped
             one.nodes, one.seen = its, None  # (N, C)
             if folder is not None and one.cached:
-                with suppress(OSError):  # without it the next run only takes longer
+                with suppress(OSError):  # without the cache the next run only takes longer
                     store(_file(folder, one.digest), its)
                     stored = True
         return stored
@@ -167,9 +167,9 @@ class _Read:
     """An image on its way through a batch."""
 
     digest: str
-    cached: bool = False  # whether its nodes go into the cache
+    cached: bool = False  # whether its nodes are cached
     nodes: Tensor | None = None
-    seen: "Image | None" = None  # at the size at which the model sees it, until it is encoded
+    seen: "Image | None" = None  # as the model sees it, until it is encoded
     picture: "Image | None" = None
     size: tuple[int, int] = (0, 0)
     error: InputError | None = None

@@ -1,4 +1,4 @@
-"""The input of a model: each image as a square, or the original and the patches to cut from it."""
+"""The input of a model: each image as a square, or the original with the patches to cut from it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,14 +28,14 @@ class View(NamedTuple):
 
 
 def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: int = 0, training: bool = False) -> View:
-    """Show images of a split to a model.
+    """Return images of a split as a model's input.
 
     Args:
-        model: its regions, `resize` and `max_side` say how.
+        model: the model; its regions, `resize` and `max_side` set the form of the input.
         images: the split.
-        indices: which images.
-        seed: of the patches; in evaluation Sampling's are a function of (seed, index), the same in every episode.
-        training: draw patches as in training, a function of (seed, place in the batch).
+        indices: indices of the images.
+        seed: seed of the patches; in evaluation Sampling's are a function of (seed, index), the same in every episode.
+        training: draw patches as in training, as a function of (seed, place in the batch).
     """
     if isinstance(model.regions, FCN):
         return View(squares(images.pixels(model.resize), indices))
@@ -44,7 +44,7 @@ def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: in
 
 
 def prepare(model: DeepEMD, *splits: Images) -> None:
-    """Decode what :func:`view` reads, where that is done once for a whole split."""
+    """Decode the images that :func:`view` reads, if they are decoded once for a whole split."""
     if isinstance(model.regions, FCN):
         for images in splits:
             images.pixels(model.resize)
@@ -65,12 +65,12 @@ def view_pictures(
     seed: int = 0,
     indices: NDArray[np.int64] | None = None,
 ) -> View:
-    """Show decoded RGB pictures, of any sizes, to a model in evaluation.
+    """Return decoded RGB pictures, of any sizes, as a model's input in evaluation.
 
     Args:
-        model: its regions, `resize` and `max_side` say how.
-        pictures: as they are, or after :func:`scale_picture`.
-        sizes: (height, width) of the images themselves, where the pictures are smaller.
+        model: the model; its regions, `resize` and `max_side` set the form of the input.
+        pictures: the originals, or the results of :func:`scale_picture`.
+        sizes: (height, width) of the originals, if the pictures are smaller.
         seed, indices: as for :func:`view`.
     """
     scaled = [scale_picture(model, picture) for picture in pictures]
@@ -81,7 +81,7 @@ def view_pictures(
 
 
 def squares(pixels: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
-    """Return whole images by index, uint8 (B, 3, S, S), read in their order on the disk."""
+    """Return whole images by index, uint8 (B, 3, S, S), read in their order on disk."""
     unique, places = np.unique(indices, return_inverse=True)
     return torch.from_numpy(np.asarray(pixels[unique]))[torch.from_numpy(places)]
 
@@ -94,9 +94,9 @@ def patches(
     indices: NDArray[np.int64] | None = None,
     training: bool = False,
 ) -> View:
-    """Add to originals the boxes of their patches, which are drawn in pixels of the originals and scaled like them.
+    """Add the boxes of their patches to the originals; they are drawn at the original size and scaled with the images.
 
-    A box is rounded outwards, so that it holds at least one pixel where an image was made smaller.
+    A box is rounded outwards, so that it holds at least one pixel of a smaller copy.
     """
     boxes = regions.boxes(originals.original_sizes, seed=seed, indices=indices, training=training)  # (B, M, 4)
     sizes, original_sizes = (  # (B, 1, 4)
