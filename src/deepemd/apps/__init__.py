@@ -1,1 +1,1 @@
-"""Programs made of the library, one folder or file for each purpose."""
+"""Applications of the library, one folder or file for each."""

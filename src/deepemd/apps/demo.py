@@ -1,4 +1,4 @@
-"""The whole method on the built-in letters: pre-training, meta-training, evaluation on scripts never seen, a report."""
+"""The whole method on the built-in letters: pre-training, meta-training, evaluation on new scripts, and a report."""
 
 import time
 from collections.abc import Iterator
@@ -41,14 +41,14 @@ def run_demo(
     pretraining: PretrainRecipe = GLYPHS_PRETRAIN,
     metatraining: MetatrainRecipe = GLYPHS_METATRAIN,
 ) -> dict[str, Evaluation]:
-    """Run all of it and write the report to `out`; return the evaluations of both models.
+    """Run the demo and write the report to `out`; return the evaluations of both models.
 
     Raises:
-        InputError: `out` is not empty and `resume` is not set.
+        InputError: `out` is not empty, and `resume` is not set.
     """
     began = time.perf_counter()
     if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty: pass --resume to go on with a demo that is there, or another --out")
+        raise InputError(f"{out} is not empty: pass --resume to continue the demo in it, or another --out")
     store = load("glyphs")
     base, val, novel = (store.splits[name] for name in ("base", "val", "novel"))
     first = pretrain(pretraining, base, val, out / "pretrain", seed=seed, resume=resume)
@@ -96,7 +96,7 @@ def _figures(matches: list[Match], curve: Path) -> Iterator[str]:
 
 
 def claims(evaluations: dict[str, Evaluation]) -> TextTable:
-    """Return what meta-training and matching gain, as paired differences with their intervals."""
+    """Return the gains by meta-training and by matching, as paired differences with their intervals."""
     before, after = evaluations["pre-trained"], evaluations["meta-trained"]
     final = after.accuracies["DeepEMD"]
     rows: list[tuple[str, MeanCI]] = []

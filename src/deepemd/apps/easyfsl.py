@@ -1,6 +1,6 @@
-"""DeepEMD as a few-shot classifier of EasyFSL (sicara/easy-few-shot-learning), with or without that package.
+"""DeepEMD with the interface of an EasyFSL classifier (sicara/easy-few-shot-learning); that package is not needed.
 
-EasyFSL's evaluation and training loops, and code written for them, call ``process_support_set`` and then the module.
+EasyFSL's evaluation and training loops call ``process_support_set`` and then the module itself.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ __all__ = ["DeepEMDClassifier"]
 
 
 class DeepEMDClassifier(nn.Module):
-    """Classifies the queries of one task after another, as EasyFSL's methods do.
+    """Classifies the queries of one task after another, like the methods of EasyFSL.
 
     Args:
         model: the model that embeds and matches.
-        mean, std: mean and standard deviation of the channels with which the data set has normalised its images. It is
-            undone, because the model has its own normalisation. EasyFSL's data sets take ImageNet's,
+        mean, std: mean and standard deviation of the channels by which the data set has normalised its images. This is
+            undone, because the model has its own normalisation. EasyFSL's data sets use ImageNet's,
             (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225). By default images are in 0..1, or uint8.
         sfc: fit a node set to the shots of each class by the structured fully connected layer. By default a class is
             the mean of its shots' node sets, through which gradients flow.
@@ -35,7 +35,7 @@ class DeepEMDClassifier(nn.Module):
     torch.Size([2, 3])
 
     With EasyFSL: ``easyfsl.utils.evaluate(DeepEMDClassifier(DeepEMD.load("runs/meta/best")), loader, device="cpu")``.
-    The loader's images are what the model's ``embed`` takes, for FCN scaled to ``model.resize`` and not cut.
+    The loader's images go to the model's ``embed``; for FCN, scale them to ``model.resize`` without cutting.
 
     Source: ``easyfsl/methods/few_shot_classifier.py`` of EasyFSL 1.5.0, whose interface this is.
     """
@@ -68,7 +68,7 @@ class DeepEMDClassifier(nn.Module):
             support_labels: (n_support,) int64, from 0 to n_way - 1; each class at least once.
 
         Raises:
-            ValueError: labels of another number or range, or a class without a shot.
+            ValueError: the labels have another number or range, or a class has no shot.
         """
         nodes = self.compute_features(support_images)  # (n_support, N, C)
         n_way = int(support_labels.max()) + 1 if len(support_labels) else 0

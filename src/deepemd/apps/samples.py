@@ -1,4 +1,4 @@
-"""Sample photos that need no download: those inside scikit-learn and matplotlib, cut into classes.
+"""Sample photos that need no download: pieces of the photos inside scikit-learn and matplotlib.
 
 A temple and a flower come with scikit-learn, a portrait with matplotlib.
 """
@@ -19,16 +19,16 @@ _SOURCES = {
     "flower": ("sklearn.datasets", "images/flower.jpg", (130, 0, 560, 400)),
     "portrait": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (90, 20, 420, 380)),
 }
-_CUTS = 7  # of each class: with three classes just enough to recognise images of other things
+_CUTS = 7  # photos of each class; three classes are then just enough to recognise images of other things
 
 
 def sample_classes() -> "dict[str, list[Image]]":
-    """Return three classes of seven photos: cuts of one photo each, at different places and scales."""
+    """Return three classes of seven photos, each cut from one photo at different places and scales."""
     return {name: [_cut(_source(name), k) for k in range(_CUTS)] for name in _SOURCES}
 
 
 def sample_queries() -> "list[Image]":
-    """Return another cut of each photo, mirrored, and a letter, which resembles none of them."""
+    """Return another piece of each photo, mirrored, and a letter, which resembles none of them."""
     from PIL import ImageOps
 
     return [*(ImageOps.mirror(_cut(_source(name), _CUTS + 2)) for name in _SOURCES), _letter()]
@@ -40,9 +40,9 @@ def _source(name: str) -> "Image":
 
 
 def _cut(image: "Image", k: int) -> "Image":
-    """Cut the k-th square out of an image: one of three sizes, at a new place."""
+    """Cut the k-th square out of an image, at its own place and in one of three sizes."""
     side = round(min(image.size) * (0.7, 0.8, 0.9)[k % 3])
-    across, down = (k * 0.382) % 1, (k * 0.618) % 1  # the golden ratio: spread evenly, never twice alike
+    across, down = (k * 0.382) % 1, (k * 0.618) % 1  # the golden ratio spreads the places evenly
     left, top = round(across * (image.width - side)), round(down * (image.height - side))
     return image.crop((left, top, left + side, top + side))
 

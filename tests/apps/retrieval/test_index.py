@@ -208,7 +208,7 @@ def test_a_split_of_a_prepared_set(photos, model, tmp_path):
         index = build_index(model, data, tmp_path / "index", split="val", root=tmp_path / "root", force=True)
         assert index.images.classes == ("grün 1",)
         assert index.images.fingerprint.sha256 == store.splits["val"].fingerprint.sha256 or data == tmp_path / "mine"
-    with pytest.raises(InputError, match="split: flowers has the splits base, val: choose one by --split"):
+    with pytest.raises(InputError, match="split: flowers has the splits base, val: choose one with --split"):
         build_index(model, "flowers", tmp_path / "other", root=tmp_path / "root")
     with pytest.raises(InputError, match="split: flowers has no split 'novel'; choose one of base, val"):
         build_index(model, "flowers", tmp_path / "other", split="novel", root=tmp_path / "root")
@@ -227,7 +227,7 @@ def test_an_index_is_not_overwritten_unless_told_to(index, photos, model, tmp_pa
     assert len(few) == len(open_index(path)) == 8
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "x.tex").write_text("years of work")
-    with pytest.raises(InputError, match="thesis: holds something else than an index"):
+    with pytest.raises(InputError, match="thesis: holds something other than an index"):
         build_index(model, photos, tmp_path / "thesis", force=True)
 
 

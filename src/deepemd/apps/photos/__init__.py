@@ -1,1 +1,1 @@
-"""A folder of the user's own photos: fit, predict, check, and the pages that show why."""
+"""Classify and check the user's own photos, and write pages that explain the results."""

@@ -21,20 +21,20 @@ CAVEAT = (
     "Each photo was classified by all the others: an estimate for new photos of the same kind. It is too high where "
     "several photos show one scene or come from one series, and it says nothing about new light, places and cameras."
 )
-_OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled where its own class is less likely, and another more
-_MAX_COLUMNS = 12  # classes of a matrix that fits a terminal
-_MAX_ROWS = 20  # photos that look mislabelled, on a terminal
+_OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled if its own class is less likely, and another class more likely
+_MAX_COLUMNS = 12  # largest number of classes whose matrix fits a terminal
+_MAX_ROWS = 20  # largest number of suspicious photos listed on a terminal
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A photo that was given another label than its own.
+    """A photo that was given a label other than its own.
 
     Attributes:
         example: its index among the examples of the classifier.
         name: its file.
         label: its class.
-        other: the class it was given.
+        other: the class that it was given.
         own: the probability of its class.
         probability: the probability of the other class.
     """
@@ -48,7 +48,7 @@ class Doubt:
 
     @property
     def mislabelled(self) -> bool:
-        """Whether the label looks wrong: the other class is more likely than 1/2, its own class less than 1/5."""
+        """Whether the label looks wrong: the other class has a probability over 1/2, its own class under 1/5."""
         return self.own < _OWN and self.probability > _OTHER
 
 
@@ -60,8 +60,8 @@ class Check:
         classes: (M,) names.
         confusion: (M, M) int64: how many photos of each class (row) were given each label (column).
         doubts: the photos that were given another label, the most suspicious first.
-        untested: classes of one photo.
-        capped: classes of which only a part of the photos was tested.
+        untested: classes with only one photo.
+        capped: classes with more photos than were tested.
     """
 
     classes: list[str]
@@ -92,7 +92,7 @@ class Check:
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """(M,) the share of each class's photos that were given its label; NaN for a class of one photo."""
+        """(M,) the share of each class's photos that were given its label; NaN for a class with one photo."""
         count = self.confusion.sum(1)
         return np.where(count > 0, self.confusion.diagonal() / np.maximum(count, 1), np.nan)
 
@@ -114,7 +114,7 @@ class Check:
         return TextTable("Each class", ["class", "photos", "correct", "recall", "95 % interval"], rows)
 
     def matrix(self) -> TextTable:
-        """Return the confusion matrix where it fits a terminal; else the classes that are confused most."""
+        """Return the confusion matrix if it fits a terminal, else a table of the classes that are confused most."""
         if len(self.classes) <= _MAX_COLUMNS:
             rows = [[name, *map(str, row)] for name, row in zip(self.classes, self.confusion.tolist(), strict=True)]
             return TextTable("Photos of a class (row) by the label they were given (column)", ["", *self.classes], rows)
@@ -141,7 +141,7 @@ class Check:
 
     @property
     def notes(self) -> list[Note]:
-        """What the user should know of the result."""
+        """Notes on the result for the user."""
         title = f"of classes with many photos, the first {MAX_EXAMPLES} of each were tested:"
         return [Note(title, self.capped)] if self.capped else []
 
@@ -203,7 +203,7 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
 
 
 def explain_doubt(classifier: FewShotClassifier, doubt: Doubt) -> tuple[Match, str]:
-    """Match a photo with the most similar photo of the class that it was given; also return the name of that photo."""
+    """Match a photo with the most similar photo of the class that it was given; also return the name of the latter."""
     support, label = classifier.support_, classifier.classes_.tolist().index(doubt.other)
     best = support.nearest(classifier.model_, support.nodes[doubt.example], label)
     found = match_nodes(classifier.model_, support.side(doubt.example), support.side(best))

@@ -32,7 +32,7 @@ def write_check_page(
         path: HTML file to write.
         notes: warnings to show.
         used: settings and versions, see :func:`deepemd.apps.photos.predict.settings`.
-        limit: how many of the photos that were given another label are shown, the most suspicious first.
+        limit: largest number of photos with another label that are shown, the most suspicious first.
 
     Raises:
         InputError: the file cannot be written.
@@ -100,7 +100,7 @@ def _recalls(check: Check) -> str:
 
 
 def _matrix(check: Check) -> str:
-    """Return the confusion matrix; the larger the share of a cell in its row, the stronger its ground."""
+    """Return the confusion matrix; the larger the share of a cell in its row, the stronger its background."""
     head = "".join(f'<th scope="col"><bdi>{text(name)}</bdi></th>' for name in check.classes)
     rows = []
     for k, (name, counts) in enumerate(zip(check.classes, check.confusion.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""A classifier from class folders as people have them: photos that cannot be read are left out and reported."""
+"""Fit a classifier to class folders; photos that cannot be read are left out and reported."""
 
 import sys
 from collections import Counter
@@ -16,12 +16,12 @@ from deepemd.model.pretrained import DEFAULT
 
 __all__ = ["FittedPhotos", "Note", "fit_photos", "not_photos", "unreadable"]
 
-_LISTED = 10  # names below a note on the terminal
+_LISTED = 10  # names listed below a note on the terminal
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something to know before trusting the result: a sentence, and the names that it is about."""
+    """A warning for the user: a sentence, and the names that it is about."""
 
     title: str
     lines: Sequence[str] = ()
@@ -38,10 +38,10 @@ class FittedPhotos:
     """A classifier that was fitted to class folders.
 
     Attributes:
-        classifier: fitted to all photos that can be read.
-        photos: these photos, with their labels.
-        bad: why the others could not be read.
-        notes: what the user should know.
+        classifier: the classifier, fitted to all photos that can be read.
+        photos: the photos that can be read, with their labels.
+        bad: the errors of the photos that cannot be read.
+        notes: warnings for the user.
     """
 
     classifier: FewShotClassifier = field(repr=False)
@@ -61,15 +61,15 @@ def fit_photos(
     """Fit a classifier to class folders.
 
     Args:
-        folder: holds a folder of photos for each class.
+        folder: folder with a folder of photos for each class.
         backbone, regions, unknown: as for :class:`deepemd.FewShotClassifier`.
         cache: folder of the cached embeddings; by default :func:`deepemd.embedding.cache.default_cache`.
 
     Raises:
-        InputError: no class folders, one class only, or a class without a photo that can be read.
+        InputError: there are no class folders, there is only one class, or no photo of a class can be read.
     """
     if unknown is not None:
-        unknown_threshold(torch.zeros(0), unknown)  # raises before the work where it is no share
+        unknown_threshold(torch.zeros(0), unknown)  # raises before the work begins if it is not a share
     photos = class_photos(folder)
     if len(photos.classes) < 2:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Classify many photos one after the other, and collect the result in bounded memory."""
+"""Classify any number of photos, one after the other, and collect the result in bounded memory."""
 
 import heapq
 import sys
@@ -29,18 +29,18 @@ _FIRST, _LAST = 20, 10  # rows of the terminal's table
 
 
 class Classified(NamedTuple):
-    """A photo that was classified, with what an explanation needs of it."""
+    """A classified photo, with the data that its explanation needs."""
 
     image: Path
     prediction: Prediction
-    nodes: Tensor  # (N, C) float16 where that is exact
+    nodes: Tensor  # (N, C), float16 if that is exact
     key: int
     picture: bytes  # a small JPEG
     size: tuple[int, int]
 
     @classmethod
     def of(cls, image: Path, embedded: Embedded, prediction: Prediction) -> "Classified":
-        """Reduce what was embedded to what a page needs: some 150 KB."""
+        """Reduce an embedded photo to the data that a page needs, some 150 KB."""
         assert embedded.nodes is not None
         half = embedded.nodes.half()
         nodes = half if bool((half.float() == embedded.nodes).all()) else embedded.nodes
@@ -59,11 +59,11 @@ class Summary:
     """The result of a run, however many photos it has.
 
     Attributes:
-        photos: how many were classified.
-        labels: how many were given each label.
+        photos: number of photos that were classified.
+        labels: number of photos with each label.
         strange: photos that resemble no class.
-        bad: why the others could not be read.
-        notes: what the user should know.
+        bad: the errors of the photos that could not be read.
+        notes: warnings for the user.
     """
 
     photos: int = 0
@@ -77,16 +77,16 @@ class Summary:
 
     @property
     def least_certain(self) -> list[Classified]:
-        """The least certain photos, those that resemble no class first; as many as `add` was asked to hold."""
+        """The least certain photos, those that resemble no class first; at most `limit` of :meth:`add`."""
         return [found for _, _, found in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
 
     def note(self, note: Note) -> None:
-        """Print a note, and hold it for the report."""
+        """Print a note, and store it for the report."""
         self.notes.append(note)
         note.print()
 
     def add(self, image: Path, embedded: Embedded, prediction: Prediction, *, limit: int) -> None:
-        """Count a photo, and hold it if it is among the `limit` least certain."""
+        """Count a photo, and store it if it is among the `limit` least certain ones."""
         self.labels[str(prediction.label)] += 1
         if not prediction.familiar:
             self.strange.append(image)
@@ -98,7 +98,7 @@ class Summary:
             (heapq.heappush if len(self._heap) < limit else heapq.heappushpop)(self._heap, (*rank, found))
 
     def table(self) -> TextTable:
-        """Return the table for the terminal: every row, or the first and the last where there are many."""
+        """Return the table for the terminal: all rows, or the first and the last ones if there are many."""
         rows = [_cells(*row) for row in self._first]
         omitted = self.photos - len(self._first) - len(self._last)
         if omitted:
@@ -119,12 +119,12 @@ def predict_photos(classifier: FewShotClassifier, photos: Photos, files: Predict
 
     Args:
         classifier: a fitted classifier.
-        photos: the photos; one that cannot be read is listed, and the rest follow.
-        files: where the rows go.
-        limit: how many of the least certain photos are held for a report, with small pictures; 0 for no report.
+        photos: the photos; those that cannot be read are listed and left out.
+        files: the files to write the rows to.
+        limit: number of the least certain photos to store for a report, with small pictures; 0 for no report.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; where the rows so far are is printed.
+        KeyboardInterrupt: Ctrl-C was pressed; the path of the finished rows is printed.
     """
     summary = Summary()
     if photos.others:
@@ -134,7 +134,7 @@ def predict_photos(classifier: FewShotClassifier, photos: Photos, files: Predict
     except KeyboardInterrupt:
         print(
             f"\ndeepemd: {files.count():,} of {len(photos.files):,} photos are in {printable(files.partial)}; run the"
-            " same command again to go on: photos that were computed are read from the cache",
+            " same command again to go on: finished photos are read from the cache",
             file=sys.stderr,
         )
         raise
@@ -164,7 +164,7 @@ def _strange(images: list[Path], unknown: float | None) -> Note:
 
 
 def settings(classifier: FewShotClassifier) -> dict[str, Any]:
-    """Return what a result depends on: the classes, the settings and the versions."""
+    """Return everything that a result depends on: the classes, the settings and the versions."""
     model, support = classifier.model_, classifier.support_
     classes = zip(map(str, classifier.classes_.tolist()), support.count.tolist(), strict=True)
     threshold = float(classifier.threshold_)

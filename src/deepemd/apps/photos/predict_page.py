@@ -12,7 +12,7 @@ from deepemd.classifier import FewShotClassifier
 
 __all__ = ["article", "bars", "small_print", "write_predictions_page"]
 
-_CLASSES = 40  # that are listed by their counts
+_CLASSES = 40  # largest number of classes listed with their counts
 
 
 def write_predictions_page(
@@ -24,7 +24,7 @@ def write_predictions_page(
     used: Mapping[str, Any],
     top: int = 3,
 ) -> Path:
-    """Write the page: a summary, what to look at first, and the least certain photos, each with its matched parts.
+    """Write the page: a summary, warnings, and the least certain photos, each with its matched parts.
 
     Args:
         classifier: the fitted classifier.
@@ -32,7 +32,7 @@ def write_predictions_page(
         path: HTML file to write.
         notes: warnings to show.
         used: settings and versions, see :func:`deepemd.apps.photos.predict.settings`.
-        top: how many classes are listed for each photo.
+        top: number of classes listed for each photo.
 
     Raises:
         InputError: the file cannot be written.
@@ -89,7 +89,7 @@ def article(k: int, title: str, name: str, details: str, drawn: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float, str]], *, alike: bool = False) -> str:
-    """Return names with their shares as bars and as words; the first has another colour, unless all are alike."""
+    """Return names with their shares, as bars and as text; the first has another colour, unless `alike` is set."""
     parts = (
         f"<dt><bdi>{text(name)}</bdi></dt><dd>{text(words)}</dd>{meter(share, 'second' if k and not alike else 'part')}"
         for k, (name, share, words) in enumerate(rows)

@@ -1,7 +1,7 @@
 """Predictions as files: predictions.csv for people and spreadsheets, predictions.json for programs.
 
-Rows are written as they come, into predictions.partial.csv, so that nothing is lost if the work is stopped. The two
-files themselves appear at the end, whole or not at all.
+Each row is written at once to predictions.partial.csv, so that nothing is lost if the work is stopped. The two files
+appear at the end, complete.
 """
 
 import csv
@@ -22,12 +22,23 @@ from deepemd.files import atomic_file, explain_disk_errors
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
 
 COLUMNS = ("image", "label", "probability", "runner_up")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # a cell that begins so is taken for a formula
-_REMEDY = "free some space or choose another folder by --out"
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # a cell that begins with one of these is taken for a formula
+_REMEDY = "free some space or choose another folder with --out"
 
 
 def sheet_path(path: Path) -> str:
-    """Write a path so that no spreadsheet takes it for a formula: one that looks so gets ./ before it.
+    """Return a path that no spreadsheet takes for a formula: put ./ before it if it would.
 
     >>> sheet_path(Path("=cmd|'x'!A1.jpg")), sheet_path(Path("photos/1.jpg"))
     ("./=cmd|'x'!A1.jpg", 'photos/1.jpg')
@@ -37,7 +48,7 @@ def sheet_path(path: Path) -> str:
 
 
 def sheet_label(label: object) -> str:
-    """Write a label so that no spreadsheet takes it for a formula: one that looks so gets ' before it, unless a number.
+    """Return a label that no spreadsheet takes for a formula: put ' before it if it would; numbers stay as they are.
 
     >>> sheet_label("=1+1"), sheet_label("-1"), sheet_label("daisy")
     ("'=1+1", '-1', 'daisy')
@@ -58,11 +69,11 @@ class PredictionFiles:
     """Writes predictions.csv and predictions.json into a folder, row by row, in bounded memory.
 
     Args:
-        folder: where; it is made if it does not exist.
+        folder: folder of the files; it is made if it does not exist.
         force: replace files of an earlier run.
 
     Raises:
-        InputError: an earlier run's files are there, or the folder cannot be written.
+        InputError: the folder holds files of an earlier run, or it cannot be written.
     """
 
     def __init__(self, folder: Path, *, force: bool = False) -> None:
@@ -71,14 +82,16 @@ class PredictionFiles:
         there = [str(path) for path in (self.csv, self.json) if path.exists()]
         if there and not force:
             raise InputError(
-                f"{' and '.join(there)}: there already: choose another folder by --out, or pass --force to replace"
+                f"{' and '.join(there)}: already written: choose another folder with --out, or pass --force to replace"
             )
         self.rows = 0
         with explain_disk_errors(folder, 0, _REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
             self._sheet = self.partial.open("w", newline="", encoding="utf-8")
             self._details = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115  (closed in __exit__)
-        self._writer = csv.writer(self._sheet, quoting=csv.QUOTE_NONNUMERIC)  # a ; in a name splits no cell either
+        self._writer = csv.writer(
+            self._sheet, quoting=csv.QUOTE_NONNUMERIC
+        )  # quoted, so that a ; in a name splits no cell
         self._writer.writerow(COLUMNS)
 
     def __enter__(self) -> Self:
@@ -112,15 +125,15 @@ class PredictionFiles:
         self.rows += 1
 
     def count(self) -> int:
-        """Return how many rows the partial file holds; a row is one line, because names are written without breaks."""
+        """Return the number of rows in the partial file; a row is one line, because names have no line breaks in it."""
         self._sheet.flush()
         return self.partial.read_bytes().count(b"\n") - 1
 
     def finish(self, head: Mapping[str, Any]) -> tuple[Path, Path]:
-        """Write both files under their names.
+        """Write both files under their final names.
 
         Args:
-            head: the other content of predictions.json: settings, versions, photos that could not be read.
+            head: the first entries of predictions.json: settings, versions, photos that could not be read.
         """
         text = json.dumps(dict(head), indent=2)
         with atomic_file(self.json, self._details.tell() + len(text), _REMEDY) as file:

@@ -1,1 +1,1 @@
-"""What reports are made of: HTML pages, tables, curves and drawings of matches."""
+"""The elements of reports: HTML pages, tables, curves and drawings of matches."""

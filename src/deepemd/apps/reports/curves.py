@@ -47,8 +47,7 @@ def accuracy_curves(evaluations: "Sequence[Evaluation]", path: Path) -> Path:
     """Draw the accuracy of every method, with its 95 % interval, against the number of shots.
 
     Args:
-        evaluations: at least one; those of the same classes and ways share a panel; a column for each
-            data set, a row for each number of ways.
+        evaluations: at least one. There is a panel for each data set (column) and number of ways (row).
         path: PNG file to write.
     """
     return save_figure(_curves(evaluations), path)
@@ -68,7 +67,7 @@ def _curves(evaluations: "Sequence[Evaluation]") -> "Figure":
     drawn: dict[str, Any] = {}  # method -> its line, for one legend
     for (row, n_way), (column, name) in product(enumerate(ways), enumerate(names)):
         axes, some = grid[row][column], panels.get((n_way, name))
-        if some is None:  # too few classes for so many ways
+        if some is None:  # the data set has too few classes
             axes.set_visible(False)
             continue
         for method in dict.fromkeys(m for one in some for m in one.accuracies):
@@ -99,6 +98,6 @@ def _metrics(path: Path) -> list[dict[str, str]]:
 
 
 def _series(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
-    """Return the epochs and values of one column, without the rows that have no number in it."""
+    """Return the epochs and values of one column, without the rows where it is empty."""
     numbers = [(float(row["epoch"]), float(row[name])) for row in rows if row[name] not in ("", "nan")]
     return [epoch for epoch, _ in numbers], [value for _, value in numbers]

@@ -1,4 +1,4 @@
-"""A match as a drawing inside a page: SVG over two small JPEG pictures, in the style of `plot_matching`."""
+"""Draw a match inside a page: SVG over two small JPEG pictures, in the style of `plot_matching`."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -35,10 +35,10 @@ class _Panel:
 
 @dataclass
 class Drawings:
-    """Draws matches for one page, which holds each support photo once, however often it is matched.
+    """Draws matches for one page, which stores each support photo once, however often it is matched.
 
     Attributes:
-        held: ids of the photos that are in the page already.
+        held: ids of the photos that are already in the page.
     """
 
     held: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ class Drawings:
             query, example: names of the two images, for readers who cannot see them.
 
         Returns:
-            An svg element. One that holds the support photo comes before it where the photo is new to the page.
+            An svg element; if the support photo is new to the page, an svg element that stores it comes first.
         """
         left = _Panel(0.0, match.query_size)
         right = _Panel(left.width + _GAP, match.support_size)
@@ -80,7 +80,7 @@ class Drawings:
         return f'{new}<svg class="match" {box} role="img" aria-label="{text(label)}">' + "".join(body) + "</svg>"
 
     def figure(self, match: Match, *, query: str, example: str) -> str:
-        """Return a drawing with the caption that every page has below it."""
+        """Return a drawing with the caption that all pages use."""
         caption = f"Most similar photo of this class: {example}; similarity {match.similarity:.2f}"
         return figure(self.draw(match, query=query, example=example), caption)
 
@@ -94,7 +94,7 @@ def _place(panel: _Panel) -> str:
 
 
 def _store(name: str, picture: bytes) -> str:
-    """Return a picture that drawings refer to by its name, as a symbol of the size 1 x 1."""
+    """Return a picture as a symbol of size 1 x 1, to which drawings refer by its name."""
     return (
         f'<svg class="store" aria-hidden="true"><symbol id="{name}" viewBox="0 0 1 1" preserveAspectRatio="none">'
         f'<image width="1" height="1" preserveAspectRatio="none" href="{data_url(picture)}"/></symbol></svg>'

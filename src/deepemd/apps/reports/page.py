@@ -1,7 +1,7 @@
-"""HTML pages that stand alone: no request leaves them, and nothing runs in them but a few lines for the keyboard.
+"""Self-contained HTML pages: they send no requests and run only a short script for the keyboard.
 
-The policy of a page (Content-Security-Policy) allows images inside the page, its own style and its own script, both
-identified by their hash, and nothing else. Names of files and classes enter as text: :func:`text` is the only way.
+The Content-Security-Policy of a page allows only embedded images, and its own style and script, both identified by
+their hash. Names of files and classes enter a page as text, through :func:`text`.
 """
 
 import base64
@@ -24,9 +24,9 @@ TOOLS = (
     '<label><input type="checkbox" id="lines" checked> matched parts</label>'
     "<span>next photo <kbd>j</kbd> or <kbd>&darr;</kbd>, previous <kbd>k</kbd> or <kbd>&uarr;</kbd></span></div>"
 )
-"""HTML of the switches for drawings."""
+"""The HTML of the switches for drawings."""
 
-_SHADES = 12  # grounds of the cells of a matrix
+_SHADES = 12  # background shades of the cells of a matrix
 
 
 @cache
@@ -35,7 +35,7 @@ def _asset(name: str) -> str:
 
 
 def drawing_style() -> str:
-    """Return the CSS of drawings of matches, for pages that are not made here."""
+    """Return the CSS of drawings of matches, for pages made elsewhere."""
     return _asset("drawing.css")
 
 
@@ -53,7 +53,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def text(content: object) -> str:
-    """Return a name as text of the page: nothing in it is markup, and characters that would act become their codes.
+    """Return a name as text of the page, without markup; control characters become their codes.
 
     >>> text('<img src=x onerror="alert(1)">')
     '&lt;img src=x onerror=&quot;alert(1)&quot;&gt;'
@@ -62,7 +62,7 @@ def text(content: object) -> str:
 
 
 def data_url(picture: bytes, kind: str = "jpeg") -> str:
-    """Return an address that holds an image file itself."""
+    """Return a data URL that holds an image file."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
@@ -72,12 +72,12 @@ def image(path: Path, description: str) -> str:
 
 
 def figure(content: str, caption: str) -> str:
-    """Return a drawing or an image, as HTML, with a caption, as text, below it."""
+    """Return a drawing or an image (HTML) with a caption (text) below it."""
     return f"<figure>{content}<figcaption><bdi>{text(caption)}</bdi></figcaption></figure>"
 
 
 def meter(share: float, kind: str = "part") -> str:
-    """Return a bar that is filled to a share of 1."""
+    """Return a bar that is filled to `share`, from 0 to 1."""
     width = f"{100 * min(max(share, 0.0), 1.0):.2f}"
     return (
         '<svg class="meter" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
@@ -86,16 +86,16 @@ def meter(share: float, kind: str = "part") -> str:
 
 
 def shade(share: float) -> str:
-    """Return the CSS class of a cell: the larger the share, the stronger its ground."""
+    """Return the CSS class of a cell: the larger the share, the stronger its background."""
     return f"s{min(_SHADES - 1, round(share * (_SHADES - 1)))}"
 
 
 def standalone(title: str, body: Iterable[str]) -> Iterable[str]:
-    """Yield the page in pieces, so that one with many pictures need not be in memory as a whole.
+    """Yield a page in pieces, so that a page with many pictures is never in memory as a whole.
 
     Args:
-        title: of the page.
-        body: HTML, made by the functions of this module.
+        title: title of the page.
+        body: HTML from the functions of this module.
     """
     style, script = _style(), _asset("page.js")
     yield (
@@ -113,7 +113,7 @@ def standalone(title: str, body: Iterable[str]) -> Iterable[str]:
 def simple_page(
     title: str, lead: Sequence[str], sections: Iterable[str], notes: Iterable[tuple[str, object]]
 ) -> Iterable[str]:
-    """Yield the body of a page: a heading, sentences, sections as HTML, and facts in small print.
+    """Yield the body of a page: a heading, an introduction, sections, and facts in small print.
 
     Args:
         title: the heading.
@@ -128,7 +128,7 @@ def simple_page(
 
 
 def write_standalone(title: str, body: Iterable[str], path: Path) -> Path:
-    """Write the page, whole or not at all.
+    """Write the page; the file appears only when it is complete.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
@@ -143,7 +143,7 @@ def write_standalone(title: str, body: Iterable[str], path: Path) -> Path:
 
 
 def warning(title: str, lines: Sequence[str] = (), most: int = 20) -> str:
-    """Return a box that draws attention: a sentence, and names below it."""
+    """Return a warning: a sentence in a box, with names below it."""
     listed = "".join(f"<li><bdi>{text(line)}</bdi></li>" for line in lines[:most])
     more = f"<li>and {len(lines) - most:,} more</li>" if len(lines) > most else ""
     return f'<div class="warn"><p>{text(title)}</p>' + (f"<ul>{listed}{more}</ul>" if listed else "") + "</div>"

@@ -1,4 +1,4 @@
-"""Tables of a report, for the terminal and for a page; and its JSON, for programs."""
+"""Write the tables of a report, for the terminal and for a page, and its JSON, for programs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class TextTable:
         from rich.table import Table
         from rich.text import Text
 
-        # Text, because names of files and classes may hold what a string would take for markup.
+        # Text, because rich would read markup in plain strings, such as names of files and classes.
         table = Table(title=Text(printable(self.title), "bold"), title_justify="left")
         for k, head in enumerate(self.heads):
             table.add_column(Text(printable(head)), justify="right" if k else "left", overflow="fold")
@@ -50,11 +50,11 @@ class TextTable:
 
 
 def accuracy_table(evaluations: Mapping[str, Evaluation], title: str = "") -> TextTable:
-    """Tabulate evaluations: a row for each method; for each model its accuracy, and the first method minus this one.
+    """Tabulate evaluations: a row for each method; for each model its accuracy, and the first method minus it.
 
     Args:
-        evaluations: model -> its evaluation; all of the same methods.
-        title: of the table; the episodes unless given.
+        evaluations: model -> its evaluation; all with the same methods.
+        title: title of the table; by default a description of the episodes.
     """
     first = next(iter(evaluations.values()))
     e = first.episodes
@@ -88,5 +88,5 @@ def signed(figure: MeanCI) -> str:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> Path:
-    """Write a report for programs, whole or not at all."""
+    """Write a report as JSON; the file appears only when it is complete."""
     return atomic_write(path, (json.dumps(content, indent=2, default=str) + "\n").encode())

@@ -1,1 +1,1 @@
-"""Image retrieval: an index of embedded images, and how good its order is."""
+"""Image retrieval: build, search and evaluate an index of embedded images."""

@@ -1,7 +1,7 @@
 """Image retrieval: every image is embedded once; a query takes a shortlist by pooled cosine and sorts it by EMD.
 
-An index is a folder that stands alone: ``images/`` (a prepared store: the images as they came, their names and
-classes), ``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C) and ``index.json``.
+An index is a self-contained folder: ``images/`` (a prepared data set: the unchanged images, their names and classes),
+``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C) and ``index.json``.
 """
 
 import hashlib
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Hits", "Index", "build_index", "embed_files", "open_index"]
 
-FORMAT = 1  # of index.json
+FORMAT = 1  # format of index.json
 _INDEX_FILE = "index.json"
-_CANDIDATE_BYTES = 32_000_000  # of node sets that are matched together
+_CANDIDATE_BYTES = 32_000_000  # bytes of node sets that are matched together
 _REMEDY = "make the index again with --force (force=True)"
 
 
 class Hits(NamedTuple):
-    """What was found, best first, for each of Q queries."""
+    """The images found for each of Q queries, the best first."""
 
-    images: Tensor  # int64 (Q, K), which images of the index
+    images: Tensor  # int64 (Q, K), places of images in the index
     similarity: Tensor  # float32 (Q, K), 1 - EMD, at most 1
-    cosine: Tensor  # float32 (Q, K), of the pooled embeddings
+    cosine: Tensor  # float32 (Q, K), between pooled embeddings
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Index:
         return unit_centred(self.pooled)
 
     def cosines(self, nodes: Tensor) -> Tensor:
-        """Cosine of pooled embeddings, centred over their channels: nodes (Q, n, C) -> (Q, N)."""
+        """Return the cosines of pooled embeddings, centred over their channels: nodes (Q, n, C) -> (Q, N)."""
         return unit_centred(nodes.mean(1)) @ self._units.T
 
     def similarities(self, nodes: Tensor, candidates: Tensor) -> Tensor:
-        """1 - EMD of each query with candidates of its own: nodes (Q, n, C), candidates int64 (Q, K) -> (Q, K)."""
+        """Return 1 - EMD of each query and its own candidates: nodes (Q, n, C), candidates int64 (Q, K) -> (Q, K)."""
         together = max(1, _CANDIDATE_BYTES // (4 * nodes[0].numel() * candidates.shape[1]))
         rows = []
         with torch.inference_mode():
@@ -93,13 +93,13 @@ class Index:
         return torch.cat(rows)
 
     def search(self, nodes: Tensor, *, top: int = 10, shortlist: int = 100) -> Hits:
-        """Find the images that are most like each query.
+        """Find the images that are most similar to each query.
 
         Args:
-            nodes: (Q, n, C) float32, the queries as the index's model embeds them.
-            top: how many images to find; all of them if there are fewer.
-            shortlist: images with the largest pooled cosine, which the EMD puts in order; at least `top` are taken.
-                The cost of a query grows with it; the gain flattens out at some tens.
+            nodes: (Q, n, C) float32, the queries, embedded by the index's model.
+            top: number of images to find; all of them if there are fewer.
+            shortlist: number of images with the largest pooled cosine that are sorted by the EMD; at least `top`. The
+                cost of a query grows with it; beyond some tens it gains little.
 
         Raises:
             InputError: `top` or `shortlist` below 1.
@@ -125,27 +125,28 @@ def build_index(
     bf16: bool = False,
     cache: Path | None = None,
 ) -> Index:
-    """Embed images and write the index, which appears as a whole or not at all.
+    """Embed images and write the index, which appears only when it is complete.
 
-    Of several processes each embeds some of the images, and the first one writes, onto a disk that all of them see.
+    Several processes share the images; the first one writes the index, to a disk that all of them see.
 
     Args:
-        model: folder of a saved model, or ``"resnet12-miniimagenet"``; a copy goes into the index.
-        data: a folder of images, however deep they lie, where the folder of an image is its class; or, with `split`
-            or by the name of a prepared data set, one of its splits.
-        path: the folder to make.
-        split: which split of the data set.
-        root: folder of the prepared stores, for names.
-        force: replace an index that is there.
+        model: folder of a saved model, or ``"resnet12-miniimagenet"``; the index holds a copy.
+        data: a folder of images, at any depth, where the folder of an image is its class; or, with `split` or by the
+            name of a prepared data set, one of its splits.
+        path: folder for the index.
+        split: the split of the data set.
+        root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
+        force: replace an existing index.
         skip_bad: leave out images that cannot be decoded; ``images/skipped.txt`` lists them.
-        bf16, cache: see :func:`deepemd.embedding.splits.embed`; with a cache, one that was killed need not begin again.
+        bf16, cache: see :func:`deepemd.embedding.splits.embed`; with a cache, a killed run continues where it stopped.
 
     Raises:
-        InputError: something else is at `path`, no images, bad images, a model that cannot be read, a full disk.
+        InputError: `path` holds something else, there are no images, an image or the model cannot be read, or the disk
+            is full.
     """
     _refuse_other(path, force)
     network = DeepEMD.from_pretrained(model)
-    barrier()  # until all processes have looked what is there
+    barrier()  # until all processes have checked the folder
     with atomic_folder(path, needed=0) if rank() == 0 else nullcontext() as made:
         if made is not None:
             _copy_images(data, split, root, made / "images", skip_bad)
@@ -160,7 +161,7 @@ def build_index(
 
 
 def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor) -> None:
-    """Write all files of an index but the images, which exist already."""
+    """Write all files of an index except the images, which already exist."""
     half = nodes.half()
     np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
     np.save(folder / "pooled.npy", nodes.mean(1).numpy())
@@ -175,13 +176,13 @@ def _refuse_other(path: Path, force: bool) -> None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / _INDEX_FILE).is_file():
-        raise InputError(f"{path}: holds something else than an index: choose another folder")
+        raise InputError(f"{path}: holds something other than an index: choose another folder")
     if not force:
         raise InputError(f"{path}: holds an index already: pass --force (force=True) to make it again")
 
 
 def _copy_images(data: str | Path, split: str | None, root: Path | None, path: Path, skip_bad: bool) -> None:
-    """Check the images and store them as a store of one split."""
+    """Check the images and store them as a data set with one split."""
     folder = Path(data)
     if split is None and folder.is_dir() and not (folder / "store.json").is_file():
         with closing(open_archive(folder, path.parent)) as archive:
@@ -190,7 +191,7 @@ def _copy_images(data: str | Path, split: str | None, root: Path | None, path: P
             return
     splits = load(data, root).splits
     if split is None and len(splits) > 1:
-        raise InputError(f"split: {data} has the splits {', '.join(splits)}: choose one by --split")
+        raise InputError(f"split: {data} has the splits {', '.join(splits)}: choose one with --split")
     split = split or next(iter(splits))
     if split not in splits:
         raise InputError(f"split: {data} has no split {split!r}; choose one of {', '.join(splits)}")
@@ -206,11 +207,11 @@ def _fingerprint(model: Path) -> str:
 
 
 def open_index(path: Path) -> Index:
-    """Open an index; nodes stay on the disk until they are needed.
+    """Open an index; nodes stay on disk until they are needed.
 
     Raises:
-        InputError: there is no index, a file is missing or damaged, or the model or the images are not those that the
-            index was made with.
+        InputError: there is no index, a file is missing or damaged, or the index was made with another model or other
+            images.
     """
     try:
         description = json.loads((path / _INDEX_FILE).read_text(encoding="utf-8"))
@@ -238,10 +239,10 @@ def open_index(path: Path) -> Index:
 
 
 def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], Tensor]:
-    """Decode image files, and embed them as an index does: the pictures and their nodes (Q, n, C).
+    """Decode and embed image files as an index does; return the pictures and their nodes (Q, n, C).
 
     Raises:
-        InputError: a file is missing or no image.
+        InputError: a file is missing or not an image.
     """
     pictures = [decode(file, str(file)) for file in files]
     with torch.inference_mode():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["hits_table", "write_hits_page"]
 
-_DRAWN = 4  # hits of a query
+_DRAWN = 4  # drawn hits of a query
 
 
 def hits_table(index: Index, title: str, hits: Hits, q: int) -> TextTable:
@@ -34,14 +34,14 @@ def hits_table(index: Index, title: str, hits: Hits, q: int) -> TextTable:
 def write_hits_page(
     index: Index, names: Sequence[str], pictures: "Sequence[Image]", nodes: Tensor, hits: Hits, path: Path
 ) -> Path:
-    """Write the page: for each query the images that were found, and drawings of the best matches.
+    """Write the page: for each query, the images that were found and drawings of the best matches.
 
     Args:
         index: the index that was searched.
-        names: of the Q queries.
-        pictures: the queries themselves.
-        nodes: (Q, n, C) their nodes.
-        hits: what was found.
+        names: names of the Q queries.
+        pictures: the decoded queries.
+        nodes: (Q, n, C) nodes of the queries.
+        hits: the result of the search.
         path: HTML file to write.
 
     Raises:

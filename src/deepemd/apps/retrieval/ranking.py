@@ -1,4 +1,4 @@
-"""Evaluate an index: each image is a query for the others of its class, by pooled cosine and by the EMD."""
+"""Evaluate an index: search for the other images of each image's class, by pooled cosine and by the EMD."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,9 +31,9 @@ class Ranking:
 
     Attributes:
         values: way -> measure -> (Q,) the value of each query, in 0..1.
-        shortlist: how many images the EMD sorted.
-        classes, images: how many the index has.
-        fingerprint: the sha256 of its images.
+        shortlist: number of images that the EMD sorted.
+        classes, images: numbers of classes and images in the index.
+        fingerprint: sha256 of the images.
     """
 
     values: dict[str, dict[str, NDArray[np.float64]]] = field(repr=False)
@@ -47,11 +47,11 @@ class Ranking:
         return MeanCI.of(self.values[way][measure])
 
     def difference(self, measure: str) -> MeanCI:
-        """Return EMD re-ranking minus the better of the two cosines in this measure, query by query."""
+        """Return the paired difference, over the queries, of EMD re-ranking minus the better cosine."""
         return MeanCI.of(self.values[EMD][measure] - self.values[self.best_cosine(measure)][measure])
 
     def best_cosine(self, measure: str) -> str:
-        """Return the cosine with the larger mean: a baseline is reported in its best form."""
+        """Return the name of the cosine with the larger mean, so that the baseline is reported in its best form."""
         return max((_CENTRED, _COSINE), key=lambda way: self.values[way][measure].mean())
 
     def table(self) -> TextTable:
@@ -66,7 +66,7 @@ class Ranking:
         return TextTable(title, ["order", *MEASURES], rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the single queries, for JSON."""
+        """Return the results for JSON, without single queries."""
 
         def plain(figure: MeanCI) -> dict[str, float]:
             return {"mean": figure.mean, "ci95": figure.ci95}
@@ -88,22 +88,23 @@ class Ranking:
 def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int = 100, seed: int = 0) -> Ranking:
     """Search an index for the class of each of its own images.
 
-    Three orders of all other images are compared on the same queries: by the cosine of the pooled embeddings, by that
-    of the embeddings centred over their channels, and the second with its first `shortlist` images put in order by
-    the EMD, the others following as they are. An image whose class has no other image is not a query.
+    Three ways to sort all other images are compared on the same queries: by the cosine of the pooled embeddings; by the
+    cosine after centring over the channels; and by the latter with its first `shortlist` images re-ranked by the EMD.
+    An image whose class has no other image is not a query.
 
-    Recall@k is 1 where an image of the class is among the first k, else 0. The average precision of a query is the
-    mean, over all images of its class, of the share of images of the class among those up to it in the whole order;
-    mAP is its mean over the queries. Intervals are over the queries, the images and classes being given.
+    Recall@k is 1 if an image of the class is among the first k, else 0. The average precision of a query is the mean of
+    the precision at the rank of each image of its class; mAP is its mean over the queries. Intervals are over the
+    queries; the images and classes are fixed.
 
     Args:
         index: an open index; its classes are the folders of its images.
-        queries: a sample of so many images, drawn by `seed`; all of them unless given.
+        queries: number of images to draw at random as queries; by default all of them.
         shortlist: as in :meth:`deepemd.apps.retrieval.index.Index.search`.
-        seed: of the sample.
+        seed: seed of the random queries.
 
     Raises:
-        InputError: `queries` or `shortlist` below 1, or an index without two classes, or without two images of one.
+        InputError: `queries` or `shortlist` is below 1, or the index has fewer than two classes, or no class with two
+            images.
     """
     for name, value in (("queries", queries), ("shortlist", shortlist)):
         if value is not None and value < 1:
@@ -136,7 +137,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
 
 
 def _order(scores: Tensor, own: Tensor) -> Tensor:
-    """Sort all images but the query itself, the largest score first: scores (q, N) -> int64 (q, N - 1)."""
+    """Sort all images except the query itself, the largest score first: scores (q, N) -> int64 (q, N - 1)."""
     scores = scores.scatter(1, own[:, None], -torch.inf)
     return scores.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
@@ -145,7 +146,7 @@ def measures(relevant: Tensor) -> dict[str, Tensor]:
     """Compute the measures of sorted lists.
 
     Args:
-        relevant: bool (Q, K), whether the image at each place is of the query's class; at least one is.
+        relevant: bool (Q, K), whether the image at each rank is of the query's class; at least one is.
 
     Returns:
         measure -> float64 (Q,).

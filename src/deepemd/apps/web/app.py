@@ -1,4 +1,4 @@
-"""The page: add classes by dropping photos, drop a photo, see its class and why. It needs gradio, an extra."""
+"""The page: drop photos to add classes, drop a photo, see its class and why. It needs the extra package gradio."""
 
 import errno
 import os
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["free_port", "page", "serving", "wait"]
 
-_PORT = 7860  # the first that is tried where none was asked for
+_PORT = 7860  # the first port that is tried by default
 _PORTS = 100
-_MAX_VISITORS = 50  # whose classes are in memory; beyond, those of the oldest visit are forgotten
-_AGE = 600  # seconds after which an upload that was never used is removed; one that was used is removed at once
-# Nothing is reported and nothing is shared, whatever the environment of the user says.
+_MAX_VISITORS = 50  # visitors whose classes are in memory; for more, the oldest visit is forgotten
+_AGE = 600  # seconds after which an unused upload is removed; a used one is removed immediately
+# Turn off reporting and sharing, whatever the user's environment says.
 _PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 _LEAD = """<h1>Your classes, your photos</h1>
@@ -44,13 +44,13 @@ on the computer that runs this page; your photos are forgotten within an hour af
 def serving(
     model: DeepEMD, *, host: str = "127.0.0.1", port: int | None = None, max_megabytes: float = 20
 ) -> Iterator[str]:
-    """Serve the page inside a ``with`` block; after it the port is free and all uploads are removed.
+    """Serve the page inside a ``with`` block; afterwards the port is free and all uploads are removed.
 
     Args:
         model: the model that encodes the photos of all visitors.
-        host: address to listen at; the default can be reached from this machine alone.
-        port: by default the first free one from 7860.
-        max_megabytes: of one uploaded file.
+        host: address to listen on; by default only this machine can reach the page.
+        port: port to listen on; by default the first free one from 7860.
+        max_megabytes: size limit of an uploaded photo.
 
     Yields:
         The address of the page.
@@ -92,7 +92,7 @@ def serving(
 
 @contextmanager
 def _environment(uploads: str) -> Iterator[None]:
-    """Set the environment variables that gradio reads when it is imported and later."""
+    """Set the environment variables that gradio reads."""
     before = dict(os.environ)
     os.environ.update({**_PRIVATE, "GRADIO_TEMP_DIR": uploads})
     try:
@@ -103,7 +103,7 @@ def _environment(uploads: str) -> Iterator[None]:
 
 
 def wait() -> None:
-    """Sleep until Ctrl-C or SIGTERM, which both leave in the same orderly way."""
+    """Sleep until Ctrl-C or SIGTERM; both end the program in an orderly way."""
 
     def leave(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -115,12 +115,12 @@ def wait() -> None:
 
 @dataclass(frozen=True)
 class _Events:
-    """What the page does when a button is pressed or photos are dropped."""
+    """The actions of the page when a button is pressed or photos are dropped."""
 
     model: DeepEMD
 
     def add(self, visitor: Visitor | None, name: str, files: list[str] | None) -> tuple[Any, ...]:
-        """Add photos to a class: the visitor, messages, and the two emptied boxes."""
+        """Add photos to a class; return the visitor, messages, and the two emptied boxes."""
         visitor = visitor or Visitor(self.model)
         with _taken(files) as photos:
             try:
@@ -144,7 +144,7 @@ class _Events:
                 yield visitor, fragments.messages(done, wrong), shown
 
     def ask(self, visitor: Visitor | None, files: list[str] | None) -> Iterator[tuple[Any, ...]]:
-        """Answer photos, one after the other, and empty the box."""
+        """Classify photos, one after the other, and empty the box."""
         with _taken(files) as photos:
             for shown in _answers(visitor or Visitor(self.model), photos):
                 yield shown, None
@@ -197,7 +197,7 @@ def page(model: DeepEMD, max_megabytes: float = 20) -> "gradio.Blocks":
 
 
 def _card(gr: Any, known: Any, outputs: Sequence[Any]) -> None:
-    """Show a class so far, with the button that removes it."""
+    """Show a class, with the button that removes it."""
     with gr.Row(elem_classes=["card"]):
         with gr.Column(scale=4):
             gr.HTML(fragments.known_class(known))
@@ -210,7 +210,7 @@ def _card(gr: Any, known: Any, outputs: Sequence[Any]) -> None:
 
 
 def _answers(visitor: Visitor, photos: "Sequence[Path | Image]") -> Iterator[str]:
-    """Yield the answers for the photos so far, each time one more is done."""
+    """Yield the answers so far, each time another photo is done."""
     shown, drawings = "", Drawings()
     try:
         for one in visitor.ask(photos):
@@ -232,7 +232,7 @@ def _taken(files: list[str] | None) -> Iterator[list[Path]]:
 
 
 def _warm(model: DeepEMD) -> None:
-    """Classify once, so that the solver is compiled before the first visitor comes."""
+    """Classify a sample, so that the solver is compiled before the first visitor comes."""
     from PIL import Image
 
     pictures = [Image.fromarray(np.full((64, 64, 3), tone, np.uint8)) for tone in (40, 60, 200, 220)]
@@ -242,7 +242,7 @@ def _warm(model: DeepEMD) -> None:
 
 
 def free_port(host: str, port: int | None) -> int:
-    """Return a port that can be used, before anything is loaded."""
+    """Return a free port; checked before anything is loaded."""
     if port is not None and not 0 < port < 65536:
         raise InputError(f"port is {port}: choose one from 1024 to 65535")
     reason = ""
@@ -254,8 +254,8 @@ def free_port(host: str, port: int | None) -> int:
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise InputError(
-                    f"host is {host!r}, which is no address of this machine: leave it out, or pass 0.0.0.0 to let "
-                    "everybody in your network in"
+                    f"host is {host!r}, which is not an address of this machine: leave it out, or pass 0.0.0.0 to open "
+                    "the page to everybody in your network"
                 ) from error
             reason = os.strerror(error.errno or 0)
     if port is None:
@@ -268,7 +268,7 @@ def _asset(name: str) -> str:
 
 
 def _theme() -> Any:
-    """Return gradio's theme with the fonts of the machine (others would be fetched) and buttons of enough contrast."""
+    """Return gradio's theme with local fonts (others would be downloaded) and buttons with enough contrast."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     shades = {"button_primary_background_fill": "#00798c", "button_primary_background_fill_hover": "#005f6e"}
     both = {f"{name}{mode}": shade for name, shade in shades.items() for mode in ("", "_dark")}

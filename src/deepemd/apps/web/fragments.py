@@ -1,4 +1,4 @@
-"""HTML of the page: messages, the classes so far, and an answer. All text of visitors is escaped here."""
+"""The HTML of the page: messages, classes and answers. All text from visitors is escaped here."""
 
 from collections.abc import Sequence
 from html import escape
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["answer", "known_class", "messages", "too_large"]
 
-_THUMBNAILS = 8  # of a class
+_THUMBNAILS = 8  # photos shown of a class
 _MAX_BARS = 8  # most probable classes of an answer
 
 
 def messages(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
-    """Return what was done and what went wrong, a line each; screen readers announce it."""
+    """Return messages on what was done and what went wrong, a line each; screen readers announce them."""
     parts = []
     if wrong:
         parts.append(f'<div class="message wrong" role="alert">{_lines(wrong)}</div>')
@@ -27,12 +27,12 @@ def messages(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
 
 
 def too_large(box: str) -> str:
-    """Return the place for messages about files that are too large for the box of this id."""
+    """Return the empty element for messages about files that are too large for the box with this id."""
     return f'<div class="message wrong too-large" role="alert" data-box="{box}"></div>'
 
 
 def known_class(known: "KnownClass") -> str:
-    """Return a class so far: its name, the number of its photos, and the first of them."""
+    """Return a class: its name, the number of its photos, and the first few photos."""
     pictures = [
         f'<li><img alt="{escape(known.name)}, photo {k}" src="{data_url(example.picture)}"></li>'
         for k, example in enumerate(known.examples[:_THUMBNAILS], 1)

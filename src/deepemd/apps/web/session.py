@@ -1,4 +1,4 @@
-"""The state of one visitor of the page: the classes so far, and answers for photos. It knows nothing of the page."""
+"""The state of one visitor, the classes and the answers for photos, independent of the page."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "KnownClass", "Visitor"]
 
-MAX_PHOTOS = 500  # of one visitor: their nodes take some 130 KB each
+MAX_PHOTOS = 500  # photos of one visitor, whose nodes take some 130 KB each
 MAX_UPLOAD = 100  # photos in one upload
 MAX_CLASSES = 50
 MAX_NAME = 60  # characters
-_SIDE = 1024  # pixels; larger photos are made smaller, the encoder sees far less
+_SIDE = 1024  # pixels; larger photos are scaled down, as the encoder sees far fewer pixels
 
 
 class KnownClass(NamedTuple):
-    """A class so far."""
+    """A class that a visitor has added."""
 
     name: str
     photos: int
@@ -36,23 +36,23 @@ class KnownClass(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer for one photo: an explanation, or why there is none."""
+    """The answer for one photo: an explanation, or the reason why there is none."""
 
     name: str
     explanation: Explanation | None = None
     classes: tuple[str, ...] = ()
-    certain: bool = True  # whether there are enough photos to recognise what resembles none of the classes
+    certain: bool = True  # whether there are enough photos to recognise photos of other things
     error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Visitor:
-    """The classes of one visitor. It never changes: adding or removing makes a new one, so a failure changes nothing.
+    """The classes of one visitor; immutable: adding or removing returns a new one, so a failure changes nothing.
 
-    Photos are decoded here and given to the classifier as images in memory, which never reach the cache on the disk.
+    Photos are decoded here and passed to the classifier as images in memory, which are never cached on disk.
 
     Attributes:
-        model: the model that encodes the photos; shared by all visitors.
+        model: the model that encodes the photos, shared by all visitors.
         classifier: None before the first photo.
     """
 
@@ -61,7 +61,7 @@ class Visitor:
 
     @property
     def classes(self) -> list[KnownClass]:
-        """The classes so far, in the order in which they came."""
+        """The classes, in the order in which they were added."""
         if self.classifier is None:
             return []
         support = self.classifier.support_
@@ -75,8 +75,8 @@ class Visitor:
         """Add photos to a class, which may be new.
 
         Returns:
-            The visitor with these photos, what was done, and what went wrong: a file that cannot be used is reported,
-            and the others are added.
+            The visitor with these photos, a message on what was done, and messages on what went wrong: files that
+            cannot be used are reported, and the others are added.
 
         Raises:
             InputError: nothing could be added.
@@ -108,7 +108,7 @@ class Visitor:
         return grown, [f"{_count(len(pictures))} added to '{name}'."], wrong
 
     def without(self, name: str) -> Self:
-        """Remove a class; one that does not exist, as on a page that is out of date, is no error."""
+        """Remove a class; if it does not exist, as on an outdated page, do nothing."""
         names = [one.name for one in self.classes]
         if self.classifier is None or name not in names:
             return self
@@ -140,7 +140,7 @@ class Visitor:
 
 
 def _cleaned(name: str) -> str:
-    """Return the name of a class without control characters and needless spaces."""
+    """Return the name of a class without control characters and superfluous spaces."""
     name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     if not name:
         raise InputError("The class has no name: write one, such as 'goose', above the photos")
@@ -150,7 +150,7 @@ def _cleaned(name: str) -> str:
 
 
 def _opened(file: "Path | Image", name: str) -> "Image":
-    """Open a photo, upright and no larger than needed."""
+    """Open a photo, turned upright and scaled down to the needed size."""
     if not isinstance(file, Path):
         return shrink(as_picture(file, name), _SIDE)
     if file.suffix.lower() not in IMAGES:
@@ -159,7 +159,7 @@ def _opened(file: "Path | Image", name: str) -> "Image":
 
 
 def _repeated(classes: Sequence[KnownClass], name: str) -> list[str]:
-    """Report classes that hold the same photo as this one: one of the two must be wrong."""
+    """Report the classes that hold the same photo as this one: one of the two must be wrong."""
     here = {example.key for one in classes if one.name == name for example in one.examples}
     return [
         f"'{name}' and '{one.name}' hold the same photo {_times(len(here & {e.key for e in one.examples}))}: "
