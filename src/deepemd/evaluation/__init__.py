@@ -1,1 +1,1 @@
-"""Accuracy on episodes: all methods see the same embeddings and the same episodes."""
+"""Measure the accuracy on episodes: all methods see the same embeddings and the same episodes."""

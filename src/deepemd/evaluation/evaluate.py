@@ -1,4 +1,4 @@
-"""Evaluation of several methods on the same embeddings and the same episodes."""
+"""Evaluate several methods on the same embeddings and the same episodes."""
 
 import platform
 import time
@@ -21,7 +21,7 @@ from deepemd.versions import versions
 
 __all__ = ["METHOD", "Evaluation", "evaluate"]
 
-METHOD = "deepemd,protonet,local-knn"  # what an evaluation compares by default
+METHOD = "deepemd,protonet,local-knn"  # the methods compared by default
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Evaluation:
 
     Attributes:
         accuracies: method -> (n_episodes,) accuracy of each episode in 0..1.
-        episodes: settings of the episodes; after Ctrl-C fewer than `n_episodes` were matched.
-        regions: settings of how an image became nodes.
+        episodes: settings of the episodes; after Ctrl-C, fewer than `n_episodes` have been matched.
+        regions: settings of the regions, by which images became nodes.
         fingerprint: fingerprint of the images.
         seconds: wall time of "embedding" and of each method.
     """
@@ -70,7 +70,7 @@ class Evaluation:
         return max((m for m in self.accuracies if m.startswith(prefix)), key=lambda m: self.accuracies[m].mean())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the single episodes, for JSON."""
+        """Return the evaluation for JSON, without single episodes."""
         return {
             "episodes": asdict(self.episodes),
             "regions": self.regions,
@@ -100,16 +100,17 @@ def evaluate(
     """Measure the accuracy of several methods on the same embeddings and the same episodes.
 
     Args:
-        model: the model to judge; its temperature does not matter, its `weights` and `regions` do.
+        model: the model to evaluate; its temperature does not matter, its `weights` and `regions` do.
         images: the split to draw episodes from.
-        episodes: settings of the episodes; 1,000 5-way 1-shot episodes by default. Sampling's patches have their seed.
-        method: names of :data:`deepemd.evaluation.methods.METHODS`, with commas; the first is compared with the others.
+        episodes: settings of the episodes; by default 1,000 5-way 1-shot ones. Their seed also sets Sampling's patches.
+        method: names of :data:`deepemd.evaluation.methods.METHODS`, separated by commas; all are compared with the
+            first.
         sfc: how the method ``deepemd-sfc`` is fitted.
         bf16, cache: see :func:`deepemd.embedding.splits.embed`.
-        nodes: the split's embeddings, if they have been computed already.
+        nodes: the embeddings of the split, if they are already computed.
 
     Raises:
-        InputError: the split has too few classes or images for such episodes, or there is no such method.
+        InputError: the split has too few classes or images for the episodes, or a method is unknown.
 
     Source: section 5.2 of the paper; the baselines are those of its tables.
     """

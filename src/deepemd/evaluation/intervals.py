@@ -11,7 +11,7 @@ __all__ = ["MeanCI", "wilson"]
 
 @dataclass(frozen=True)
 class MeanCI:
-    """A mean over episodes, in 0..1, and half the width of its 95 % confidence interval. Printed in percent.
+    """A mean over episodes, in 0..1, and half the width of its 95 % confidence interval; printed in percent.
 
     >>> print(MeanCI.of(np.array([0.5, 0.7, 0.6, 0.6])))
     60.00 ± 6.93
@@ -23,7 +23,7 @@ class MeanCI:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> "MeanCI":
-        """Return the mean of one value per episode; half the interval is 1.96 standard deviations / sqrt(episodes)."""
+        """Return the mean of one value per episode; ci95 is 1.96 standard deviations / sqrt(episodes)."""
         return cls(float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values)), len(values))
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class MeanCI:
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of the share right / count; it holds for few cases and for shares near 0 and 1 too.
+    """Return the 95 % interval of the share right / count, which is valid even for few cases and shares near 0 or 1.
 
     >>> [round(end, 3) for end in wilson(10, 10)]
     [0.722, 1.0]

@@ -1,4 +1,4 @@
-"""The methods that an evaluation compares, by name: each turns nodes of queries and of all shots into logits."""
+"""The methods that an evaluation compares, by name: each turns the nodes of queries and shots into logits."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -34,12 +34,12 @@ Logits = Callable[[NodeSets, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SFC:
-    """The structured fully connected layer: a node set of each class, fitted to its shots.
+    """The structured fully connected layer: a node set for each class, fitted to its shots.
 
     Args:
         epochs: passes over the shots.
         lr: learning rate; the authors evaluate with 100. A good one grows with the square of the embeddings' length:
-            begin at 0.1 times the squared length of a node, see docs/sfc.md.
+            start with 0.1 times the squared length of a node, see docs/sfc.md.
         batch_size: shots of a step.
         seed: seed of the order of the shots.
     """
@@ -69,7 +69,7 @@ class SFC:
             (..., n_way, m, C)
 
         Raises:
-            InputError: the model has context, which the fit does not know.
+            InputError: the model has context, which the fit does not support.
         """
         refuse_context(model)
         return fit_prototypes(
@@ -87,7 +87,7 @@ class SFC:
 
 
 def refuse_context(model: DeepEMD) -> None:
-    """Raise InputError for a model with context, because the SFC is fitted to the head without it."""
+    """Raise InputError for a model with context, because the SFC is fitted to the head without context."""
     if model.context:
         raise InputError(
             f"deepemd-sfc fits node sets to the head without context, but this model's context is {model.context:g}:"
@@ -97,9 +97,9 @@ def refuse_context(model: DeepEMD) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to classify."""
+    """A method of classification."""
 
-    title: str  # its name in tables
+    title: str  # name in tables
     make: Callable[[DeepEMD, SFC], Logits]
     several_shots: bool = False  # whether it equals another method for one shot
 
@@ -136,7 +136,7 @@ def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
 
 
 def _by_shots(combine: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """Return DeepEMD against every single shot, whose logits `combine` turns into one for each class."""
+    """Return the method that matches queries with every single shot; `combine` turns its logits into one per class."""
 
     def make(model: DeepEMD, _: SFC) -> Logits:
         def logits(query: NodeSets, shots: Tensor) -> Tensor:
@@ -149,17 +149,17 @@ def _by_shots(combine: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits
 
 
 def _of_means(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """Return a head over one node set of each class: the mean of the shots' node sets."""
+    """Return a head over one node set per class: the mean of the shots' node sets."""
     return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.mean(1))
 
 
 def _of_all_nodes(head: Callable[[Tensor, Tensor], Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
-    """Return a head over one node set of each class: the nodes of all its shots together."""
+    """Return a head over one node set per class: the nodes of all its shots together."""
     return lambda _model, _sfc: lambda query, shots: head(query.nodes, shots.transpose(1, 2).flatten(2, 3))
 
 
 def _local_knn(query: Tensor, support: Tensor, *, centred: bool) -> Tensor:
-    """Classify by three neighbours, or by all if there are fewer."""
+    """Classify by the three nearest neighbours, or by all if there are fewer."""
     return local_knn_logits(query, support, k=min(3, support.shape[-2]), centred=centred)
 
 
@@ -185,7 +185,7 @@ METHODS: Mapping[str, Method] = {
     "deepemd-average": Method("DeepEMD, mean over shots", _by_shots(mean_over_shots), several_shots=True),
     "deepemd-nearest": Method("DeepEMD, nearest shot", _by_shots(nearest_shot), several_shots=True),
     "uniform": Method("EMD, uniform weights", _altered(weights="uniform")),
-    # an entropy as large as this takes 0.1 s an episode on two cores; at 0.01, near the exact value, it takes 3 to 30 s
+    # so large an entropy takes 0.1 s per episode on two cores; 0.01, nearly exact, takes 3 to 30 s
     "sinkhorn": Method("Sinkhorn EMD (0.1)", _altered(transport=partial(sinkhorn, epsilon=0.1, tolerance=1e-2))),
     "protonet-cosine": Method("ProtoNet (cosine)", _of_means(protonet_logits)),
     "protonet-centred": Method("ProtoNet (centred cosine)", _of_means(partial(protonet_logits, centred=True))),
@@ -202,18 +202,18 @@ METHODS: Mapping[str, Method] = {
 
 
 def choose(names: str, model: DeepEMD, *, n_shot: int, sfc: SFC | None = None) -> dict[str, Logits]:
-    """Make the methods of a list of names for a model: title -> how it classifies.
+    """Return the named methods for a model: title -> function that classifies.
 
     Args:
-        names: names of ``METHODS`` with commas between them. The beginning of several names (``protonet``,
+        names: names of ``METHODS``, separated by commas. The common beginning of several names (``protonet``,
             ``local-knn``) stands for all of them, and ``all`` for every method.
-        model: the model, whose temperature and weights the methods take.
+        model: the model, whose temperature and weights the methods use.
         n_shot: labelled images of a class. With one shot, ``all`` leaves out methods that equal another. For a model
-            with context it leaves out the SFC.
+            with context, it leaves out the SFC.
         sfc: settings of ``deepemd-sfc``.
 
     Raises:
-        InputError: an unknown name; the SFC for a model with context.
+        InputError: a name is unknown, or the SFC is requested for a model with context.
 
     >>> from deepemd import conv4
     >>> list(choose("deepemd,local-knn", DeepEMD(conv4()), n_shot=1))

@@ -1,4 +1,4 @@
-"""Accuracy over embeddings: batches of episodes are matched, each on a thread of its own."""
+"""Compute the accuracy over embeddings: batches of episodes are matched, each on its own thread."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -33,15 +33,16 @@ def score(
 ) -> dict[str, NDArray[np.float64]]:
     """Compute the accuracy of every method on every episode over embeddings (N, nodes, C).
 
-    Every image is measured once, see :func:`deepemd.matching.cost.measured`. As many batches of episodes are matched at
-    a time as PyTorch has threads, each on one thread; the accuracies do not depend on that number. Several processes
-    share the episodes, and all get all accuracies: see :mod:`deepemd.processes`. After Ctrl-C the episodes that all
-    methods have finished are returned; where there are none, or several processes, KeyboardInterrupt is raised.
+    Every image is measured once, see :func:`deepemd.matching.cost.measured`. Each of PyTorch's threads matches a batch
+    of episodes at a time; the accuracies do not depend on their number. Several processes share the episodes, and each
+    receives all accuracies: see :mod:`deepemd.processes`. After Ctrl-C, the episodes that all methods have finished are
+    returned; if there are none, or several processes, KeyboardInterrupt is raised.
 
     Args:
         nodes: the node sets of all images, on any device.
         episodes: episodes of one shape, whose indices are rows of `nodes`.
-        methods: name -> how to classify, from several threads; see :func:`deepemd.evaluation.methods.choose`.
+        methods: name -> function that classifies, called from several threads; see
+            :func:`deepemd.evaluation.methods.choose`.
         quiet: show no progress bar.
         seconds: if given, the time of each method is added to it: the sum over threads, divided by their number.
 

@@ -1,4 +1,4 @@
-"""One table of evaluations: several data sets, ways and shots, every split embedded once."""
+"""Evaluate a model on several data sets, ways and shots; every split is embedded once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,20 +27,21 @@ def evaluate_all(
     cache: Path | None = None,
     left_out: Callable[[str, InputError], None] = lambda *_: None,
 ) -> list[Evaluation]:
-    """Evaluate a model on every split and every setting of its episodes, as far as the split has classes and images.
+    """Evaluate a model on every split with every setting of the episodes for which it has enough classes and images.
 
     Args:
-        model: the model to judge.
+        model: the model to evaluate.
         splits: name -> images.
-        settings: settings of the episodes, all of one seed.
+        settings: settings of the episodes, all with the same seed.
         method, sfc, bf16, cache: as for :func:`deepemd.evaluation.evaluate.evaluate`.
-        left_out: called before the work for what is impossible, such as "glyphs:val, 50-way 1-shot", and why.
+        left_out: called before the work with each impossible combination, such as "glyphs:val, 50-way 1-shot", and the
+            reason.
 
     Returns:
         The evaluations, split by split. After Ctrl-C the last one holds the episodes that are finished.
 
     Raises:
-        InputError: there is no such method, or no split has enough classes and images; nothing has been embedded yet.
+        InputError: a method is unknown, or no split has enough classes and images; raised before anything is embedded.
     """
     for episodes in settings:
         choose(method, model, n_shot=episodes.n_shot, sfc=sfc)
@@ -61,7 +62,7 @@ def evaluate_all(
 def _possible(
     splits: Mapping[str, Images], settings: Sequence[Episodes], left_out: Callable[[str, InputError], None]
 ) -> dict[str, list[Episodes]]:
-    """Find the episodes that each split can give: name -> settings, without the names that can give none."""
+    """Return the possible settings of each split: name -> settings, without splits for which none is possible."""
     possible: dict[str, list[Episodes]] = {}
     refused: dict[str, InputError] = {}
     for (name, images), episodes in product(splits.items(), settings):
