@@ -1,1 +1,1 @@
-"""Training: pre-training as a classifier, meta-training on episodes, both resumable."""
+"""Train models: pre-training as a classifier and meta-training on episodes, both resumable."""

@@ -18,21 +18,21 @@ from deepemd.processes import shard, world_size
 
 __all__ = ["Batch", "Batches", "check_seed", "classification_batches", "draw_seed", "episode_batches"]
 
-ORDER, AUGMENTATION = 1, 2  # what random words are for: one limb of the generator's counter, so that the streams differ
+ORDER, AUGMENTATION = 1, 2  # purposes of random words: a limb of the generator's counter, so that the streams differ
 
 
 class Batch(NamedTuple):
-    """One micro-batch: images and the labels that the model should give them."""
+    """One micro-batch: images and their correct labels."""
 
     step: int  # counted from 0
-    seed: int  # of the augmentation
+    seed: int  # seed of the augmentation
     images: Tensor  # uint8 (B, 3, H, W)
-    labels: Tensor  # int64 (B,); in meta-training (Q,), of the queries only
+    labels: Tensor  # int64 (B,); in meta-training (Q,), for the queries only
     boxes: Tensor | None = None  # int64 (B, M, 4): the patches of Grid and Sampling
 
 
 def _words(seed: int, purpose: int, index: int, count: int) -> NDArray[np.uint64]:
-    """Draw raw words of the counter-based generator Philox: the same with every version of NumPy, on every machine."""
+    """Draw raw words of the counter-based generator Philox, the same on every machine and version of NumPy."""
     return np.random.Philox(key=seed, counter=[0, index, purpose, 0]).random_raw(count)
 
 
@@ -50,12 +50,12 @@ def draw_seed(seed: int, step: int, micro_batch: int = 0) -> int:
 class Batches:
     """The steps of a run, each a list of the micro-batches that this process encodes.
 
-    It has a length, and a Lightning checkpoint can set it back to a step.
+    It has a length, and Lightning can restore its step from a checkpoint.
 
     Args:
-        make: makes a micro-batch from the number of its step and its own number within the step.
+        make: function that makes a micro-batch, given the step and its number within the step.
         total: number of steps of the run.
-        grad_accum_steps: micro-batches of a step, which the processes share.
+        grad_accum_steps: number of micro-batches of a step, which the processes share.
 
     Raises:
         InputError: the number of processes does not divide `grad_accum_steps`.
@@ -83,7 +83,7 @@ class Batches:
             yield [self.make(self.next - 1, k) for k in self.mine]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step that comes next, for a checkpoint."""
+        """Return the next step, for a checkpoint."""
         return {"next": self.next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def classification_batches(
     rotations: bool = False,
     grad_accum_steps: int = 1,
 ) -> Batches:
-    """Make batches of shuffled passes over all images, without the last images of a pass that do not fill a batch.
+    """Return batches of shuffled passes over all images; images left over at the end of a pass are dropped.
 
     Args:
         pixels: uint8 (N, 3, S, S).
@@ -118,11 +118,11 @@ def classification_batches(
     (6, torch.Size([3, 3, 4, 4]))
     """
     images, classes = len(labels) * (4 if rotations else 1), int(labels.max()) + 1
-    size = min(batch_size, images) // grad_accum_steps  # of a micro-batch
+    size = min(batch_size, images) // grad_accum_steps  # images of a micro-batch
     if not size:
         raise InputError(f"recipe.grad_accum_steps is {grad_accum_steps}, but there are only {images} images: lower it")
     per_epoch = images // (size * grad_accum_steps)
-    orders: dict[int, NDArray[np.int64]] = {}  # of the present epoch only
+    orders: dict[int, NDArray[np.int64]] = {}  # of the current epoch only
 
     def make(step: int, k: int) -> Batch:
         epoch, place = divmod(step, per_epoch)
@@ -145,10 +145,10 @@ def episode_batches(
     per_step: int,
     grad_accum_steps: int = 1,
 ) -> Batches:
-    """Make batches of training episodes: each episode's support, then its queries; the labels are those of the queries.
+    """Return batches of training episodes: the support of each, then its queries; the labels are those of the queries.
 
     Args:
-        make_view: returns the input of the model from the indices of images and a seed; see
+        make_view: function that returns the model's input, given the indices of images and a seed; see
             :func:`deepemd.embedding.views.view`.
         sampler: the episodes.
         per_step: episodes of a step.

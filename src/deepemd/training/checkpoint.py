@@ -1,4 +1,4 @@
-"""The checkpoint files of a run: written whole, checked when they are read; the one before the last stays."""
+"""The checkpoint files of a run: never left half-written, checked when read, with the previous one as a backup."""
 
 import io
 import zipfile
@@ -21,9 +21,10 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes Lightning's checkpoints in one step; the older file stays as :func:`previous`.
+    """Writes Lightning's checkpoints in one step; the older file becomes :func:`previous`.
 
-    Lightning itself starts in the folder for temporary files, maybe on another disk, and leaves them there when killed.
+    Lightning itself first writes to the folder for temporary files, perhaps on another disk, and leaves the file there
+    if it is killed.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
@@ -40,7 +41,7 @@ def previous(path: Path) -> Path:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint and compare its check sums, which torch writes but does not compare.
+    """Read a checkpoint and verify its check sums, which torch writes but does not verify.
 
     Raises:
         ValueError: the file is damaged or truncated.

@@ -1,4 +1,4 @@
-"""The progress of a run: on a terminal a bar with loss, accuracy and time left, elsewhere plain lines."""
+"""Show the progress of a run: on a terminal as a bar with loss, accuracy and time left, elsewhere as plain lines."""
 
 import time
 from typing import Any
@@ -24,7 +24,7 @@ class ProgressDisplay(pl.Callback):
         title: name of the training, such as "pre-training".
         epochs: number of epochs of the run.
         steps_per_epoch: steps of an epoch.
-        console: where to print; standard error by default.
+        console: the console to print on; by default standard error.
     """
 
     def __init__(self, title: str, epochs: int, steps_per_epoch: int, console: Console | None = None) -> None:
@@ -41,7 +41,7 @@ class ProgressDisplay(pl.Callback):
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Show the bar, from the step where the run continues."""
+        """Show the bar, starting at the step from which the run continues."""
         self._shown = self._started = time.monotonic()
         self._first = trainer.global_step
         total = int(trainer.num_training_batches)
@@ -65,7 +65,7 @@ class ProgressDisplay(pl.Callback):
         self.validation = self.bar.add_task("validating", visible=False, means="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Show the means now and then, because reading them from a GPU at every step would stall it."""
+        """Show the means from time to time, because reading them from a GPU at every step would stall it."""
         now = time.monotonic()
         if now - self._shown < (REFRESH if self.bar else PLAIN):
             return

@@ -1,4 +1,4 @@
-"""An estimate of the memory of a training step: what autograd saves for a few squares, scaled up."""
+"""Estimate the memory of a training step: measure what autograd saves for a few squares, and scale it up."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,27 +14,27 @@ from deepemd.nodes.memory import frozen
 
 __all__ = ["Estimate", "estimate"]
 
-FEW = 2, 4  # numbers of squares, or queries, whose memory is measured; it is linear in their number
+FEW = 2, 4  # numbers of squares, or queries, whose memory is measured; the memory is linear in their number
 IN_FLIGHT = 1  # gradients, each as large as the largest map, at the peak of the backward pass
-WORKSPACE = 100_000_000  # bytes that convolutions need for themselves, roughly, for any batch
+WORKSPACE = 100_000_000  # bytes that convolutions need as workspace, roughly, for any batch
 COPIES = 3  # copies of all squares while they are normalised
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of a step by purpose, without weights and optimizer."""
+    """The bytes of a step by purpose, without weights and optimizer."""
 
     squares: int  # whole images, or patches
     side: int  # of a square, in pixels
     how: str  # how memory is saved
     inputs: int
-    encoder: int  # at the peak of the backward pass: saved tensors, what is computed again, gradients of maps
+    encoder: int  # at the peak of the backward pass: saved tensors, recomputed tensors, gradients of maps
     head: int
     gradients: int  # of the weights
 
     @property
     def total(self) -> int:
-        """The bytes in all."""
+        """The total number of bytes."""
         return self.inputs + self.encoder + self.head + self.gradients + WORKSPACE
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
 
 
 def _scaled(measure: Callable[[int], int], count: int) -> int:
-    """Return the bytes of `count` items, by the straight line through two measurements."""
+    """Return the bytes of `count` items, extrapolated linearly from two measurements."""
     few, more = (measure(n) for n in FEW)
     return max(0, few + (count - FEW[0]) * (more - few) // (FEW[1] - FEW[0]))
 
@@ -126,7 +126,7 @@ def _head(model: DeepEMD, n_way: int, queries: int) -> int:
 
 
 def _saved(work: Callable[[], Tensor], model: nn.Module) -> tuple[dict[int, int], Tensor]:
-    """Return address -> bytes of every storage that autograd saves, without weights and buffers, and the result."""
+    """Return the storages that autograd saves, address -> bytes, without weights and buffers; and the result."""
     own = {_address(tensor) for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, int] = {}
 

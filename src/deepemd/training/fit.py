@@ -1,4 +1,4 @@
-"""Training by Lightning, from the first step or from a checkpoint, to the result."""
+"""Train with Lightning, from the first step or from a checkpoint, until the run has ended."""
 
 import logging
 import signal
@@ -29,9 +29,9 @@ __all__ = ["fit"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's banners and tips, and a warning that newer versions of torch give it.
+    """Silence Lightning's banners and tips, and a warning with newer versions of torch.
 
-    The thread in which TensorBoard writes is silenced too: its error is raised again at the next write.
+    The thread in which TensorBoard writes is silenced too: its error is raised at the next write.
     """
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
@@ -79,13 +79,13 @@ def fit(
         steps_per_epoch: steps of one of our epochs.
         validate_every: steps between validations; divides the number of steps.
         precision, accelerator: Lightning's names.
-        validate_first: whether the model that training starts from is a candidate for the best.
-        notice: a line for the user before training begins, such as an estimate of its memory.
+        validate_first: whether the initial model is a candidate for the best.
+        notice: a line to print before training begins, such as an estimate of its memory.
 
     Raises:
-        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
-        KeyboardInterrupt: a second Ctrl-C; the steps since the last checkpoint are lost.
-        InputError: the loss or the weights are not finite any more, or the folder cannot be written.
+        Interrupted: SIGTERM or Ctrl-C was received; everything is saved.
+        KeyboardInterrupt: a second Ctrl-C was received; the steps since the last checkpoint are lost.
+        InputError: the loss or the weights are no longer finite, or the folder cannot be written.
     """
     steps = len(batches)
     display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
@@ -98,7 +98,9 @@ def fit(
     done = 0 if checkpoint is None else int(checkpoint.content["global_step"])
     if notice is not None:
         display.print(str(notice))
-    if accelerator == "cpu" and module.recipe.memory == Memory():  # else freed blocks often do not fit the next step
+    if (
+        accelerator == "cpu" and module.recipe.memory == Memory()
+    ):  # otherwise freed blocks often do not fit the next step
         keep_freed_memory()
     environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()  # never Slurm's
     with quiet(), saving.signals.handled():
@@ -126,12 +128,12 @@ def fit(
             if validate_first and resume_from is None:
                 trainer.validate(module, dataloaders=module.validator, verbose=False)
             trainer.fit(module, batches, module.validator, ckpt_path=resume_from, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
+        except SystemExit as stop:  # Lightning's reaction to a second Ctrl-C
             raise KeyboardInterrupt from stop
-        except OSError as error:  # of TensorBoard's own file: ours are written with messages of their own
+        except OSError as error:  # raised for TensorBoard's file; our own files have their own messages
             raise InputError(f"{folder.path}: cannot be written ({error}); free space and --resume") from error
     result = folder.finish(saving.best, steps)
-    if saving.signals.received is not None:  # it came in the last step: nothing that follows should begin
+    if saving.signals.received is not None:  # received in the last step: begin nothing else
         signal.raise_signal(saving.signals.received)
     return result
 

@@ -6,7 +6,7 @@ out/
   metrics.csv              a row for each validation
   tensorboard/             curves
   last.ckpt                for resuming only
-  previous.ckpt            the checkpoint before, in case last.ckpt is damaged
+  previous.ckpt            the checkpoint before it, in case last.ckpt is damaged
   result.json              written at the end
 """
 
@@ -73,26 +73,26 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The validations so far."""
+        """The CSV file of the validations so far."""
         return self.path / "metrics.csv"
 
     def open(self, settings: dict[str, Any], *, resume: bool) -> TrainingResult | None:
-        """Check that a run can begin here, or that the run in this folder can be resumed with these settings.
+        """Check that a run can start in this folder, or that its run can be resumed with these settings.
 
         Nothing is written yet: see :meth:`begin`.
 
         Returns:
-            The result if the run has ended already, else None.
+            The result if the run has already ended, else None.
 
         Raises:
-            InputError: the folder holds a run and `resume` is not set, or it was started with other settings or data.
+            InputError: the folder holds a run and `resume` is not set, or the run had other settings or data.
         """
         import yaml  # type: ignore[import-untyped]
 
         if not self.config.exists():
             return None
         if not resume:
-            raise InputError(f"{self.path}: holds a run already: pass --resume to go on with it, or another out")
+            raise InputError(f"{self.path}: holds a run already: pass --resume to continue it, or another out")
         try:
             earlier = yaml.safe_load(self.config.read_text())
             before = _flat(rename_keys({key: value for key, value in earlier.items() if key != "made_with"}))
@@ -115,9 +115,9 @@ class RunFolder:
         return self.result()
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Write config.yaml, unless the run has begun, and remove what a killed process left half-written.
+        """Write config.yaml, unless the run has begun, and remove the unfinished files of a killed process.
 
-        Call it once all settings are known to be valid, so that a run that cannot begin leaves no files behind.
+        Call it when all settings are known to be valid, so that a run that cannot begin leaves no files behind.
 
         Raises:
             InputError: the folder cannot be written.
@@ -135,10 +135,10 @@ class RunFolder:
             atomic_write(self.config, content.encode(), "choose another out")
 
     def checkpoint(self, module: nn.Module) -> Checkpoint | None:
-        """Return the latest undamaged checkpoint, None if the run ended before the first one.
+        """Return the latest undamaged checkpoint; None if the run stopped before the first one.
 
         Raises:
-            InputError: all checkpoints are damaged, or their weights do not fit `module`.
+            InputError: all checkpoints are damaged, or their weights do not match `module`.
         """
         found = self._last_whole()
         if found is None:
@@ -155,7 +155,7 @@ class RunFolder:
         return found
 
     def _last_whole(self) -> Checkpoint | None:
-        """Read last.ckpt, or previous.ckpt where last.ckpt is damaged or missing."""
+        """Read last.ckpt, or previous.ckpt if last.ckpt is damaged or missing."""
         damage: ValueError | None = None
         for path in (self.last, previous(self.last)):
             if path.exists():
@@ -166,7 +166,7 @@ class RunFolder:
                 else:
                     if damage is not None:
                         logging.getLogger(__name__).warning(
-                            "%s: damaged (%s); going on from %s, step %d",
+                            "%s: damaged (%s); continuing from %s, step %d",
                             *(self.last, damage, path.name, found.content["global_step"]),
                         )
                     return found

@@ -30,7 +30,7 @@ __all__ = ["Metatraining", "metatrain"]
 
 
 class Metatraining(nn.Module):
-    """Classifies the queries of training episodes.
+    """The task of meta-training: classify the queries of training episodes.
 
     Args:
         model: the model to train.
@@ -40,7 +40,7 @@ class Metatraining(nn.Module):
     def __init__(self, model: DeepEMD, recipe: MetatrainRecipe) -> None:
         super().__init__()
         self.model = model
-        whole = isinstance(model.regions, FCN)  # otherwise the patches are the random crops
+        whole = isinstance(model.regions, FCN)  # otherwise the patches serve as random crops
         self.vary = (
             Augment(model.image_size, **asdict(recipe.augmentation))
             if whole
@@ -90,17 +90,17 @@ def metatrain(
     precision: Precision = "auto",
     device: Device = "auto",
 ) -> TrainingResult:
-    """Train a saved model on episodes and save the one with the best validation accuracy, counting the start.
+    """Train a saved model on episodes; save the state with the best validation accuracy, including the initial one.
 
     Args:
         recipe: the settings; see :data:`deepemd.training.recipes.GLYPHS_METATRAIN` for a complete one.
-        model: the model to start from: a folder, usually ``best`` of a pre-training run, or a name that
+        model: the initial model: a folder, usually ``best`` of a pre-training run, or a name that
             :meth:`deepemd.DeepEMD.from_pretrained` takes.
         base, val, out, seed, resume, precision, device: as for :func:`deepemd.training.pretrain.pretrain`.
 
     Raises:
         InputError: as for pre-training; or `model` is not a saved model.
-        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+        Interrupted: SIGTERM or Ctrl-C was received; everything is saved.
     """
     start = DeepEMD.from_pretrained(model).train()
     if recipe.regions:

@@ -7,7 +7,7 @@ from deepemd.errors import InputError
 __all__ = ["NEW_NAMES", "rename_keys", "rename_option"]
 
 NEW_NAMES = {"parts": "grad_accum_steps", "fold": "space_to_depth"}
-"""Old name -> present name of a setting of a recipe, at any depth."""
+"""Old name -> current name of a setting of a recipe, at any depth."""
 
 
 def rename_keys(tree: Any) -> Any:
@@ -17,7 +17,7 @@ def rename_keys(tree: Any) -> Any:
     {'recipe': {'grad_accum_steps': 2, 'model': {'space_to_depth': 2}}}
 
     Raises:
-        InputError: a setting is given by both of its names.
+        InputError: a setting is given under both of its names.
     """
     if not isinstance(tree, dict):
         return tree

@@ -1,4 +1,4 @@
-"""Pre-training: a linear classifier over the base classes on the pooled embedding, judged by DeepEMD's accuracy.
+"""Pre-training: a linear classifier over the base classes on the pooled embedding, validated by DeepEMD's accuracy.
 
 Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
 """
@@ -25,7 +25,7 @@ __all__ = ["Pretraining", "pretrain"]
 
 
 class Pretraining(nn.Module):
-    """Classifies base images.
+    """The task of pre-training: classify base images.
 
     Args:
         model: the model whose encoder is trained.
@@ -70,7 +70,7 @@ def pretrain(
     precision: Precision = "auto",
     device: Device = "auto",
 ) -> TrainingResult:
-    """Pre-train a model and save the one with the best validation accuracy.
+    """Pre-train a model; save the state with the best validation accuracy.
 
     Step i is a function of (seed, i) and the weights before it: on a CPU with the same number of threads, a resumed run
     gives the same result, to the bit, as an uninterrupted one. If torchrun started several processes, they share the
@@ -81,15 +81,15 @@ def pretrain(
         base: the images to train on.
         val: images of other classes, whose episodes choose the best checkpoint.
         out: folder of the run: see :mod:`deepemd.training.folder`. The model is saved as ``out/best``.
-        seed: seed of weights, order and augmentation.
-        resume: continue the run in `out`, or begin it if there is none; of a finished run, return the result.
+        seed: seed of the weights, the order of the images and the augmentation.
+        resume: continue the run in `out`, or start it if there is none; if it has ended, return its result.
         precision: ``auto``, ``bf16`` or ``32``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: `out` holds a run and `resume` is not set, or it was started with other settings or data; the loss
-            is not finite any more; a file cannot be written.
-        Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+        InputError: `out` holds a run and `resume` is not set, or the run had other settings or data; the loss is no
+            longer finite; a file cannot be written.
+        Interrupted: SIGTERM or Ctrl-C was received; everything is saved.
     """
 
     def make_plan() -> Plan:

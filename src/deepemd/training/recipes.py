@@ -1,7 +1,7 @@
 """Recipes: every setting of a training run, its default and when to change it.
 
 The defaults are the paper's, for ResNet-12 on miniImageNet. ``GLYPHS_PRETRAIN`` and ``GLYPHS_METATRAIN`` are those of
-``deepemd demo``; the folder recipes/ of the source holds others as YAML.
+``deepemd demo``; the folder recipes/ in the source holds others as YAML.
 """
 
 from dataclasses import dataclass, field
@@ -29,18 +29,18 @@ class PretrainRecipe:
     Args:
         model: the model to train.
         epochs: passes over the base images.
-        batch_size: images of a step; halve it, and lr with it, where memory is short.
+        batch_size: images of a step; halve it, and lr with it, if memory is short.
         grad_accum_steps: micro-batches of a step; it must divide batch_size. Each is encoded on its own, with its own
-            batch statistics: a step takes the memory of one, and as many processes can share it.
+            batch statistics: a step takes the memory of one, and that many processes can share it.
         lr: learning rate of SGD with Nesterov momentum 0.9.
         weight_decay: weight decay of all parameters.
         schedule: how lr changes over the run.
         label_smoothing: share of the target that is spread over all classes.
         sizes: sides of the training crops in equal stretches of the run, such as 48,64,84: small crops cost less, and
             the last must be the model's image_size. Leave it empty for image_size throughout, as in the paper.
-        rotations: also turn every image by 90, 180 and 270 degrees, as classes of their own, as is usual for
-            handwritten characters. An epoch is four times as long.
-        memory: how to save memory; pre-training takes `checkpoint` alone.
+        rotations: also turn every image by 90, 180 and 270 degrees, as new classes, as is usual for handwritten
+            characters. An epoch is then four times as long.
+        memory: how to save memory; pre-training supports only `checkpoint`.
         augmentation: how images vary.
         validation: the episodes that choose the best checkpoint.
 
@@ -85,9 +85,9 @@ class MetatrainRecipe:
         episodes_per_epoch: training episodes of an epoch, which is the unit of schedule and validation.
         episodes_per_step: episodes that share a step of the optimizer.
         grad_accum_steps: micro-batches of a step; it must divide episodes_per_step. Each is encoded on its own, with
-            its own batch statistics: a step takes the memory of one, and as many processes can share it.
+            its own batch statistics: a step takes the memory of one, and that many processes can share it.
         n_way: classes of a training episode.
-        n_shot: labelled images of a class; a model that is trained with one shot serves several too.
+        n_shot: labelled images of a class; a model that is trained with one shot also works with several.
         n_query: images to classify of each class.
         regions: how an image becomes nodes, such as grid:3,2; by default those of the model.
         lr: learning rate of SGD with Nesterov momentum 0.9.
@@ -95,7 +95,7 @@ class MetatrainRecipe:
         schedule: how lr changes over the run.
         memory: how to save memory, and whether batch norm is frozen.
         augmentation: how images vary.
-        validation: the episodes that choose the best checkpoint; the model that training starts from is a candidate.
+        validation: the episodes that choose the best checkpoint; the initial model is a candidate.
 
     Source: Zhang et al., DeepEMD (CVPR 2020), section 5.1.
     """

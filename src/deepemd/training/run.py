@@ -1,4 +1,4 @@
-"""A training run, from its settings to its result: what pre-training and meta-training have in common."""
+"""A training run, from its settings to its result, as pre-training and meta-training share it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ __all__ = ["Plan", "run"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run trains, and on which batches.
+    """The plan of a run: the module to train, and the batches.
 
     Attributes:
         title: name of the training, for the terminal.
@@ -30,7 +30,7 @@ class Plan:
         batches: all steps of the run.
         images: images of a micro-batch.
         n_way: classes of an episode; None where no episodes are matched.
-        validate_first: whether the model that training starts from is a candidate for the best.
+        validate_first: whether the initial model is a candidate for the best.
     """
 
     title: str
@@ -55,15 +55,15 @@ def run(
     device: Device,
     start: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Open the run's folder, and train unless the run has ended already.
+    """Open the run's folder, and train unless the run has already ended.
 
     All settings are checked before anything is written, and `make_plan` is called only if there is something to train.
 
     Args:
         command: name of the training in config.yaml.
         recipe, base, val, out, seed, resume, precision, device: as for :func:`deepemd.training.pretrain.pretrain`.
-        make_plan: makes what is trained; the long work of preparing it belongs there.
-        start: description of the model that training starts from, for config.yaml.
+        make_plan: function that makes the plan, including any long preparation.
+        start: description of the initial model, for config.yaml.
     """
     folder = RunFolder(Path(out))
     accelerator = choose_device(device)

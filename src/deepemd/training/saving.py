@@ -1,4 +1,4 @@
-"""Saving during a run: the best model, a checkpoint to resume from, and the metrics; stopping after a signal."""
+"""Save the best model, a checkpoint and the metrics during a run, and stop after a signal."""
 
 import csv
 import io
@@ -19,16 +19,16 @@ from deepemd.training.steps import diverged
 
 __all__ = ["STATE", "CheckpointCallback"]
 
-SAVE_EVERY = 120.0  # seconds between checkpoints, besides one after each validation
+SAVE_EVERY = 120.0  # seconds between checkpoints, in addition to one after each validation
 STATE = "deepemd"  # key of this callback's state in a checkpoint
 
 
 class CheckpointCallback(pl.Callback):
     """Saves and stops between two steps, so that a resumed run gives the same result as an uninterrupted one.
 
-    Of several processes the first one writes, and all stop after the same step, whichever received the signal.
+    With several processes, the first one writes, and all stop after the same step, whichever received the signal.
 
-    The module has ``model``, ``meter``, ``accuracy`` (of the latest validation) and ``rate(step)``.
+    The module must have ``model``, ``meter``, ``accuracy`` (of the latest validation) and ``rate(step)``.
 
     Args:
         folder: folder of the run.
@@ -58,7 +58,7 @@ class CheckpointCallback(pl.Callback):
         return STATE
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores of this callback."""
+        """Return the state of this callback for a checkpoint."""
         return {"best": dict(self.best), "rows": list(self.rows), "seconds": self.seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class CheckpointCallback(pl.Callback):
         self._before, self._began = float(state_dict["seconds"]), time.monotonic()
 
     def seconds(self) -> float:
-        """Return the seconds that the run has taken, including those before it was resumed."""
+        """Return the seconds that the run has taken, including the time before it was resumed."""
         return self._before + time.monotonic() - self._began
 
     def on_train_start(self, *_: Any) -> None:
@@ -75,7 +75,7 @@ class CheckpointCallback(pl.Callback):
         self.signals.listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Save if it is time, and stop if a signal came."""
+        """Save if it is time, and stop if a signal was received."""
         step = trainer.global_step
         if step % self.every == 0:
             return  # a validation follows, and saves
@@ -86,7 +86,7 @@ class CheckpointCallback(pl.Callback):
             raise Interrupted(stop, self.folder.path, step, self.steps)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Record the validation, save the model if it is the best so far, and stop if a signal came."""
+        """Record the validation, save the model if it is the best so far, and stop if a signal was received."""
         step, accuracy = trainer.global_step, pl_module.accuracy
         loss, train_accuracy = pl_module.meter.read()
         pl_module.meter.reset()

@@ -39,7 +39,7 @@ class ModelConfig:
         widths: channels of resnet12's four blocks; fewer for a CPU.
         space_to_depth: with 2, resnet12 first rearranges 2 x 2 pixels into channels: a quarter of the work, for a CPU.
         channels: channels of conv4.
-        pools: how many of conv4's four blocks halve the image; fewer for small images, which then give several nodes.
+        pools: number of conv4's four blocks that halve the image; use fewer for small images, to get several nodes.
         regions: how an image becomes nodes: fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels
             alone), grid:3,2 or sampling:9.
         image_size: side of the square that the encoder sees, in pixels.
@@ -68,8 +68,8 @@ class ModelConfig:
         """Return the model with new random weights, from torch's global generator.
 
         Raises:
-            InputError: settings that do not fit each other: images too small for the encoder, a pyramid level that is
-                not coarser than its map. One empty image is encoded to find out before any long work.
+            InputError: the settings contradict each other: the images are too small for the encoder, or a pyramid level
+                is not coarser than its map. One empty image is encoded to find this out before any long work.
         """
         settings: dict[str, dict[str, Any]] = {
             "conv4": {"channels": self.channels, "pools": self.pools},
@@ -91,7 +91,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images vary.
+    """The random variation of training images.
 
     Args:
         flip: mirror half of the images; turn it off where left and right matter, as in letters.
@@ -106,7 +106,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Validation:
-    """The fixed episodes that choose the best checkpoint, and how often they do.
+    """The fixed episodes that choose the best checkpoint, and the interval between validations.
 
     Args:
         n_episodes: number of episodes; the standard error falls with its square root.
@@ -129,7 +129,7 @@ class Validation:
 
     @property
     def episodes(self) -> Episodes:
-        """The episodes themselves."""
+        """The settings of the episodes."""
         return Episodes(self.n_way, self.n_shot, self.n_query, self.n_episodes, self.seed)
 
 

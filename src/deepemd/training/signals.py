@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during a run: they stop it after the current step."""
+"""Handle SIGTERM and Ctrl-C during a run: stop it after the current step."""
 
 import signal
 import threading
@@ -12,13 +12,13 @@ _STOPPING = "stopping after this step; press Ctrl-C again to stop now and lose t
 
 
 class StopSignals:
-    """Notes SIGTERM and Ctrl-C; a second Ctrl-C raises KeyboardInterrupt.
+    """Records SIGTERM and Ctrl-C; a second Ctrl-C raises KeyboardInterrupt.
 
     Attributes:
-        received: number of the signal that asked to stop; None before one has come.
+        received: number of the signal that was received; None before any.
 
     Args:
-        notify: prints a message to the user.
+        notify: function that prints a message to the user.
     """
 
     def __init__(self, notify: Callable[[str], None]) -> None:
@@ -40,7 +40,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Set the handlers; again after a library has replaced them."""
+        """Set the handlers; call it again after a library has replaced them."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._receive)
             signal.signal(signal.SIGTERM, self._receive)

@@ -1,9 +1,9 @@
 """One step of the optimizer: gradients are accumulated over micro-batches, which the processes share.
 
-A step of K micro-batches has the loss L = (1/K) sum_k L_k. Each passes through the encoder on its own, and batch norm
-normalises it by its own statistics. Each starts from the running statistics s of the step's beginning, and alone would
-leave s_k; the step leaves s + (1/K) sum_k (s_k - s). So the result depends neither on the order of the micro-batches
-nor on the process that encodes them.
+A step of K micro-batches has the loss L = (1/K) sum_k L_k. Each micro-batch passes through the encoder on its own, and
+batch norm normalises it by its own statistics. It starts with the running statistics s at the beginning of the step and
+turns them into s_k; the step sets them to s + (1/K) sum_k (s_k - s). So the result depends neither on the order of the
+micro-batches nor on the processes that encode them.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -28,19 +28,19 @@ __all__ = ["Meter", "Statistics", "Task", "Training", "diverged", "sgd"]
 
 
 class Task(Protocol):
-    """A module that is trained: it holds the model and computes the loss."""
+    """A module to train: it holds the model and computes the loss."""
 
     model: DeepEMD
 
     def augment(self, batch: Batch) -> Batch:
-        """Return the micro-batch with its images varied, on the device."""
+        """Return the micro-batch with augmented images, on the device."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the mean loss (), and the logits (..., K) for `batch.labels`."""
 
 
 class Meter(nn.Module):
-    """Means of loss and accuracy since the last validation; checkpoints hold its sums."""
+    """The means of loss and accuracy since the last validation; checkpoints hold the sums."""
 
     sums: Tensor
 
@@ -51,7 +51,7 @@ class Meter(nn.Module):
     @staticmethod
     @torch.no_grad()
     def measure(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return what a micro-batch adds to the sums (3,), from its loss (), logits (..., K) and labels (...)."""
+        """Return a micro-batch's addition (3,) to the sums, from its loss (), logits (..., K) and labels (...)."""
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return torch.stack((loss.detach().float(), accuracy, torch.ones_like(accuracy)))
 
@@ -65,7 +65,7 @@ class Meter(nn.Module):
         self.sums.zero_()
 
     def check(self, loss: Tensor, step: int) -> None:
-        """Stop a run that has diverged. On a GPU check every 20 steps only, because reading a number stalls it."""
+        """Stop a run that has diverged. On a GPU, check only every 20 steps, because reading a number stalls it."""
         if (loss.device.type == "cpu" or step % 20 == 0) and not torch.isfinite(loss + self.sums[0]):
             raise diverged("the loss is", step)
 
@@ -98,7 +98,7 @@ class Statistics:
         self.change = torch.zeros_like(self.before)  # sum_k (s_k - s) of this process
 
     def begin(self) -> None:
-        """Restore the statistics of the step's beginning, before a micro-batch."""
+        """Restore the statistics at the beginning of the step, before a micro-batch."""
         self._put(self.before)
         for buffer, counted in zip(self.counts, self.counted, strict=True):
             buffer.copy_(counted)
@@ -118,7 +118,7 @@ class Statistics:
 
 
 class Training(pl.LightningModule):
-    """Trains a task and validates it by episodes. A batch of Lightning is a step: this process's micro-batches.
+    """Trains a task and validates it on episodes. A batch of Lightning is a step: the micro-batches of this process.
 
     Args:
         task: the module to train.
@@ -149,7 +149,7 @@ class Training(pl.LightningModule):
         return self.recipe.lr * self.recipe.schedule.factor(step / self.steps_per_epoch, self.recipe.epochs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return SGD, whose learning rate :meth:`rate` gives at each step."""
+        """Return SGD; :meth:`rate` sets its learning rate at each step."""
         return sgd(self, self.recipe.lr, self.recipe.weight_decay)
 
     def training_step(self, batches: list[Batch]) -> None:
@@ -160,7 +160,9 @@ class Training(pl.LightningModule):
         optimizer.zero_grad()
         statistics = Statistics(self.task.model) if self.recipe.grad_accum_steps > 1 else None
         sums = torch.zeros(3, device=self.device)
-        full_precision = torch.autocast(self.device.type, enabled=False)  # but for the encoder's forward pass
+        full_precision = torch.autocast(
+            self.device.type, enabled=False
+        )  # for everything except the encoder's forward pass
         for batch in batches:
             if statistics:
                 statistics.begin()

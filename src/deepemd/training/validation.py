@@ -1,4 +1,4 @@
-"""Validation: DeepEMD accuracy on fixed episodes, over embeddings that are computed once for each image."""
+"""Validate a model: measure DeepEMD's accuracy on fixed episodes, over embeddings computed once for each image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from deepemd.training.settings import Validation
 
 __all__ = ["Validator"]
 
-IMAGES = 128  # in a batch
+IMAGES = 128  # images of a batch
 SQUARES = 128  # whole images, or patches, that are encoded together
 
 
@@ -53,7 +53,7 @@ class Validator:
         return -(-len(self._batches()) // world_size())
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the indices of the images that this process embeds, in batches; the last may be empty."""
+        """Yield the indices of the images that this process embeds, in batches; the last one may be empty."""
         mine = shard(self._batches())
         yield from mine
         yield from [self.used[:0]] * (len(self) - len(mine))
@@ -74,14 +74,14 @@ class Validator:
             self._nodes.append(rounded(nodes))
 
     def measure(self, model: DeepEMD) -> MeanCI:
-        """Match the episodes over the nodes that were embedded since the last measurement."""
+        """Match the episodes, over the nodes embedded since the last measurement."""
         nodes = all_gather(torch.cat(self._nodes) if self._nodes else None)  # (U, N, C)
         self._nodes.clear()
         methods = choose("deepemd", model, n_shot=self.validation.n_shot)
         return MeanCI.of(score(nodes, self.episodes, methods, quiet=True)["DeepEMD"])
 
     def run(self, model: DeepEMD) -> MeanCI:
-        """Embed all images and measure, without gradients and in evaluation mode."""
+        """Embed all images and measure the accuracy, without gradients and in evaluation mode."""
         training = model.training
         model.eval()
         try:
