@@ -79,7 +79,7 @@ def test_a_file_is_fetched_once(server, tmp_path):
 def test_what_is_broken_off_is_continued(server, tmp_path, ranges):
     server.cut, server.ranges = CUT, ranges
     part = tmp_path / "downloads" / "birds" / "set.zip.part"
-    broken = rf"set\.zip: no connection, or a broken one .* it goes on after the {CUT:,} bytes that are there"
+    broken = rf"set\.zip: no connection, or a broken one .* it continues after the {CUT:,} bytes that are there"
     with pytest.raises(InputError, match=broken):
         fetch("birds", tmp_path, remote(server))
     assert part.read_bytes() == CONTENT[:CUT]
@@ -124,7 +124,7 @@ def test_ctrl_c_keeps_what_is_there(server, tmp_path, monkeypatch):
 
 def test_another_file_is_refused_and_not_kept(server, tmp_path):
     for _ in range(2):
-        with pytest.raises(InputError, match=r"set\.zip: not the file that was published, its md5 is another: try ag"):
+        with pytest.raises(InputError, match=r"set\.zip: not the published file, because its md5 differs: try ag"):
             fetch("birds", tmp_path, remote(server, md5="0" * 32))
     part = tmp_path / "downloads" / "birds" / "set.zip.part"
     assert list(part.parent.iterdir()) == []

@@ -142,12 +142,12 @@ DTYPE = b"cnumpy\ndtype\n(V%s\nI00\nI01\ntR"
         (
             b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR(I1\n(I2\nt"
             + DTYPE % b"O8" + b"I00\nC\x10AAAAAAAAAAAAAAAAtb.",
-            r"fill an array of \(2,\) objects by something else",
+            r"fill an array of \(2,\) objects with something else",
         ),
         (
             b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR(I1\n(I2\nt"
             + DTYPE % b"O8" + b"I00\n(lI1\natb.",
-            r"fill an array of \(2,\) objects by something else",
+            r"fill an array of \(2,\) objects with something else",
         ),
         (b"c_codecs\nencode\n(Vx\nVzip\ntR.", "encode by 'zip'"),
         (b"Pid\n.", "not a pickle of arrays"),

@@ -1,4 +1,4 @@
-"""Read the files of a folder, a zip or a tar in one way. No file is ever written under a name from an archive."""
+"""Read the files of a folder, zip or tar through one interface. No file is written under a name from an archive."""
 
 import lzma
 import os
@@ -21,7 +21,7 @@ from deepemd.files import explain_disk_errors
 
 __all__ = ["Archive", "open_archive"]
 
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # that operating systems leave behind
+_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # files that operating systems leave behind
 _MAX_BYTES, _MAX_RATIO = 1_000_000_000, 20  # an archive may unpack to this size, or to this multiple of its own
 T = TypeVar("T")
 
@@ -49,8 +49,9 @@ def open_archive(path: Path, scratch: Path) -> Archive:
     unnamed file in ``scratch``.
 
     Raises:
-        InputError: there is no such file, it is neither a zip nor a tar, it is truncated, or it contains what no data
-            set needs: names that point outside of it, a name twice, links, devices, or far more than its own size.
+        InputError: there is no such file; it is neither a zip nor a tar; it is truncated; or it contains things that no
+            data set needs: names that point outside of it, duplicate names, links, devices, or far more bytes than its
+            own size.
     """
     try:
         if path.is_dir():
@@ -215,7 +216,7 @@ def _plain(name: str) -> str:
 
 
 def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
-    """Return the visible entries by name, sorted; raise if a name is there twice."""
+    """Return the visible entries by name, sorted; raise an error for a duplicate name."""
     found = dict(entries)
     names = _visible(path, [name for name, _ in entries])
     twice = next((name for name, after in pairwise(names) if name == after), None)
@@ -225,7 +226,7 @@ def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
 
 
 def _visible(path: Path, names: Iterable[str]) -> list[str]:
-    """Return the sorted names, without those of hidden files and of files that systems leave behind.
+    """Return the sorted names, without hidden files and files that operating systems leave behind.
 
     Raises:
         InputError: a name points outside of ``path``, or is not text.

@@ -9,7 +9,7 @@ __all__ = ["Augment"]
 
 
 class Augment(nn.Module):
-    """Random resized crops, flips and colour jitter of a whole batch.
+    """Random resized crops, flips and colour jitter for a whole batch.
 
     The random draws depend only on the seed that is passed with the batch; the global generator does not change.
 
@@ -18,7 +18,7 @@ class Augment(nn.Module):
         crop_scale: range of a crop's area, as a share of the image's.
         crop_ratio: range of a crop's width over its height.
         flip: whether half of the crops are mirrored. Turn it off if left and right matter, as in letters.
-        jitter: how far brightness, contrast and saturation vary: 0 for not at all, 0.4 is strong.
+        jitter: how far brightness, contrast and saturation vary: 0 is not at all, 0.4 is strong.
 
     >>> images = torch.randint(0, 256, (8, 3, 92, 92), dtype=torch.uint8)
     >>> crops = Augment(84)(images, seed=3)

@@ -24,7 +24,7 @@ PathLike = str | os.PathLike[str]
 
 
 def default_root() -> Path:
-    """Return the folder of prepared data sets: the environment variable DEEPEMD_DATA, else ~/.cache/deepemd/data."""
+    """Return the folder of the prepared data sets: by default $DEEPEMD_DATA, else ~/.cache/deepemd/data."""
     return Path(os.environ.get("DEEPEMD_DATA") or Path.home() / ".cache" / "deepemd" / "data")
 
 
@@ -39,7 +39,7 @@ def load(name: PathLike, root: PathLike | None = None) -> Store:
         root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
 
     Raises:
-        InputError: the name is unknown, the data set has not been prepared, its store is damaged, or its images are.
+        InputError: the name is unknown, the data set has not been prepared, or its store or its images are damaged.
     """
     return prepare(name, root=root)
 
@@ -68,8 +68,8 @@ def prepare(
         download: first download the files of a benchmark that has an official address, if no ``source`` is given.
 
     Raises:
-        InputError: there is nothing at ``source``, its layout is not understood, images are bad (the first is named),
-            the splits are not the published ones, the disk is full, or there is no connection.
+        InputError: there is nothing at ``source``, its layout is unknown, images are bad (the first is named), the
+            splits are not the published ones, the disk is full, or there is no connection.
     """
     root = Path(root) if root is not None else default_root()
     folder = Path(name)

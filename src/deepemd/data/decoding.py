@@ -1,4 +1,4 @@
-"""Decode one image, from a file, its bytes, a PIL image or an array, to upright RGB; and resize it."""
+"""Decode an image (a file, its bytes, a PIL image or an array) to upright RGB, and resize it."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def decode(source: bytes | Path, name: str) -> "Image":
 
     Args:
         source: the encoded bytes, or the file that holds them.
-        name: what to call the image in a message, usually its file name.
+        name: name of the image in messages, usually its file name.
 
     Raises:
         InputError: the file is missing, not an image, truncated or damaged; it has more than 89,478,485 pixels (a
@@ -69,7 +69,7 @@ def read_image(source: bytes | Path, name: str, max_side: int | None) -> "tuple[
 
 
 def shrink(image: "Image", max_side: int) -> "Image":
-    """Scale an image down to a largest side of max_side, with the same aspect ratio (bilinear, antialiased)."""
+    """Scale an image down to a longest side of max_side, with the same aspect ratio (bilinear, antialiased)."""
     from PIL import Image
 
     if max(image.size) <= max_side:
@@ -87,7 +87,7 @@ def _within(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def measure(encoded: bytes, name: str) -> tuple[int, int]:
-    """Return width and height of an image, upright; all of it is decoded, so that damage is found here."""
+    """Return width and height of an image, upright; it is fully decoded, so that damage is found."""
     try:
         with _opened(encoded, name) as image:
             width, height = image.size
@@ -103,7 +103,7 @@ def measure(encoded: bytes, name: str) -> tuple[int, int]:
 
 
 def _opened(source: bytes | Path, name: str) -> "Image":
-    """Open an image, which reads only its header, and check its size and its kind of pixels."""
+    """Open an image, which reads only its header, and check its size and its type of pixels."""
     from PIL import Image
 
     _register_heif()
@@ -143,7 +143,7 @@ def _register_heif() -> bool:
 
 
 def _rgb(image: "Image", sixteen_bits: bool) -> "Image":
-    """Convert an image of any supported mode to RGB; of 16 bits, the upper 8 remain."""
+    """Convert an image of any supported mode to RGB; of 16 bits, the upper 8 are used."""
     from PIL import Image
 
     if sixteen_bits:
@@ -177,11 +177,11 @@ def _unreadable(error: Exception, name: str) -> InputError:
 
 
 def as_picture(image: "Picture", name: str = "image") -> "Image":
-    """Return an image as upright RGB: a file, a PIL image or an array.
+    """Return a file, a PIL image or an array as an upright RGB image.
 
     Args:
         image: a path, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, or floats from 0 to 1.
-        name: what to call the image in a message.
+        name: name of the image in messages.
 
     Raises:
         InputError: the file or the PIL image cannot be decoded, see :func:`decode`; or the array is of another shape,
@@ -222,7 +222,7 @@ def _as_bytes(image: object, name: str) -> NDArray[np.uint8]:
 
 
 def to_square(image: "Image", size: int) -> "Image":
-    """Resize a whole image to size x size, whatever its aspect, as the paper's evaluation does."""
+    """Resize a whole image to size x size, ignoring its aspect ratio, as in the paper's evaluation."""
     from PIL import Image
 
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
@@ -233,7 +233,7 @@ def thumbnail(picture: "Image", side: int) -> bytes:
 
     Args:
         picture: the image.
-        side: its largest side, in pixels.
+        side: longest side of the result, in pixels.
     """
     file = io.BytesIO()
     small = picture.copy()

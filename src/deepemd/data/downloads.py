@@ -23,7 +23,7 @@ _TIMEOUT = 30  # seconds without a byte
 
 
 class Remote(NamedTuple):
-    """A file on the internet."""
+    """A file to download."""
 
     address: str
     md5: str  # as published with the file
@@ -51,10 +51,10 @@ DOWNLOADS: Mapping[str, Sequence[Remote]] = {
 
 
 def fetch(name: str, root: Path, downloads: Mapping[str, Sequence[Remote]] = DOWNLOADS) -> Path:
-    """Download those files of a benchmark that have not been downloaded before.
+    """Download the files of a benchmark that have not been downloaded before.
 
     An interrupted download stays as ``FILE.part``. The next call continues it if the server supports this (HTTP Range),
-    and otherwise starts again.
+    else it starts again.
 
     Args:
         name: a key of `downloads`.
@@ -65,8 +65,8 @@ def fetch(name: str, root: Path, downloads: Mapping[str, Sequence[Remote]] = DOW
         The file, or the folder if there are several files.
 
     Raises:
-        InputError: `name` has no address, there is no connection, the server has no such file, its hash is another
-            one, or the disk is full.
+        InputError: `name` has no address, there is no connection, the server has no such file, the hash is wrong, or
+            the disk is full.
 
     >>> fetch("miniimagenet", Path())
     Traceback (most recent call last):
@@ -84,7 +84,7 @@ def fetch(name: str, root: Path, downloads: Mapping[str, Sequence[Remote]] = DOW
 
 
 def _retrieve(remote: Remote, folder: Path) -> None:
-    """Download one file into a folder, unless it is there."""
+    """Download one file into a folder, unless it already exists."""
     import pooch
 
     name = remote.name
@@ -97,7 +97,7 @@ def _retrieve(remote: Remote, folder: Path) -> None:
         raise
     except ValueError as error:  # from pooch: the hash differs, and the file has been removed
         raise InputError(
-            f"{remote.address}: not the file that was published, its md5 is another: try again; if that does not help, "
+            f"{remote.address}: not the published file, because its md5 differs: try again; if that does not help, "
             "get the file elsewhere and pass --source (source=)"
         ) from error
 
@@ -121,7 +121,7 @@ class Resuming:
         except RequestException as error:
             raise InputError(
                 f"{url}: no connection, or a broken one ({type(error).__name__}): check the internet and run the same "
-                f"command again; it goes on after the {self._size():,} bytes that are there"
+                f"command again; it continues after the {self._size():,} bytes that are there"
             ) from error
         self.part.replace(output_file)
 

@@ -1,4 +1,4 @@
-"""Turn labelled files or arrays into a draft: one split, in sorted order, ready to be written."""
+"""Turn labelled files or arrays into a draft: a sorted split that is ready to be written."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -54,13 +54,13 @@ def from_arrays(
     """Return a split whose images are arrays.
 
     Args:
-        where: the file that they come from, for messages.
+        where: the file of the arrays, for messages.
         labels: the class of each image.
         images: an array (N, H, W, 3), or a sequence of arrays.
         encode: encodes an array as an image file; its second argument is a name for messages.
 
     Raises:
-        InputError: the numbers of labels and images differ. Arrays that are not images are named when they are read.
+        InputError: the numbers of labels and images differ. Arrays that are not images raise an error when read.
     """
     if len(labels) != len(images):
         raise InputError(f"{where}: {len(images):,} images, but {len(labels):,} labels: get it again")

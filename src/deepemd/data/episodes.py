@@ -1,9 +1,9 @@
-"""Episodes: which classes and images a few-shot task is made of.
+"""Episodes: the classes and images of few-shot tasks.
 
 Episode i is a function of (seed, i) alone. It is drawn from the raw 64-bit words of the counter-based generator
 Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the seed and counted
-by i, with integer arithmetic only: the same on every machine, with every numpy, for any number of processes, and after
-a resume.
+by i, with integer arithmetic only: it is the same on every machine, with every version of numpy, for any number of
+processes, and after a resume.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ class Episodes:
     Args:
         n_way: classes of an episode.
         n_shot: labelled images of a class.
-        n_query: images to classify of each class; 15 is the custom of the published tables.
-        n_episodes: length of the sequence; a confidence interval narrows with its square root. The paper takes 5,000
+        n_query: images to classify of each class; published tables use 15.
+        n_episodes: length of the sequence; a confidence interval narrows with its square root. The paper uses 5,000
             for one shot.
-        seed: the same seed gives the same episodes, whatever the model.
+        seed: seed of the episodes; the same seed gives every model the same episodes.
 
     Raises:
-        InputError: no episodes, or no queries.
+        InputError: there are no episodes or no queries.
     """
 
     n_way: int = 5
@@ -44,7 +44,7 @@ class Episodes:
             raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
 
     def sampler(self, images: Images) -> "EpisodeSampler":
-        """Return the episodes over a split; see :class:`EpisodeSampler` for what is refused."""
+        """Return the episodes over a split; see :class:`EpisodeSampler` for the errors."""
         return EpisodeSampler(images.labels, groups=images.groups, names=images.classes, **asdict(self))
 
 
@@ -92,20 +92,20 @@ class Episode:
 
 
 class EpisodeSampler:
-    """A fixed sequence of episodes: n classes without replacement, n_shot + n_query images of each without replacement.
+    """A fixed sequence of episodes: n_way classes, and n_shot + n_query images of each, drawn without replacement.
 
     Args:
         labels: int64 (N,), the label of each image; they need not be contiguous.
         n_way: classes in an episode.
         n_shot: support images of each class.
-        n_query: query images of each class; 15 is the custom of the published tables.
+        n_query: query images of each class; published tables use 15.
         n_episodes: length of the sequence; the first episodes do not depend on it.
         seed: 0 <= seed < 2**64; another seed gives unrelated episodes.
         groups: int64 (N,) or None; query images of a class then come from groups that do not occur in its support.
         names: names of the classes, by label, for messages.
 
     Raises:
-        InputError: more ways than classes, or a class with too few images or groups (it is named).
+        InputError: there are fewer classes than n_way, or a class has too few images or groups (it is named).
 
     >>> sampler = EpisodeSampler(np.repeat(np.arange(6), 8), n_way=3, n_shot=1, n_query=2, n_episodes=100, seed=7)
     >>> len(sampler), sampler[41].support.shape, sampler[41].query.shape
@@ -150,7 +150,7 @@ class EpisodeSampler:
             self._check(f"class {label}" if names is None else f"class {names[label]!r}", members)
 
     def _check(self, name: str, members: list[int]) -> None:
-        """Refuse a class where some draw of the support would leave too few queries."""
+        """Raise an error if some draw of the support would leave too few queries of a class."""
         asked = f"{self.n_shot} support + {self.n_query} query images"
         if len(members) < self.n_shot + self.n_query:
             raise InputError(
@@ -173,7 +173,7 @@ class EpisodeSampler:
         return (self[i] for i in range(self.n_episodes))
 
     def __getitem__(self, i: int) -> Episode:
-        """Return episode ``i``, counted from 0; IndexError beyond the last."""
+        """Return episode ``i``, counted from 0; raise IndexError beyond the last."""
         if not 0 <= i < self.n_episodes:
             raise IndexError(f"episode {i} of {self.n_episodes}")
         # The 256-bit counter steps by one for each four words: i in its second 64-bit limb keeps episodes apart.

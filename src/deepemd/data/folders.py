@@ -1,4 +1,4 @@
-"""Class folders: the common layout of labelled images, in a folder, zip or tar."""
+"""Read class folders, the common layout of labelled images, from a folder, zip or tar."""
 
 from deepemd.data.archives import Archive
 from deepemd.data.drafts import from_files
@@ -19,8 +19,8 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
     files next to the class folders that are not images (a licence, a table) are ignored.
 
     Raises:
-        InputError: there are no class folders, a class folder contains folders, an image is outside of any class, a
-            split is there twice (as base and train), or a class is in two splits.
+        InputError: there are no class folders, a class folder contains folders, an image is outside of any class, there
+            are two folders for one split (base and train), or a class is in two splits.
     """
     files = [(name, name.split("/")) for name in archive.sizes]
     files = _without_wrapper(files)
@@ -45,7 +45,7 @@ def class_folders(archive: Archive) -> dict[str, Draft]:
 
 
 def all_images(archive: Archive) -> Draft:
-    """Find every image, at any depth: one split whose classes are the folders, the outermost called ``"."``.
+    """Find every image, at any depth; return one split whose classes are the folders, the outermost named ``"."``.
 
     Files that are not named like images (.jpg, .png, ...) are ignored.
 

@@ -6,7 +6,7 @@ size, slant, rotation, position and contrast, among fragments of other letters o
 mixes the letter with the clutter, matching its parts does not. The typeface is the image's group: in an episode, the
 support and the query of a class never share one.
 
-Every image depends only on (seed, letter, face, rendering), by the raw words of a counter-based generator.
+Every image depends only on (seed, letter, face, rendering), through the raw words of a counter-based generator.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ __all__ = ["GENERATOR_HASH", "drafts"]
 
 SIZE = 40  # side of an image, in pixels
 SEED = 0
-RENDERINGS = 3  # of each letter in each face
+RENDERINGS = 3  # images of each letter in each face
 # Hash of the pixels of all splits, rendered with FreeType 2.14.3. It was fixed before any model saw the novel scripts.
 GENERATOR_HASH = "b9e886befe2f4d12bf5aa344ce12f2a81709f5273f35ec4c76bd053d650844f0"
 
 _FINE = 2  # the canvas is drawn larger by this factor, then reduced
 _EM = 60  # font size of the masks, in pixels of the larger canvas
-_MAX_NUMBERS = 96  # that one image can draw
+_MAX_NUMBERS = 96  # numbers that one image can draw
 _SLOPE = np.linspace(-1, 1, SIZE, dtype=np.float32)
 
 
@@ -71,7 +71,7 @@ def drafts() -> tuple[dict[str, Draft], dict[str, str]]:
     """Render the three splits.
 
     Returns:
-        The splits, and notes that hold the hash of all pixels and the published one.
+        The splits, and notes with the hash of all pixels and the published hash.
 
     Raises:
         InputError: the fonts of matplotlib are missing.
@@ -116,7 +116,7 @@ def _split(scripts: tuple[str, ...], faces: tuple[str, ...]) -> tuple[np.ndarray
 
 
 def _masks(letters: list[str], faces: tuple[str, ...]) -> list[list[_Glyph]]:
-    """Draw each letter once in each face; every image is made of affine maps of these masks."""
+    """Draw each letter once in each face; images are made from affine maps of these masks."""
     from PIL import Image, ImageFont
 
     files = face_files()
@@ -171,7 +171,7 @@ def _matrix(numbers: _Numbers, scale: float, turn: float) -> tuple[float, float,
 
 
 def _mapped(mask: "Image.Image", matrix: tuple[float, float, float, float]) -> "Image.Image":
-    """Map a mask by ``matrix``, into the smallest box that holds the result."""
+    """Transform a mask by ``matrix``, into the smallest box that holds the result."""
     from PIL import Image
 
     a, b, c, d = matrix
@@ -196,7 +196,7 @@ def _shaded(numbers: _Numbers, ink: np.ndarray) -> np.ndarray:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Encode as PNG without compression: faster, and the bytes do not depend on the version of zlib."""
+    """Encode as PNG without compression, which is faster and does not depend on the version of zlib."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One split of a prepared store: encoded images, their classes, and pixels that are decoded on demand."""
+"""One split of a prepared data set: encoded images, their classes, and pixels that are decoded on demand."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ BLOCK = 512  # images held in memory between reading, decoding and writing
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A summary of a split, repeated in every report: a wrong data set is the most frequent cause of wrong figures.
+    """A summary of a split, repeated in every report, because wrong figures are most often due to a wrong data set.
 
     ``sha256`` covers the class names and, image by image, the label, the group, the name and the encoded bytes.
     """
@@ -49,7 +49,7 @@ class Fingerprint:
 
 
 class Originals(NamedTuple):
-    """Images in their own shapes, scaled down to a largest side, in one padded array."""
+    """Images with their own aspect ratios, scaled down to a longest side, in one padded array."""
 
     pixels: np.ndarray  # uint8 (B, 3, H, W): each image in the upper left corner, zeros around it
     sizes: np.ndarray  # int64 (B, 2): height and width of each image in `pixels`
@@ -61,7 +61,7 @@ def pad(images: "Sequence[Image]", original_sizes: ArrayLike | None = None) -> O
 
     Args:
         images: the images.
-        original_sizes: (B, 2) height and width of the originals; by default those of the images, which then were not
+        original_sizes: (B, 2) height and width of the originals; by default those of the images, if they were not
             scaled down.
     """
     sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
@@ -81,8 +81,8 @@ class Images:
         name: data set and split, ``"miniimagenet/val"``.
         classes: the class names, sorted.
         labels: int64 (N,), index into ``classes``.
-        names: the file that each image came from.
-        groups: int64 (N,) or None; images of a class with the same group (such as a typeface of glyphs) are nearly
+        names: the file name of each image.
+        groups: int64 (N,) or None; images of a class with the same group (such as a typeface of glyphs) are near
             copies: an episode never has one in its support and another in its query.
         fingerprint: counts, sizes and hash.
         path: the file with the encoded bytes.
@@ -102,7 +102,7 @@ class Images:
         return len(self.names)
 
     def encoded(self, i: int) -> bytes:
-        """Return the bytes of image ``i``, as they were in the source."""
+        """Return the unchanged bytes of image ``i``."""
         i = range(len(self))[i]
         with self.path.open("rb") as file:
             file.seek(int(self.offsets[i]))
@@ -113,11 +113,11 @@ class Images:
         return decode(self.encoded(i), f"{self.name}: {self.names[range(len(self))[i]]}")
 
     def originals(self, indices: Sequence[int], max_side: int = 256) -> Originals:
-        """Decode some images in their own shapes, in threads, to cut patches from.
+        """Decode some images with their own aspect ratios, in threads, to cut patches from them.
 
         Args:
-            indices: the images.
-            max_side: largest side, in pixels; larger images are scaled down, with the same aspect ratio.
+            indices: indices of the images.
+            max_side: longest side, in pixels; larger images are scaled down, with the same aspect ratio.
 
         Raises:
             InputError: an image is damaged.
@@ -134,8 +134,8 @@ class Images:
         """Return all images as uint8 (N, 3, size, size): a read-only memory map of a file, written on first use.
 
         Each image is resized to the square (bilinear, antialiased, aspect ratio ignored, as in the paper's evaluation);
-        an image of exactly that size is not resampled. The file is in the store's folder, and its name has the size and
-        the hash. It appears only when it is complete, and a damaged one is written again.
+        an image of exactly that size is not resampled. The file is in the store's folder, and its name contains the
+        size and the hash. It appears only when it is complete, and a damaged file is written again.
 
         Raises:
             InputError: ``size`` is not positive, or the disk is full or read-only.
@@ -162,7 +162,7 @@ class Images:
 
 
 def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
-    """Return whether a file of pixels is there in its full length; log a warning if it is damaged."""
+    """Return whether a file of pixels exists in its full length; log a warning if it is damaged."""
     if not path.is_file():
         return False
     try:

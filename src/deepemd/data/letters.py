@@ -1,8 +1,8 @@
 """The letters of the built-in data set ``glyphs``, and the rule that selects them.
 
 The letters are constants, so that the classes never depend on the installed fonts. :func:`select` is the rule, and the
-tests check that it still gives these letters. It goes through the scripts in the order of ``ORDER``, in each first
-through the capitals, and leaves out accented letters and every letter that resembles an *earlier* one of any script.
+tests check that it still gives these letters. It goes through the scripts in the order of ``ORDER``, capitals first,
+and leaves out accented letters and every letter that resembles an *earlier* one of any script.
 Resemblance is measured: in three upright faces, each letter is scaled to the same longest side, centred, slightly
 blurred and correlated with each earlier letter; the largest correlation counts. The thresholds were set by viewing the
 pairs around them. Above 0.86 are pairs such as K and κ. Between 0.80 and 0.86 are different letters, such as n and u or

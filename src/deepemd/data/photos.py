@@ -1,4 +1,4 @@
-"""Find the user's own photos: class folders, query files, and the other files among them."""
+"""Find the user's own photos: class folders, photos to classify, and other files among them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Photos:
     Attributes:
         files: the photos; those of a folder are sorted.
         labels: the class of each photo, for class folders; else empty.
-        others: files that are not photos by their names (videos, documents), which are ignored.
+        others: files that are not named like photos (videos, documents), which are ignored.
     """
 
     files: list[Path]
@@ -55,8 +55,8 @@ def class_photos(folder: Path) -> Photos:
 def query_photos(paths: Sequence[Path]) -> Photos:
     """Find the photos among files and folders, at any depth.
 
-    A file that is passed itself counts as a photo, whatever its name; it may turn out to be missing or damaged when it
-    is read.
+    A file that is passed directly counts as a photo, whatever its name; it may turn out to be missing or damaged when
+    it is read.
 
     Raises:
         InputError: there are no photos.

@@ -28,7 +28,7 @@ def unpickle(archive: Archive, name: str) -> Any:
     """Read the plain data in a pickle: dicts, lists, text, bytes, numbers, and arrays of them.
 
     Text of Python 2 becomes ``str``, each byte a character of latin-1. Arrays are instances of a subclass of numpy's:
-    convert them by numpy.asarray.
+    convert them with numpy.asarray.
 
     Args:
         archive: the archive that holds the pickle.
@@ -40,7 +40,7 @@ def unpickle(archive: Archive, name: str) -> Any:
     where = f"{archive.path}/{name}"
     try:
         if archive.path.is_dir():
-            with (archive.path / name).open("rb") as file:  # not read as a whole: such files have gigabytes
+            with (archive.path / name).open("rb") as file:  # not read as a whole: such files can have gigabytes
                 return _Unpickler(file, encoding="latin1").load()
         return _Unpickler(io.BytesIO(archive.read(name)), encoding="latin1").load()
     except _RefusedError as refusal:
@@ -52,10 +52,10 @@ def unpickle(archive: Archive, name: str) -> Any:
 
 
 def field(table: object, key: str, where: str) -> Any:
-    """Return the value in a pickled dict of a ``key`` that is text or bytes.
+    """Return the value of a ``key``, stored as text or bytes, in a pickled dict.
 
     Raises:
-        InputError: it is not a dict, or has no such key.
+        InputError: `table` is not a dict, or has no such key.
     """
     if isinstance(table, dict):
         for name in (key, key.encode()):
@@ -93,12 +93,12 @@ def text(value: object) -> str:
 
 
 class _RefusedError(Exception):
-    """Raised with the action of a pickle that is refused, such as "call os.system"."""
+    """Raised with the refused action of a pickle, such as "call os.system"."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Return a function for a name; a new one each time, so that a pickle cannot modify it for the next pickle."""
+        """Return a new function for a name each time, so that a pickle cannot modify it for the next pickle."""
         if (module, name) == ("numpy", "ndarray"):
             return "ndarray"  # only used as the first argument of _reconstruct, which ignores it
         usual = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
@@ -117,7 +117,7 @@ class _Type:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Set the byte order; fields and subarrays are refused."""
+        """Set the byte order; refuse fields and subarrays."""
         order, within = state[1], state[2:5]
         if any(part is not None for part in within):
             raise _RefusedError(f"make a structured array of {within}")
@@ -132,7 +132,7 @@ class _Array(np.ndarray):
         _, shape, kind, fortran, content = state
         if isinstance(kind, _Type) and kind.dtype.hasobject:
             if not isinstance(content, list) or len(content) != math.prod(shape):  # numpy does not count them
-                raise _RefusedError(f"fill an array of {shape} objects by something else")
+                raise _RefusedError(f"fill an array of {shape} objects with something else")
             dtype = kind.dtype
         else:
             content = content.encode("latin-1") if isinstance(content, str) else bytes(content)
@@ -141,7 +141,7 @@ class _Array(np.ndarray):
 
 
 def _numbers(kind: object, content: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array (prod(shape),) over bytes, in their order, and refuse a wrong number of bytes."""
+    """Return an array (prod(shape),) over bytes, in their order; refuse a wrong number of bytes."""
     if not isinstance(kind, _Type) or kind.dtype.hasobject:
         raise _RefusedError("make objects of bytes")
     data = content.encode("latin-1") if isinstance(content, str) else content

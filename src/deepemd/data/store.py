@@ -1,7 +1,7 @@
 """The store of a prepared data set: its unchanged image files, an index, and a fingerprint of each split.
 
 A store is a folder with ``store.json`` (name, source, fingerprints) and, for each split, ``<split>.bin`` (the encoded
-images one after another) and ``<split>.npz`` (offsets, labels, groups, names). It may also hold caches of pixels, and
+images one after another) and ``<split>.npz`` (offsets, labels, groups, names). It may also hold cached pixels and
 ``skipped.txt``, a list of the bad images that were left out.
 """
 
@@ -38,9 +38,9 @@ class Draft:
         classes: class names, sorted and unique.
         labels: int64 (N,), index into ``classes``, ascending.
         names: one name for each image, used in messages.
-        read: returns the encoded bytes of image i; it is called in order, from one thread.
+        read: function that returns the encoded bytes of image i; it is called in order, from one thread.
         groups: int64 (N,) or None, see :class:`deepemd.data.Images`.
-        size: bytes of all images together, if known, for the message when the disk is full.
+        size: total bytes of all images, if known, for the message when the disk is full.
         note: a remark for readers of results, for instance that the images are a reduced copy.
     """
 
@@ -60,8 +60,8 @@ class Store:
     Attributes:
         name: name of the data set.
         path: folder of the store.
-        splits: the splits that exist, in the order base, val, novel; or the one split all.
-        notes: where the data came from and how it was prepared.
+        splits: the existing splits, in the order base, val, novel; or the one split all.
+        notes: the source of the data and how it was prepared.
     """
 
     name: str
@@ -92,11 +92,11 @@ def write_store(
         path: the folder to create.
         name: name of the data set.
         drafts: the splits by their names.
-        notes: where the data came from.
+        notes: the source of the data.
         skip_bad: leave out bad images; list them in ``skipped.txt``, and their number in the notes.
 
     Raises:
-        InputError: images cannot be decoded (the first is named, the others are counted) and are not to be left out, a
+        InputError: images cannot be decoded (the first is named, the others are counted) and `skip_bad` is not set, a
             class would be empty without them, or the disk is full.
     """
     with atomic_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
@@ -134,7 +134,7 @@ def _write_split(
             _update(digest, draft.labels, draft.groups, draft.names, i, encoded)
     if bad and not skip_bad:
         count = f" ({len(bad):,} of {len(draft.names):,} images are bad)" if len(bad) > 1 else ""
-        raise InputError(f"{bad[0]}{count}, or pass --skip-bad (skip_bad=True) to go on without bad images")
+        raise InputError(f"{bad[0]}{count}, or pass --skip-bad (skip_bad=True) to leave bad images out")
     counts = np.bincount(draft.labels[good], minlength=len(draft.classes))
     if not counts.all():
         label = draft.classes[int(counts.argmin())]
@@ -198,7 +198,7 @@ def open_store(path: Path) -> Store:
     """Open the store of a prepared data set; only its index is read.
 
     Raises:
-        InputError: there is no store, or one of its files is missing, unreadable, or has another length.
+        InputError: there is no store, or one of its files is missing, unreadable, or of a wrong length.
     """
     remedy = "prepare it again with --force (force=True)"
     try:
@@ -234,7 +234,7 @@ def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
 
 
 def verify(store: Store) -> list[str]:
-    """Read every byte of a store and compare it with its fingerprints; return the defects, none if it is unchanged."""
+    """Read every byte of a store and compare it with its fingerprints; return a list of defects."""
     defects = []
     for split, images in store.splits.items():
         digest = hashlib.sha256("\0".join(images.classes).encode())

@@ -15,11 +15,11 @@ __all__ = ["BENCHMARKS", "Benchmark"]
 
 
 class Benchmark(NamedTuple):
-    """One benchmark.
+    """A published benchmark.
 
     Attributes:
-        find: ``find(source, scratch, opened, strict=...)`` returns the splits at a source; see for instance
-            :func:`deepemd.data.benchmarks.miniimagenet.miniimagenet`.
+        find: function ``find(source, scratch, opened, strict=...)`` that returns the splits at a source; see for
+            instance :func:`deepemd.data.benchmarks.miniimagenet.miniimagenet`.
         summary: a description in one line.
         how_to_get: which files to get, from where, and what to pass as the source PATH.
     """

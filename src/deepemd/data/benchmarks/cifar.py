@@ -38,7 +38,7 @@ def cifar_fs(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = T
             CIFAR_FS_val.pickle and CIFAR_FS_test.pickle: each a dict with data (N, 32, 32, 3) and labels, the numbers
             of CIFAR-100's classes. Absent splits are left out.
         scratch: folder where a compressed tar may be unpacked.
-        opened: keeps the archives open while the drafts are read.
+        opened: holds the archives open while the drafts are read.
         strict: refuse classes that are not the published ones, 600 images each.
 
     Raises:
@@ -63,7 +63,7 @@ def _find(name: str, stem: str, source: Path, scratch: Path, opened: ExitStack, 
 
 
 def _official(archive: Archive, name: str) -> dict[str, Draft]:
-    """Find the splits in the two parts of CIFAR-100; none if the archive is another one."""
+    """Find the splits in the two parts of CIFAR-100; return none if the archive is not CIFAR-100."""
     folder = next((path.removesuffix("meta") for path in archive.sizes if path.split("/")[-1] == "meta"), None)
     if folder is None:
         return {}
@@ -96,7 +96,7 @@ def _part(archive: Archive, path: str, n_classes: int) -> tuple[np.ndarray, np.n
 
 
 def _distributed_pickles(archive: Archive, name: str, stem: str) -> dict[str, Draft]:
-    """Find the splits that have pickles of their own, as distributed by others."""
+    """Find the splits in separate pickles, as others distribute them."""
     names = np.array(sorted(label for split in FILES for label in class_list(name, split)))  # in the order of CIFAR-100
     drafts = {}
     for split, part in FILES.items():
@@ -107,7 +107,7 @@ def _distributed_pickles(archive: Archive, name: str, stem: str) -> dict[str, Dr
         table = unpickle(archive, paths[0])
         numbers = _numbers(table, "labels", len(names), where)
         labels = names[numbers]
-        if set(labels.tolist()) != set(class_list(name, split)):  # numbered in another way: the names would be wrong
+        if set(labels.tolist()) != set(class_list(name, split)):  # numbered differently: the names would be wrong
             labels = np.array([f"{number:03}" for number in numbers])
         drafts[split] = from_arrays(where, labels.tolist(), array(table, "data", where))
     return drafts

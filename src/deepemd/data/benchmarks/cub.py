@@ -39,7 +39,7 @@ def cub(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True, 
     Args:
         source: CUB_200_2011.tgz, or the folder in it: images.txt, bounding_boxes.txt and images/.
         scratch: folder where the tar is unpacked.
-        opened: keeps the archive open while the drafts are read.
+        opened: holds the archive open while the drafts are read.
         strict: refuse a set that is not exactly the published one.
         crop: cut each image to its bounding box and store it as PNG, without loss; else store the files unchanged.
 
@@ -118,7 +118,7 @@ def _boxes(archive: Archive, folder: str) -> dict[str, Box]:
 
 
 def _cropped(draft: Draft, boxes: dict[str, Box]) -> Draft:
-    """Return the same images, each cropped to its box when it is read."""
+    """Return a draft of the same images, each cropped to its box when it is read."""
 
     def read(i: int) -> bytes:
         name = draft.names[i]

@@ -31,7 +31,7 @@ _REMEDY = (
     "Some sets of this name, such as timm/mini-imagenet on the Hugging Face hub, are divided differently, and results "
     "on them cannot be compared: get the split of Ravi and Larochelle"
 )
-# Two forms of 84 x 84 arrays: of few-shot-ssl-public, and of FewShotWithoutForgetting and MetaOptNet.
+# Two forms of 84 x 84 arrays: few-shot-ssl-public's, and that of FewShotWithoutForgetting and MetaOptNet.
 _CACHE = "mini-imagenet-cache-{}.pkl"
 _CATEGORIES = {
     "base": "miniImageNet_category_split_train_phase_train.pickle",
@@ -49,7 +49,7 @@ def miniimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bool
             to it. The images may be ILSVRC's training images in their class folders. Or a folder or archive with the
             commonly distributed pickles of 84 x 84 arrays. Absent splits are left out.
         scratch: folder where a compressed tar may be unpacked.
-        opened: keeps the archives open while the drafts are read.
+        opened: holds the archives open while the drafts are read.
         strict: refuse classes that are not the published ones, 600 images each.
 
     Raises:

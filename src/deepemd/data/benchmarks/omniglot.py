@@ -26,17 +26,17 @@ _REMEDY = "Get images_background.zip and images_evaluation.zip again (not the sm
 
 
 def omniglot(source: Path, scratch: Path, opened: ExitStack, *, strict: bool = True) -> dict[str, Draft]:
-    """Find the splits of Omniglot; the classes are called ``Alphabet/character01``, the strokes stay black on white.
+    """Find the splits of Omniglot; the classes are named ``Alphabet/character01``, the strokes stay black on white.
 
     Args:
         source: a folder with images_background.zip and images_evaluation.zip, or with the unpacked trees
             ``images_background/Alphabet/character01/0709_01.png``; one of them alone gives its own splits.
         scratch: folder where a compressed tar may be unpacked.
-        opened: keeps the archives open while the drafts are read.
+        opened: holds the archives open while the drafts are read.
         strict: refuse characters that are not the published ones, 20 drawings each.
 
     Raises:
-        InputError: nothing was found, a tree is there twice, or there are too few or too many characters or drawings.
+        InputError: nothing was found, a tree was found twice, or the number of characters or drawings is wrong.
     """
     drafts = {}
     for tree in _TREES:

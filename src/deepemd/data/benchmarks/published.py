@@ -1,4 +1,4 @@
-"""The published classes and counts of a benchmark's splits, and the check that a data set agrees with them."""
+"""Check that the splits of a benchmark have the published classes and numbers of images."""
 
 from dataclasses import replace
 from importlib.resources import files
@@ -42,7 +42,7 @@ def check_split(where: str, name: str, split: str, draft: Draft, counts: Counts,
         split: base, val or novel.
         draft: the split that was found.
         counts: the published counts.
-        remedy: what may have happened and what to get instead, for the message.
+        remedy: the likely cause and what to get instead, for the message.
 
     Raises:
         InputError: the split has other classes, or other numbers of images.

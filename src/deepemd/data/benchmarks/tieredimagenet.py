@@ -42,7 +42,7 @@ def tieredimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bo
             train_images_png.pkl with train_labels.pkl, .... Absent splits are left out. A pickle is held in memory: 6
             GB for train.
         scratch: folder where a compressed tar may be unpacked.
-        opened: keeps the archive open while the drafts are read.
+        opened: holds the archive open while the drafts are read.
         strict: refuse classes or numbers of images that are not the published ones. The pickles have the words of a
             class, not its WordNet id, so only the numbers of classes and images are compared for them.
 
@@ -61,7 +61,7 @@ def tieredimagenet(source: Path, scratch: Path, opened: ExitStack, *, strict: bo
 
 
 def _folders(archive: Archive) -> dict[str, Draft]:
-    """Find the splits in class folders, by the published lists; none if there are no such folders."""
+    """Find the splits in class folders, by the published lists; return none if there are no such folders."""
     splits = {label: split for split in FILES for label in class_list("tieredimagenet", split)}
     rows: dict[str, list[tuple[str, str, str]]] = {split: [] for split in FILES}
     for path in archive.sizes:
