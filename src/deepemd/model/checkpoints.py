@@ -21,7 +21,7 @@ COUNTER = "num_batches_tracked"  # of a batch norm; unused, and absent from old 
 
 
 class Conversion(NamedTuple):
-    """A converted model, and the names in which it differs from the checkpoint."""
+    """A converted model, and its differences from the checkpoint."""
 
     model: DeepEMD
     left_out: list[str]  # entries of the checkpoint that are not used, such as a classifier of the base classes
@@ -37,11 +37,11 @@ def convert(checkpoint: str | Path, regions: Regions | None = None) -> Conversio
 
     Args:
         checkpoint: a file of ``torch.save``, of either format, or of safetensors.
-        regions: how the model cuts images into nodes, which a checkpoint does not record; FCN by default.
+        regions: how an image becomes nodes, because a checkpoint does not record it; by default FCN.
 
     Raises:
-        InputError: the errors of :func:`read_checkpoint`; a weight that is missing, of another shape, or not finite;
-            regions that do not fit the network.
+        InputError: as for :func:`read_checkpoint`; or a weight is missing, of another shape, or not finite; or the
+            regions do not fit the network.
     """
     path = Path(checkpoint)
     entries = read_checkpoint(path)
@@ -78,7 +78,7 @@ def convert(checkpoint: str | Path, regions: Regions | None = None) -> Conversio
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read the weights of a checkpoint, and its other entries, by their names; nothing in the file is executed.
+    """Read the weights and other entries of a checkpoint, by name; nothing in the file is executed.
 
     Raises:
         InputError: the file cannot be read, is damaged, or holds more than tensors and plain values, so that reading it
@@ -111,7 +111,7 @@ def _pickle(path: Path) -> object:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); pass the file of a checkpoint") from error
     with file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about old formats; those that cannot be read raise
+        warnings.simplefilter("ignore")  # warnings about old formats; unreadable ones raise an error
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged pickle can raise anything

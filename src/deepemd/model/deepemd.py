@@ -36,7 +36,7 @@ __all__ = ["MEAN", "STD", "DeepEMD"]
 # Mean and standard deviation of miniImageNet's channels, by which the paper normalises.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
-_CLASSIFIER = "classifier."  # prefix of the tensors that a saved classifier adds to its model's weights
+_CLASSIFIER = "classifier."  # prefix of the tensors that a saved classifier adds to the weights
 # Encoder -> side of the images -> (h, w) of its map. By weak reference: a replaced encoder is not kept alive by it.
 _MAP_SIZES: WeakKeyDictionary[nn.Module, dict[int, tuple[int, int]]] = WeakKeyDictionary()
 
@@ -44,7 +44,7 @@ _MAP_SIZES: WeakKeyDictionary[nn.Module, dict[int, tuple[int, int]]] = WeakKeyDi
 class DeepEMD(nn.Module):
     """Few-shot classification by the Earth Mover's Distance between the parts of two images.
 
-    An episode goes in, logits come out. The model holds no support set, so that episodes can be batched.
+    The input is an episode, the output are logits. The model holds no support set, so that episodes can be batched.
 
     Args:
         backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`; or any module that
@@ -55,8 +55,8 @@ class DeepEMD(nn.Module):
         resize: side of the square to which a whole image is scaled before its central `image_size` square is cut out;
             in the paper, 92 before 84. Pass `image_size` for objects that fill their image, such as glyphs. Grid and
             Sampling do not use it: they cut their patches from the original.
-        max_side: largest side of the originals from which patches are cut, in pixels; larger ones are scaled down.
-        mean, std: per channel, for values in 0..1.
+        max_side: longest side of the originals from which patches are cut, in pixels; larger ones are scaled down.
+        mean, std: mean and standard deviation of each channel, for values in 0..1.
         temperature: T of the logits, T * (1 - EMD); tuned in the paper.
         weights: how nodes are weighted, see :func:`deepemd.matching.emd_logits`.
         floor: added to every cross-reference weight, in the units of squared embeddings. The paper's 1e-3 suits nodes
@@ -145,7 +145,8 @@ class DeepEMD(nn.Module):
             (B, N, C) raw nodes, float32 even under autocast.
 
         Raises:
-            InputError: images smaller than `image_size` (FCN), not of three channels, or boxes that do not fit.
+            InputError: the images are smaller than `image_size` (FCN) or do not have three channels, or the boxes do
+                not fit.
         """
         min_side = self.image_size if isinstance(self.regions, FCN) else 1
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < min_side:
@@ -190,7 +191,7 @@ class DeepEMD(nn.Module):
         )
 
     def _map_size(self) -> tuple[int, int]:
-        """Return height and width of the encoder's map; one black image is encoded for each encoder and image size."""
+        """Return height and width of the encoder's map, found by encoding one black image and then cached."""
         sizes = _MAP_SIZES.setdefault(self.backbone, {})
         if self.image_size not in sizes:
             sizes[self.image_size] = tuple(encode_blank(self.backbone, self.image_size).shape[-2:])
@@ -248,7 +249,7 @@ class DeepEMD(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The content of config.json: the settings from which :meth:`load` builds the model again."""
+        """The content of config.json: the settings from which :meth:`load` rebuilds the model."""
         return {
             "backbone": dict(self.backbone.config),
             "regions": self.regions.config,
@@ -266,8 +267,8 @@ class DeepEMD(nn.Module):
 
         Args:
             folder: the folder.
-            half: round matrices and filters to float16, to publish a file of half the size; three digits remain. They
-                are loaded as float32.
+            half: round matrices and filters to float16, to publish a file of half the size, with three digits of
+                precision. They are loaded as float32.
 
         Returns:
             The folder.
@@ -283,8 +284,8 @@ class DeepEMD(nn.Module):
 
         Args:
             repo_id: ``"owner/name"``; the repository is created if needed.
-            license: licence of the weights, as the hub spells it; "apache-2.0" by default. Required where the encoder
-                was pretrained by somebody else.
+            license: licence of the weights, as the hub spells it; by default "apache-2.0". Required if the encoder was
+                pretrained by somebody else.
             **settings: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr`` and other arguments of
                 ``huggingface_hub.ModelHubMixin.push_to_hub``.
 
@@ -306,7 +307,7 @@ class DeepEMD(nn.Module):
         backbone: Backbone | nn.Module | None = None,
         **download: Any,
     ) -> Self:
-        """Load a model by its name: a folder, a model that comes with the package, or one on the Hugging Face Hub.
+        """Load a model by its name: a folder, an installed model, or a model on the Hugging Face Hub.
 
         Args:
             name: a folder; else ``"resnet12-miniimagenet"``, which is installed with the package and needs no network
@@ -316,7 +317,7 @@ class DeepEMD(nn.Module):
                 ``huggingface_hub.snapshot_download``.
 
         Raises:
-            InputError: there is no such model, the hub cannot be reached, or the errors of :meth:`load`.
+            InputError: there is no such model, the hub cannot be reached, or as for :meth:`load`.
 
         >>> DeepEMD.from_pretrained("resnet12-miniimagenet").backbone.channels
         640
@@ -336,7 +337,8 @@ class DeepEMD(nn.Module):
         Args:
             folder: the folder of model.safetensors and config.json.
             device: the device to load the model to.
-            backbone: a module of your own, built as it was when the model was saved; the folder has only its weights.
+            backbone: your own encoder, if the model was saved with one; built as it was then, because the folder holds
+                only its weights.
 
         Raises:
             InputError: a file is missing or damaged, or the weights belong to another architecture.

@@ -1,4 +1,4 @@
-"""The folder of a saved model, everywhere the same: model.safetensors and config.json."""
+"""The folder of a saved model, always with two files: model.safetensors and config.json."""
 
 import json
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ FORMAT = 1  # of config.json
 def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Write both files into a folder, which is created if needed.
 
-    Both are written under temporary names, flushed to the disk and renamed. Who loads the folder meanwhile, or after a
-    crash, finds the old model or the new one, and never the weights of one with the settings of the other.
+    Both are written under temporary names, flushed to disk and renamed. Anyone who loads the folder meanwhile, or after
+    a crash, finds the old model or the new one, never the weights of one with the settings of the other.
 
     Raises:
         InputError: the folder cannot be written (no space, no permission).
@@ -105,7 +105,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of a saved model, those that a classifier adds among them.
+    """Read all tensors of a saved model, including those that a classifier adds.
 
     Raises:
         InputError: model.safetensors is missing, damaged or truncated.

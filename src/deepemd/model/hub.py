@@ -1,4 +1,4 @@
-"""Find models by name, installed with the package or on the Hugging Face Hub, and upload models to the hub.
+"""Find models by name, installed or on the Hugging Face Hub, and upload models to the hub.
 
 The hub's library is imported only when it is used.
 """
@@ -15,7 +15,7 @@ from deepemd.errors import InputError
 __all__ = ["INSTALLED", "find_model", "model_card", "push"]
 
 INSTALLED = Path(__file__).parents[1] / "weights"
-"""The folder of the models that come with the package, each in a folder of its own."""
+"""The folder of the models that are installed with the package, each in its own folder."""
 
 _FILES = (  # weights as safetensors only: pickles are not even downloaded
     *("config.json", "preprocessor_config.json"),
@@ -30,7 +30,7 @@ _PRETRAINED = ("transformers", "custom")  # encoders that were pretrained by som
 
 
 def find_model(name: "str | os.PathLike[str]", **download: Any) -> Path:
-    """Return the folder of a model; one on the hub is downloaded.
+    """Return the folder of a model; a model on the hub is downloaded.
 
     Args:
         name: a folder; else the name of a model in :data:`INSTALLED`; else ``"owner/name"`` on the hub.
@@ -75,7 +75,7 @@ def push(save: Callable[[Path], object], text: str, repo_id: str, **settings: An
     0.15 s of processor time against 0.08 s (medians of 9, beyond torch and numba; huggingface_hub 2.4).
 
     Args:
-        save: writes the files into a folder.
+        save: function that writes the files into a folder.
         text: the content of README.md, see :func:`model_card`.
         repo_id: ``"owner/name"``.
         **settings: arguments of ``ModelHubMixin.push_to_hub``: ``private``, ``token``, ``branch``, ``commit_message``
@@ -104,7 +104,7 @@ def model_card(repo_id: str, config: Mapping[str, Any], license: str | None) -> 
     """Return the README.md of a model: how to load it, and the licence of its weights.
 
     Raises:
-        InputError: the licence is missing, and the encoder was pretrained by somebody else.
+        InputError: the licence is missing, although the encoder was pretrained by somebody else.
     """
     encoder = config["backbone"]
     kind = encoder.get("model", {}).get("model_type") or encoder.get("class") or encoder["name"]
@@ -138,7 +138,7 @@ classifier = FewShotClassifier(backbone="{repo_id}").fit(photos, labels)
 
 @contextmanager
 def _explain_hub_errors(name: str, failure: str, remedy: str) -> Iterator[None]:
-    """Turn errors of the hub's library into an InputError of one line."""
+    """Turn errors of the hub's library into an InputError with a message of one line."""
     from huggingface_hub import errors
 
     try:

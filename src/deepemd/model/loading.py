@@ -1,4 +1,4 @@
-"""Build the model that a config.json describes, and give it its weights."""
+"""Build the model that a config.json describes, and load its weights."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["build_model", "load_weights"]
 
 M = TypeVar("M", bound=nn.Module)
 _SETTINGS = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context")
-_LATER_SETTINGS = {"max_side": 256, "floor": 1e-3, "context": 0.0}  # that older models lack
+_LATER_SETTINGS = {"max_side": 256, "floor": 1e-3, "context": 0.0}  # settings that older models lack
 
 
 def build_model(
@@ -24,13 +24,13 @@ def build_model(
     *,
     encoder: Backbone | nn.Module | None = None,
 ) -> M:
-    """Build the model that a config.json describes, with freshly drawn weights.
+    """Build the model that a config.json describes, with random weights.
 
     Args:
         model_class: :class:`deepemd.DeepEMD` or a subclass.
         config: the content of config.json.
         path: the file, for messages.
-        encoder: a module to use in place of the one that the config names.
+        encoder: a module to use instead of the encoder that the config names.
 
     Raises:
         InputError: the config describes no model.
@@ -52,9 +52,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     """Copy weights into a model that has the same names and shapes.
 
     Args:
-        model: what to fill.
-        state: tensors by their names.
-        path: the file that they come from, for messages.
+        model: the model to fill.
+        state: the weights, by name.
+        path: the file of the weights, for messages.
 
     Raises:
         InputError: the weights belong to another architecture; the first difference is named.

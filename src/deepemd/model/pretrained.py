@@ -1,4 +1,4 @@
-"""Get a model for photos by name: the installed encoder, a folder, a model on the hub, or any module."""
+"""Load a model for photos by name: the installed encoder, a folder, a model on the hub, or any module."""
 
 import os
 import warnings
@@ -35,17 +35,17 @@ def pretrained(
         name: one of
 
             - ``"efficientnet-lite0"``: installed with the package, needs no download; the best choice for photos;
-            - ``"resnet12-miniimagenet"``: installed too; the paper's encoder, trained on small images of 64 classes
+            - ``"resnet12-miniimagenet"``: also installed; the paper's encoder, trained on small images of 64 classes
               (see docs/results.md), for experiments with the method;
             - a folder, or ``"owner/name"`` on the Hugging Face Hub, that holds a saved model
               (:meth:`deepemd.DeepEMD.save`) or one of the library `transformers`, such as ``"facebook/dinov2-small"``
               (:data:`deepemd.nodes.transformer.FAMILIES`; weights as safetensors only). Mean, deviation and size come
-              from its preprocessor_config.json, where there is one;
+              from its preprocessor_config.json, if it has one;
             - a module that returns (B, C, h, w) maps. Images are scaled to 224 x 224 and normalised by ImageNet's mean
               and deviation; for other settings pass a ``DeepEMD(module, ...)``;
             - a ``DeepEMD``. Modules and models are copied.
         regions: how an image becomes nodes; by default the model's own regions.
-        side: side of the map to which a transformer's tokens are averaged, by default 7 (49 nodes); larger is slower.
+        side: side of the map to which a transformer's tokens are averaged; by default 7 (49 nodes). Larger is slower.
 
     Returns:
         The model in evaluation mode.
@@ -77,7 +77,7 @@ def pretrained(
 
 
 def _for_photos(encoder: nn.Module, regions: Regions | None = None, **settings: Any) -> DeepEMD:
-    """Return a model that sees whole images, by default as most encoders trained on ImageNet do."""
+    """Return a model that sees whole images, by default like most encoders trained on ImageNet."""
     mean, std = _IMAGENET
     return DeepEMD(encoder, regions, **{"image_size": _SIDE, "resize": _SIDE, "mean": mean, "std": std, **settings})
 
