@@ -1,4 +1,4 @@
-"""Matching: two node sets become a logit."""
+"""Match two node sets and return a logit."""
 
 from deepemd.matching.baselines import fusion_logits, local_knn_logits, matching_net_logits, protonet_logits
 from deepemd.matching.classifiers import cosine_classifier_logits, linear_logits

@@ -4,7 +4,7 @@ A shot has nodes u_i (n of them), a prototype nodes v_j (m of them), each in R^C
 
     u_i = rho_i y_i + mu_i 1,    |y_i| = 1,    y_i . 1 = 0,        v_j = w_j + nu_j 1,    w_j . 1 = 0,    r_j = |w_j|,
 
-split a node into direction, length and mean. All that the head needs follows from y_i . v_j = y_i . w_j:
+split a node into direction, length and mean. Everything that the head needs follows from y_i . v_j = y_i . w_j:
 
     c_ij = 1 - y_i . v_j / r_j,        u_i . v_j = rho_i (y_i . v_j) + C mu_i nu_j,
     a_i = max(mean_j u_i . v_j, 0) + floor,    b_j = max(mean_i u_i . v_j, 0) + floor,
@@ -21,15 +21,15 @@ s, t up to a constant, which the scaling to sum 1 cancels. So with [active] = 1 
     d_i := dloss/d(mean_j u_i . v_j) = g (s_i - s . alpha) / sum a [a_i active],
     e_j := dloss/d(mean_i u_i . v_j) = g (t_j - t . beta) / sum b [b_j active].
 
-Of c_ij, the derivative by v_j is -y_i / r_j + (y_i . v_j) w_j / r_j^3. Let x'_ij = -g x_ij / r_j, let
+The derivative of c_ij by v_j is -y_i / r_j + (y_i . v_j) w_j / r_j^3. Let x'_ij = -g x_ij / r_j, let
 u^ = mean_i u_i be the mean node of a shot, and let sums over i run over the nodes of all shots of the mini-batch. Then
 
     dloss/dv_j = sum_i (x'_ij + d_i rho_i / m) y_i + sum_shots e_j u^ - k_j w_j + h 1,
     k_j = sum_i x'_ij (y_i . v_j) / r_j^2,    h = sum_i d_i mu_i / m.
 
 A shot is stored as n + 1 rows, y_i and u^. Then the first two sums are one product of matrices, the forward products
-are another (u^ . v_j is mean_i u_i . v_j), and only the update of v is also of the size of the embeddings. What depends
-on the shots alone is computed once.
+are another (u^ . v_j is mean_i u_i . v_j), and only the update of v is also of the size of the embeddings. Whatever
+depends on the shots alone is computed once.
 """
 
 import torch
@@ -90,7 +90,7 @@ class Descent:
         self.slots = torch.arange(episodes * shots * n_way).view(episodes, shots, n_way)
 
     def prototypes(self) -> Tensor:
-        """Return the present prototypes, (E, W, m, C)."""
+        """Return the current prototypes, (E, W, m, C)."""
         return self.v.view(len(self.v), *self.shape, -1)
 
     def step(self, some: Tensor) -> None:

@@ -15,7 +15,7 @@ __all__ = ["fusion_logits", "local_knn_logits", "matching_net_logits", "protonet
 def protonet_logits(
     query: Tensor, support: Tensor, *, similarity: str = "cosine", centred: bool = False, temperature: float = 12.5
 ) -> Tensor:
-    """Compare mean embeddings (ProtoNet): of each image, and of all images of a class.
+    """Compare the mean embedding of each query with that of each class (ProtoNet).
 
     Args:
         query: (..., Q, n, C) nodes.
@@ -45,8 +45,8 @@ def local_knn_logits(
 
     Args:
         query: (..., Q, n, C) nodes.
-        support: (..., S, m, C) nodes; the nodes of a class of several shots are those of all its shots.
-        k: number of neighbours of each node; 1 or 3 in that paper's tables.
+        support: (..., S, m, C) nodes; a class of several shots has the nodes of all its shots.
+        k: number of neighbours of each node; 1 or 3 in the source's tables.
         centred: subtract the mean over channels before a cosine, as DeepEMD does.
         temperature: scales the logits.
 
@@ -74,8 +74,8 @@ def fusion_logits(query: Tensor, support: Tensor, *, temperature: float = 12.5) 
     Args:
         query: (..., Q, n, C) nodes.
         support: (..., S, m, C) nodes, one set per class; a class of several shots is the mean of their sets.
-        temperature: scales the cosines before each node's softmax. It changes which class wins: the larger, the more
-            the nodes vote, each for its nearest class; the smaller, the more this is ProtoNet by cosine.
+        temperature: scales the cosines before each node's softmax. It changes which class wins: a large one makes each
+            node vote for its nearest class; a small one makes this ProtoNet by cosine.
 
     Returns:
         (..., Q, S) logits, the logarithms of the mean probabilities: their softmax is those probabilities.
@@ -99,7 +99,7 @@ def matching_net_logits(
         support: (..., K, m, C) nodes, one set per shot.
         labels: (..., K) int64, classes of the shots from 0 to n_way - 1; each class at least once.
         n_way: number of classes.
-        temperature: scales the cosines before the softmax over the shots; 1 in that paper. It changes which class wins:
+        temperature: scales the cosines before the softmax over the shots; 1 in the source. It changes which class wins:
             the larger, the more the nearest shot decides.
 
     Returns:

@@ -39,7 +39,7 @@ def _centred(nodes: Tensor) -> Tensor:
 def measured(nodes: Tensor) -> NodeSets:
     """Compute the means and lengths of node sets (..., n, C) once, if they are compared many times.
 
-    The nodes are not copied, but temporarily as much memory is used again: measure many in parts.
+    The nodes are not copied, but the computation temporarily needs as much memory again: measure large sets in parts.
 
     >>> sets = measured(torch.tensor([[1.0, 0.0, -1.0], [4.0, 4.0, 4.0]]))
     >>> sets.mean, sets.length
@@ -142,7 +142,7 @@ def cross_reference_weights(query: Tensor, support: Tensor, floor: float = 1e-3)
 
 
 def uniform_weights(query: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights of nodes that all count the same: ones a (..., Q, S, n) and b (..., Q, S, m), expanded."""
+    """Return equal weights for all nodes: expanded ones a (..., Q, S, n) and b (..., Q, S, m)."""
     *lead, queries, n, _ = query.shape
     *_, supports, m, _ = support.shape
     one = query.new_ones(())

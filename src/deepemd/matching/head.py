@@ -1,4 +1,4 @@
-"""The DeepEMD head: two node sets become a logit."""
+"""The DeepEMD head, which turns two node sets into a logit."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -68,13 +68,13 @@ def emd_logits(
 ) -> Tensor:
     """Compute classification logits by optimal matching: temperature * (1 - EMD) of every query and support.
 
-    Both weight vectors are scaled to sum to 1, so the logit is the paper's (T / N) sum_ij (1 - c_ij) x_ij where both
-    sets have N nodes, and is defined where they differ. Queries are processed in pieces, so memory stays
-    bounded; gradients are exact.
+    Both weight vectors are scaled to sum to 1, so the logit is the paper's (T / N) sum_ij (1 - c_ij) x_ij if both sets
+    have N nodes, and is also defined if they differ. Queries are processed in pieces, so memory stays bounded;
+    gradients are exact.
 
     Args:
-        query: (..., Q, n, C) float, raw embeddings, one row per node set; leading dimensions are episodes. Measure
-            images that are queries many times once: see :func:`deepemd.matching.cost.measured`.
+        query: (..., Q, n, C) float, raw embeddings, one row per node set; leading dimensions are episodes. If images
+            are queries many times, measure them once: see :func:`deepemd.matching.cost.measured`.
         support: (..., S, m, C) float, the same leading dimensions; S is n_way where every class is one node set.
         temperature: scales the logits before a softmax; 12.5 in the paper. Raise it for sharper probabilities.
         weights: "cross-reference" (the paper's) or "uniform" (every node counts the same).
@@ -82,20 +82,19 @@ def emd_logits(
         context: how much of the whole image each node takes into account in the costs: u_i becomes u_i + context
             mean_k u_k. 0 as in the paper, for encoders that are trained for matching; 1 suits an encoder that was only
             trained to classify whole images, see docs/results.md. The larger, the closer to pooled cosine. The weights
-            are those of the nodes themselves.
-        detach_weights: True gives the weights no gradient, as the authors' OpenCV path does (about 1 % worse, they
-            report).
+            do not change.
+        detach_weights: True gives the weights no gradient, as in the authors' OpenCV path (they report it as about 1 %
+            worse).
         query_chunk: number of queries of an episode that are matched together, and matched again in the backward pass,
-            so that the memory saved for it does not grow with the queries. By default that is two to three times the
-            size of the nodes, which matters for hundreds of queries.
+            so that the saved memory does not grow with the queries. By default it is two to three times the size of the
+            nodes, which matters for hundreds of queries.
         transport: a solver with the signature of :func:`deepemd.emd`.
 
     Returns:
         (..., Q, S) logits in float32 (float64 where an input is).
 
     Raises:
-        ValueError: shapes that do not match, an unknown name of weights, a query_chunk below 1, or embeddings that are
-            not finite.
+        ValueError: shapes do not match, `weights` is unknown, `query_chunk` is below 1, or embeddings are not finite.
 
     Source: equations 1-6 of the paper. An image is nearest to itself:
 
@@ -103,7 +102,9 @@ def emd_logits(
     >>> emd_logits(nodes, nodes).argmax(-1)
     tensor([0, 1, 2])
     """
-    known: tuple[Tensor, ...] = query if isinstance(query, NodeSets) else (query,)  # the nodes come first
+    known: tuple[Tensor, ...] = (
+        query if isinstance(query, NodeSets) else (query,)
+    )  # the nodes come first, then perhaps means and lengths
     _check(known[0], support)
     if query_chunk is not None and query_chunk < 1:
         raise ValueError(f"query_chunk must be at least 1, got {query_chunk}; leave it out for all queries at once")

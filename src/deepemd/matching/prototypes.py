@@ -61,30 +61,30 @@ def fit_prototypes(
 ) -> Tensor:
     """Fit a node set to the shots of each class, the paper's structured fully connected layer, for batches of episodes.
 
-    The node sets start as the class means and are moved by stochastic gradient descent, such that the head classifies
-    the shots correctly. The encoder is not involved. Classify with ``emd_logits(query, prototypes)``.
+    The node sets start as the class means; stochastic gradient descent changes them until the head classifies the shots
+    correctly. The encoder is not involved. Classify with ``emd_logits(query, prototypes)``.
 
     Args:
         support: (..., K, m, C) float, the node sets of an episode's shots; leading dimensions are episodes.
         labels: (..., K) int64, their classes, 0 to n_way - 1; each class at least once, not necessarily equally often.
         n_way: number of classes.
         epochs: passes over the shots. 100 in the paper; fewer save time.
-        lr: learning rate. The authors' code takes 0.1 while it trains and 100 when it evaluates; the best value
-            depends on the size of the embeddings: try several on validation classes.
+        lr: learning rate. The authors' code uses 0.1 in training and 100 in evaluation; the best value depends on the
+            size of the embeddings: try several on validation classes.
         batch_size: number of shots of a step; a new order is drawn in every epoch, the same for all episodes.
         momentum, dampening: settings of the descent. The authors' dampening of 0.9, where 0 is usual, shortens steps.
         temperature, weights, floor: settings of the head, as in :func:`deepemd.matching.emd_logits`.
-        detach_weights: True gives the nodes' weights no gradient, as the authors' OpenCV path does.
-        generator: draws the order; by default PyTorch's global one.
-        track: shows progress, such as :func:`deepemd.progress.track`; by default there is no display.
+        detach_weights: True gives the nodes' weights no gradient, as in the authors' OpenCV path.
+        generator: generator that draws the order; by default PyTorch's global one.
+        track: function that shows progress, such as :func:`deepemd.progress.track`; by default nothing is shown.
 
     Returns:
         (..., n_way, m, C) node sets, float32 (float64 if support is), detached. Those of an episode do not depend on
         the other episodes.
 
     Raises:
-        ValueError: shapes that do not match, a label that is not a class, a class without a shot, a setting out of
-            range, or embeddings that are not finite, at the start or because lr is far too large.
+        ValueError: shapes do not match, a label is not a class, a class has no shot, a setting is out of range, or
+            embeddings are not finite, at the start or because lr is far too large.
 
     Source: section 3.5 of the paper and the authors' code.
 

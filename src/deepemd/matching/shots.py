@@ -1,4 +1,4 @@
-"""Several shots of a class: the logits of single shots become logits of classes."""
+"""Combine the logits of single shots into logits of classes."""
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ def nearest_shot(logits: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
 
 
 def members_of(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Return which shot of support (..., K, m, C) is of which class, (..., K, n_way) bool.
+    """Return a mask (..., K, n_way) of which shot of support (..., K, m, C) belongs to which class.
 
     Raises:
         ValueError: shapes that do not match, a label that is not a class, or a class without a shot.
@@ -56,7 +56,7 @@ def members_of(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
 
 
 def _members_of_columns(logits: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Return which column of logits (..., Q, K) is of which class, (..., K, n_way) bool."""
+    """Return a mask (..., K, n_way) of which column of logits (..., Q, K) belongs to which class."""
     if logits.ndim < 2 or labels.shape != (*logits.shape[:-2], logits.shape[-1]):
         raise ValueError(
             f"logits must be (..., Q, K) and labels (..., K); got {tuple(logits.shape)} and {tuple(labels.shape)}"
