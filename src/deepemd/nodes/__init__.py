@@ -1,4 +1,4 @@
-"""Nodes: an image becomes a set of local embeddings."""
+"""Turn images into nodes, which are sets of local embeddings."""
 
 from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, resnet12
 from deepemd.nodes.custom import as_backbone, encode_blank

@@ -1,4 +1,4 @@
-"""Encoders: a batch of normalised images becomes a batch of feature maps.
+"""Encoders, which turn a batch of normalised images into a batch of feature maps.
 
 Both encoders pool before the activation. A rectifier is monotone, so max-pooling commutes with it: values and
 gradients are those of the published order, and the activation does a quarter of the work.
@@ -17,7 +17,7 @@ from deepemd.errors import InputError
 __all__ = ["CUSTOM", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
 
 CUSTOM = "custom"  # the name of an encoder that the user builds
-WIDTHS = (64, 160, 320, 640)  # of the paper's ResNet-12
+WIDTHS = (64, 160, 320, 640)  # channels of the blocks of the paper's ResNet-12
 Run = Callable[[nn.Module, Tensor], Tensor]  # runs a block on its input
 
 
@@ -128,7 +128,7 @@ class ResNet12(nn.Module):
 
 
 def _even(images: Tensor) -> Tensor:
-    """Drop the last row or column of an odd size, which the first pooling would drop too."""
+    """Drop the last row or column of an odd size, as the first pooling would."""
     return images[..., : images.shape[-2] // 2 * 2, : images.shape[-1] // 2 * 2]
 
 
@@ -155,11 +155,11 @@ def conv4(channels: int = 64, pools: int = 4) -> Conv4:
 
     Args:
         channels: width of every block, and the C of the feature maps.
-        pools: how many of the blocks pool, from the first on. 4 turns 84 x 84 into 5 x 5. Use fewer for small images,
-            so that several nodes are left (3 turn 32 x 32 into 4 x 4).
+        pools: number of blocks that pool, from the first on. 4 turn 84 x 84 into 5 x 5. Use fewer for small images, so
+            that several nodes are left (3 turn 32 x 32 into 4 x 4).
 
     Raises:
-        InputError: channels or pools out of range.
+        InputError: `channels` or `pools` is out of range.
 
     >>> import torch
     >>> conv4(pools=3)(torch.zeros(2, 3, 32, 32)).shape
@@ -179,7 +179,7 @@ def resnet12(widths: Sequence[int] = WIDTHS, space_to_depth: int = 1) -> ResNet1
             same 5 x 5 map for about a quarter of the work, for training on a CPU.
 
     Raises:
-        InputError: widths or space_to_depth out of range.
+        InputError: `widths` or `space_to_depth` is out of range.
 
     >>> sum(parameter.numel() for parameter in resnet12().parameters())
     12424320
@@ -220,7 +220,8 @@ def backbone(name: str, **settings: Any) -> Backbone:
             :class:`deepemd.nodes.transformer.Transformer`.
 
     Raises:
-        InputError: an unknown name or setting, or an encoder of the user's own, which must be passed as a module.
+        InputError: the name or a setting is unknown, or the encoder is the user's own, which must be passed as a
+            module.
 
     >>> backbone("conv4", pools=3).config
     {'name': 'conv4', 'channels': 64, 'pools': 3}
@@ -230,7 +231,7 @@ def backbone(name: str, **settings: Any) -> Backbone:
             f"backbone is one of your own, {settings.get('class', 'a module')}, of which only the weights are saved;"
             " build the module and pass it: load(folder, backbone=module)"
         )
-    if "fold" in settings:  # the name in models that were saved before it changed
+    if "fold" in settings:  # the old name, in older saved models
         settings["space_to_depth"] = settings.pop("fold")
     if name not in BACKBONES:
         raise InputError(

@@ -1,4 +1,4 @@
-"""An encoder of your own: any module that returns a feature map."""
+"""Use your own encoder: any module that returns a feature map."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
 
     Args:
         module: maps (B, 3, H, W) images to (B, C, h, w) maps.
-        size: side of that image, in pixels.
+        size: side of the image, in pixels.
 
     Raises:
         InputError: the module cannot encode the image, or returns anything but a map.
@@ -58,10 +58,10 @@ def as_backbone(module: "nn.Module | Backbone", size: int) -> Backbone:
 
 
 def encode_blank(module: nn.Module, size: int) -> Any:
-    """Encode one black image in evaluation mode, and restore the mode of each part of the module.
+    """Encode one black image in evaluation mode, then restore the mode of each submodule.
 
     Args:
-        module: accepts (B, 3, H, W) images.
+        module: the encoder of (B, 3, H, W) images.
         size: side of the image, in pixels.
 
     Raises:

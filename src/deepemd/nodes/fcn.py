@@ -30,8 +30,8 @@ class FCN:
             fast, and suit an encoder that was never trained for matching, see docs/results.md.
 
     Raises:
-        InputError: a level that is not positive, is named twice, or (when an image is encoded) is not coarser
-            than the map; or no cells at all.
+        InputError: a level is not positive, is named twice, or (when an image is encoded) is not coarser than the map;
+            or there are no cells at all.
 
     >>> from deepemd.nodes import conv4
     >>> FCN((2, 1))(conv4(), torch.zeros(3, 3, 84, 84)).shape
@@ -57,7 +57,7 @@ class FCN:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings from which :func:`deepemd.nodes.regions_from` rebuilds it."""
+        """The settings from which :func:`deepemd.nodes.regions_from` rebuilds the regions."""
         dense = {} if self.dense else {"dense": False}
         return {"name": "fcn", "pyramid": list(self.pyramid), **dense}
 
@@ -115,12 +115,12 @@ def to_original(
 ) -> NDArray[np.float64]:
     """Map boxes from the encoder's input to pixels of the original image.
 
-    The evaluation transform scales the image to `resize` x `resize`, ignoring its aspect, and cuts out the central
-    `size` x `size` square. So a coordinate p becomes (p + (resize - size) / 2) *
-    width / resize (or height / resize).
+    The evaluation transform scales the image to `resize` x `resize`, ignoring its aspect ratio, and cuts out the
+    central `size` x `size` square. So a coordinate p becomes (p + (resize - size) / 2) * width / resize (or
+    height / resize).
 
     Args:
-        boxes: (N, 4) x0, y0, x1, y1 as from :meth:`FCN.boxes`.
+        boxes: (N, 4) x0, y0, x1, y1, from :meth:`FCN.boxes`.
         width, height: size of the original image.
         resize, size: settings of the transform, a model's ``resize`` and ``image_size``.
 

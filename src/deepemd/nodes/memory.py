@@ -1,4 +1,4 @@
-"""Memory of a training step: what is saved for the backward pass, and what is computed again there."""
+"""The memory of a training step: what is saved for the backward pass, and what is recomputed there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,18 +22,18 @@ class Memory:
     By default everything that the backward pass needs is saved, which is fastest. See docs/memory.md for figures.
 
     Args:
-        checkpoint: save only the input of each of the encoder's blocks and compute the block again in the backward
-            pass: about half the memory for a quarter more time, and the same gradients. An encoder of your own counts
-            as one block, for which this saves nothing: use chunk.
+        checkpoint: save only the input of each of the encoder's blocks and recompute the block in the backward pass:
+            about half the memory for a quarter more time, and the same gradients. Your own encoder counts as one block,
+            for which this saves nothing: use chunk.
         chunk: number of squares (whole images or patches) that are encoded together; each chunk is encoded again in
             the backward pass, so that memory does not grow with their number. Needs freeze_batch_norm.
         freeze_batch_norm: batch norm uses its running statistics, as in evaluation, and does not update them. This
-            changes what is trained: the statistics of pre-training stay. Scale and shift are still trained.
+            changes the training: the statistics of pre-training stay. Scale and shift are still trained.
         query_chunk: number of queries that are matched together, and again in the backward pass, with the same
             gradients. It helps with hundreds of queries in a step.
 
     Raises:
-        InputError: a chunk below 1; chunk without freeze_batch_norm, or together with checkpoint.
+        InputError: a chunk is below 1, or `chunk` is set without `freeze_batch_norm` or together with `checkpoint`.
 
     >>> Memory(chunk=64, freeze_batch_norm=True).summary
     'encoded 64 at a time, batch norm frozen'
@@ -62,23 +62,23 @@ class Memory:
 
     @property
     def summary(self) -> str:
-        """How the encoder is run, for a line on the screen."""
+        """A description of how the encoder is run, for a line on the screen."""
         if self.chunk:
             return f"encoded {self.chunk} at a time, batch norm frozen"
         return "checkpointed by block" * self.checkpoint or "all saved for the backward pass"
 
 
 def encode(backbone: Any, images: Tensor, memory: Memory) -> Tensor:
-    """Encode images in training, as the memory settings say.
+    """Encode images in training, following the memory settings.
 
     Args:
         backbone: the encoder.
-        images: (B, 3, H, W) normalised.
-        memory: the settings; with the defaults this is ``backbone(images)``.
+        images: (B, 3, H, W) normalised images.
+        memory: the settings; with the defaults the result is ``backbone(images)``.
 
     Returns:
         (B, C, h, w) maps, with the values, gradients and running statistics of ``backbone(images)``; with
-        `freeze_batch_norm`, of that with batch norm in evaluation mode.
+        `freeze_batch_norm`, those with batch norm in evaluation mode.
 
     >>> from deepemd.nodes import conv4
     >>> encode(conv4(), torch.zeros(2, 3, 84, 84), Memory(checkpoint=True)).shape
@@ -100,8 +100,7 @@ def encode(backbone: Any, images: Tensor, memory: Memory) -> Tensor:
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
     """Run a module, save only its input, and run it again in the backward pass.
 
-    The second run uses the modes of the first and updates copies of the running statistics, so that these are updated
-    once.
+    The second run uses the modes of the first and copies of the running statistics, which are thus updated only once.
     """
     modes = [(part, part.training) for part in module.modules()]
     result: Tensor = checkpoint(
@@ -112,7 +111,7 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _as_before(modes: list[tuple[nn.Module, bool]]) -> Iterator[None]:
-    """Restore modes within the block, with copies of all buffers."""
+    """Within the block, restore the modes and use copies of all buffers."""
     now = [(part, part.training, dict(part._buffers)) for part, _ in modes]
     try:
         for part, training in modes:
@@ -139,7 +138,7 @@ def frozen(module: nn.Module, freeze: bool) -> Iterator[None]:
 
 
 def _no_shared_casts(device: str) -> torch.autocast:
-    """Return the present autocast without its cache of cast weights: the gradients of chunks add up in float32."""
+    """Return the current autocast without its cache of cast weights, so that gradients of chunks add up in float32."""
     return torch.autocast(
         device,
         dtype=torch.get_autocast_dtype(device),

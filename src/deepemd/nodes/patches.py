@@ -11,7 +11,7 @@ from deepemd.errors import InputError
 
 __all__ = ["Grid", "Sampling"]
 
-_PURPOSE = 3  # a word of the generator's counter that separates these draws from those of training and episodes
+_PURPOSE = 3  # a word of the generator's counter, which separates these draws from those of training and episodes
 Boxes = NDArray[np.int64]  # (B, M, 4): x0, y0, x1, y1 in pixels of the original image
 
 
@@ -24,7 +24,7 @@ class Grid:
         ratio: how many times as wide and high a patch is as its cell, before it is clipped to the image.
 
     Raises:
-        InputError: no level, one that is not positive or named twice, or a ratio that is not positive.
+        InputError: there is no level, a level is not positive or is named twice, or the ratio is not positive.
 
     >>> Grid((2,)).boxes([[84, 84]]).tolist()[0][:2]
     [[0, 0, 63, 63], [21, 0, 84, 63]]
@@ -69,7 +69,7 @@ class Grid:
             (B, patches, 4) int64 x0, y0, x1, y1: the pixels x0 .. x1 - 1 and y0 .. y1 - 1.
 
         Raises:
-            InputError: a level with more cells than an image has pixels on a side, or a patch of less than a pixel.
+            InputError: a level has more cells than an image has pixels on a side, or a patch is smaller than a pixel.
         """
         height, width = _sides(sizes)
         ratios = np.full((len(height), len(self.levels)), self.ratio)
@@ -104,18 +104,19 @@ def _spans(size: NDArray[np.int64], level: int, ratio: NDArray[np.float64]) -> N
 
 @dataclass(frozen=True)
 class Sampling:
-    """Cut random crops out of an image: an area of 8 % to 100 %, an aspect of 3 : 4 to 4 : 3.
+    """Cut random crops out of an image, with an area of 8 % to 100 % and an aspect ratio of 3 : 4 to 4 : 3.
 
     The crops of an image depend on a seed and on its index alone, so that embeddings can be stored and a run can be
     repeated; the authors' code draws new crops in every episode.
 
     Args:
-        patches: number of crops of an image. 9 is usual in the paper, 25 best; more in tests than in training helps.
+        patches: number of crops of an image. 9 is usual in the paper, 25 is best; it helps to use more in tests than in
+            training.
         scale: range of a crop's area, as a share of the image's.
-        aspect: range of its width over its height.
+        aspect: range of a crop's width over its height.
 
     Raises:
-        InputError: no patch, or an empty range.
+        InputError: there is no patch, or a range is empty.
 
     >>> Sampling(2).boxes([[84, 84]], seed=0, indices=[7]).shape
     (1, 2, 4)
@@ -186,7 +187,7 @@ class Sampling:
 
 
 def _uniform(seed: int, indices: ArrayLike | None, count: int, *shape: int) -> NDArray[np.float64]:
-    """Draw numbers from 0 to 1, (count, *shape); each row depends on (seed, its index) alone, on every machine."""
+    """Draw numbers from 0 to 1, (count, *shape); on every machine, a row depends only on the seed and its index."""
     places = np.arange(count) if indices is None else np.asarray(indices).reshape(count)
     words = [np.random.Philox(key=seed, counter=[0, int(i), _PURPOSE, 0]).random_raw(math.prod(shape)) for i in places]
     return (np.array(words, np.uint64) >> np.uint64(11)).reshape(count, *shape).astype(np.float64) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Regions: the three ways to turn an image into nodes, by name."""
+"""Build regions by name; there are three kinds, each a way to turn an image into nodes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def regions_from(config: Mapping[str, Any]) -> Regions:
             or :class:`Sampling`.
 
     Raises:
-        InputError: an unknown name or setting, or a value out of range.
+        InputError: the name or a setting is unknown, or a value is out of range.
 
     >>> regions_from({"name": "grid", "levels": [5, 3, 2]}).patches
     38
@@ -38,10 +38,10 @@ def regions_from(config: Mapping[str, Any]) -> Regions:
 
 
 def parse_regions(text: str) -> Regions:
-    """Parse regions from the command line: a name, and after a colon its numbers.
+    """Parse regions from the command line: a name, followed by a colon and numbers.
 
     Raises:
-        InputError: another form than fcn, fcn:2,1, pooled:3, grid:3,2 or sampling:9, or a number out of range.
+        InputError: the form is not one of fcn, fcn:2,1, pooled:3, grid:3,2 or sampling:9, or a number is out of range.
 
     >>> parse_regions("fcn:2,1"), parse_regions("sampling:25").patches
     (FCN(pyramid=(2, 1), dense=True), 25)

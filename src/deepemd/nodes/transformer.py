@@ -35,16 +35,16 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 class Transformer(nn.Module):
-    """An encoder of `transformers`; see :func:`transformer`. Built from its configuration, its weights are random.
+    """An encoder of `transformers`, with random weights if built from a configuration; see :func:`transformer`.
 
     Args:
         model: the contents of the model's own config.json, with its ``model_type``.
         side: average maps of more than side x side cells to that size; None leaves them as they are.
         version: the version of `transformers` that saved the weights, for messages, because some names change.
-        module: the model itself, if it is built already.
+        module: the model itself, if it is already built.
 
     Raises:
-        InputError: a model type that is not in :data:`FAMILIES`, a setting out of range, or `transformers` is missing.
+        InputError: the model type is not in :data:`FAMILIES`, a setting is out of range, or `transformers` is missing.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ def transformer(folder: str | Path, side: int | None = 7) -> Transformer:
         The encoder in evaluation mode, float32.
 
     Raises:
-        InputError: `transformers` is missing; a model type that is not in :data:`FAMILIES`; weights that are missing,
+        InputError: `transformers` is missing; the model type is not in :data:`FAMILIES`; or the weights are missing,
             damaged or of another architecture.
 
     Source: Oquab et al., DINOv2 (TMLR 2024); Siméoni et al., DINOv3 (2025); Liu et al., A ConvNet for the 2020s
@@ -132,7 +132,7 @@ def _library() -> Any:
 
 
 def _settings(model: Any) -> Any:
-    """Return the library's own object for a config.json; no code of the folder is run."""
+    """Return the library's own object for a config.json; no code from the folder is run."""
     kind = model.get("model_type") if isinstance(model, dict) else None
     if kind not in FAMILIES:
         raise InputError(
@@ -156,7 +156,7 @@ def _settings(model: Any) -> Any:
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """Return options that omit the pooled vector, which is not used and for which many checkpoints have no weights."""
+    """Return options that omit the pooled vector, which is unused and without weights in many checkpoints."""
     return {"add_pooling_layer": False} if kind == "vit" else {}
 
 
