@@ -1,4 +1,4 @@
-"""Exact optimal transport between batches of weighted sets, with gradients. Knows tensors, knows nothing of images."""
+"""Exact optimal transport between batches of weighted sets, with gradients; it knows tensors, but not images."""
 
 from deepemd.transport import solvers
 from deepemd.transport._compile_ahead import SIZES, CompiledCode, compile_ahead

@@ -115,7 +115,7 @@ def _(cost, a, b, old_arcs, tolerance, batch_shape):  # type: ignore[no-untyped-
 
 @torch.library.register_vmap("deepemd::transport", lib=_library)
 def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
-    """Merge the further batch dimension into the one that is there."""
+    """Merge the additional batch dimension into the existing one."""
     *tensors, tolerance, batch_shape = given
     size = info.batch_size
     joined = []
@@ -176,7 +176,7 @@ def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
 
 
 class _Gradient(torch.autograd.Function):
-    """Return dF/dc, dF/da, dF/db, each times the gradient (B,) of the value. It has no derivative itself."""
+    """Return dF/dc, dF/da, dF/db, each times the gradient (B,) of the value; they have no derivative themselves."""
 
     generate_vmap_rule = True
 

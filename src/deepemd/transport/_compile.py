@@ -39,7 +39,7 @@ _SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO
 
 
 def source_fingerprint() -> str:
-    """Return a hash of the files that the solver is compiled from, also if they are in a zip archive.
+    """Return a hash of the files that the solver is compiled from, even if they are in a zip archive.
 
     An entry point closes over this string, and stored code is only loaded for the same values in its closure, so a
     change of any of the files is noticed.
@@ -52,9 +52,9 @@ def source_fingerprint() -> str:
 
 
 def cache_folders() -> list[Path]:
-    """Return the folders for compiled code, best first.
+    """Return the folders for compiled code, the best first.
 
-    $NUMBA_CACHE_DIR if that is set; else the package's own __pycache__, then ~/.cache/deepemd.
+    These are $NUMBA_CACHE_DIR if it is set, else the package's own __pycache__ and ~/.cache/deepemd.
     """
     here = Path(__file__).absolute().parent
     name = f"{here.name}_{hashlib.sha256(str(here).encode()).hexdigest()[:16]}"  # one for each copy of deepemd
@@ -72,7 +72,7 @@ class CodeCache:
     Attributes:
         files: the argument types that this process has loaded or compiled, and the file of each; None where no folder
             could be written.
-        compiled: those of them that this process has compiled.
+        compiled: the argument types that this process has compiled.
     """
 
     def __init__(self, function: Callable, describe: Callable[[tuple], str]):
@@ -90,7 +90,7 @@ class CodeCache:
 
     @contextlib.contextmanager
     def silenced(self) -> Iterator[None]:
-        """Do not announce compilations within the block; warn only if the code cannot be stored."""
+        """Within the block, do not announce compilations; warn only if the code cannot be stored."""
         self._silent = True
         try:
             yield
@@ -98,7 +98,7 @@ class CodeCache:
             self._silent = False
 
     def load_overload(self, sig: tuple, target_context: object) -> CompileResult | None:
-        """Return the stored code for these argument types, or None, on which Numba compiles it."""
+        """Return the stored code for these argument types, or None, so that Numba compiles it."""
         name = self._file_name(sig, target_context.codegen())  # type: ignore[attr-defined]
         for folder in self.folders:
             payload = self._read(folder / name)
@@ -129,7 +129,7 @@ class CodeCache:
             else:
                 self.files[sig] = folder / name
                 return
-        if _writable(self.folders) is not None:  # otherwise _announce has said so
+        if _writable(self.folders) is not None:  # otherwise _announce has already warned
             _print(f"the compiled solver could not be stored ({'; '.join(failures)}) and serves this process only")
 
     def _announce(self, sig: tuple) -> None:
@@ -151,7 +151,7 @@ class CodeCache:
         return hashlib.sha256(self._source + payload).digest()
 
     def _read(self, path: Path) -> bytes | None:
-        """Return what a file stores if it exists, is whole, and was made from the present sources."""
+        """Return the content of a file if it exists, is complete, and was made from the current sources."""
         try:
             stored = path.read_bytes()
         except OSError:
@@ -176,7 +176,7 @@ def cached_njit(describe: Callable[[tuple], str]) -> Callable[[Callable], Callab
     """Decorate an entry point: compile it on the first call with new argument types, and store the code on disk.
 
     Args:
-        describe: says what the code is compiled for, from the Numba types of its arguments.
+        describe: function that describes what the code is compiled for, from the Numba types of its arguments.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -194,7 +194,7 @@ def code_cache(entry: Callable) -> CodeCache:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that no other process ever sees half written. Code can be compiled again, so nothing is synced."""
+    """Write a file that no other process ever sees half-written; it is not synced, as code can be compiled again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{uuid.uuid4().hex[:12]}")
     try:
@@ -206,7 +206,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _writable(folders: list[Path]) -> Path | None:
-    """Return the first folder that can be written to, creating it if need be."""
+    """Return the first folder that can be written to; create it if needed."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def _writable(folders: list[Path]) -> Path | None:
 
 
 def _print(message: str) -> None:
-    """Print a line on standard error. A closed standard error is not a failure."""
+    """Print a line on standard error; do nothing if that is closed."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(f"deepemd: {message}", file=sys.stderr, flush=True)

@@ -23,15 +23,15 @@ _DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 class CompiledCode(NamedTuple):
-    """Machine code of the solver, for one range of sizes and one dtype."""
+    """The machine code of the solver for one range of sizes and one dtype."""
 
-    found: bool  # whether it was there already, on disk or in this process
+    found: bool  # whether it already existed, on disk or in this process
     seconds: float  # the time that loading or compiling it took
-    file: Path | None  # the file that stores it; None if no folder can be written, so that it serves this process only
+    file: Path | None  # the file that stores it; None if no folder can be written and the code serves only this process
 
 
 def compile_ahead(size: int, dtype: torch.dtype = torch.float32, *, warm_start: bool = False) -> CompiledCode:
-    """Compile the solver for problems of a size, or load it if it is compiled already.
+    """Compile the solver for problems of a size, or load it if it is already compiled.
 
     Otherwise the first call of ``emd`` with a new dtype or range of sizes compiles it, in 5 to 30 seconds. The ranges
     are up to each of :data:`SIZES`, and larger. Code is stored for one kind of processor, in $NUMBA_CACHE_DIR if that
@@ -40,10 +40,10 @@ def compile_ahead(size: int, dtype: torch.dtype = torch.float32, *, warm_start: 
     Args:
         size: number of nodes on the larger side of the problems, at least 1.
         dtype: float32 or float64. Half precision is solved in float32.
-        warm_start: compile what :class:`WarmStart` needs instead of what ``emd`` needs.
+        warm_start: compile the code for :class:`WarmStart` instead of that for ``emd``.
 
     Raises:
-        TypeError, ValueError: size is not a whole number, or not at least 1; another dtype.
+        TypeError, ValueError: `size` is not a whole number of at least 1, or `dtype` is neither of the two.
 
     >>> _ = compile_ahead(25)
     >>> compile_ahead(25).found

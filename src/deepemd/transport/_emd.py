@@ -19,9 +19,9 @@ class Transport:
     Attributes:
         value: (...) the least total cost. Differentiable in cost, a and b.
         u: (..., n) dual potentials of the rows, detached.
-        v: (..., m) dual potentials of the columns, detached. u_i + v_j <= c_ij, with equality wherever the plan ships
-            something, and value = a.u + b.v with b scaled to the total of a. The constant that may move between u and
-            v is chosen such that a.u = b.v.
+        v: (..., m) dual potentials of the columns, detached. u_i + v_j <= c_ij, with equality wherever the plan moves
+            mass, and value = a.u + b.v with b scaled to the total of a. The free constant between u and v is chosen
+            such that a.u = b.v.
         plan: (..., n, m) the optimal transport plan, detached, with at most n + m - 1 positive entries. It is computed
             on first access.
     """
@@ -42,8 +42,8 @@ class Transport:
     def certificate(self) -> "Certificate":
         """Check the solution: return its defects as a proof of optimality, computed in float64.
 
-        A plan with the right marginals whose cost equals the worth a.u + b.v of potentials with u_i + v_j <= c_ij is
-        optimal: no plan can cost less than any such potentials are worth. Needs memory for a few copies of the costs.
+        A plan with the right marginals is optimal if its cost equals a.u + b.v for potentials with u_i + v_j <= c_ij,
+        because no plan costs less than a.u + b.v of any such potentials. Needs memory for a few copies of the costs.
 
         >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
         >>> proof = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).certificate()
@@ -79,18 +79,18 @@ class Certificate(NamedTuple):
 
 
 def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
-    """The exact Earth Mover's Distance between weighted sets: min <cost, plan> with row sums a and column sums b.
+    """Compute the exact Earth Mover's Distance of weighted sets: min <cost, plan> with row sums a and column sums b.
 
     Every problem of the batch is solved to optimality by a network simplex on the CPU; tensors on a GPU are copied
     there and back. It runs on at most ``torch.get_num_threads()`` threads, and results do not depend on their number.
     Gradients are exact and take almost no time: the plan for ``cost``, the dual potentials for the weights.
 
     Args:
-        cost: (..., n, m) cost of moving one unit from i to j; any finite values, negative ones too. Any float dtype.
+        cost: (..., n, m) cost of moving one unit from i to j; any finite values, also negative. Any float dtype.
         a: (..., n) supplies, at least 0, not all 0. Zero weights are allowed and serve as padding for sets of
             different sizes.
-        b: (..., m) demands, likewise. Scaled to the total of a; totals that differ by more than a relative 1e-4 (2e-2
-            where an input is half precision) are refused. Leading dimensions of the three broadcast.
+        b: (..., m) demands, likewise. They are scaled to the total of a; totals that differ by more than a relative
+            1e-4 (2e-2 if an input is half precision) are refused. Leading dimensions of the three broadcast.
 
     Returns:
         A :class:`Transport` with value (...), u (..., n), v (..., m) and, on demand, plan (..., n, m): float64 if any
@@ -98,9 +98,9 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
 
     Raises:
         TypeError: an argument is not a tensor of floating-point numbers.
-        ValueError: shapes, devices or totals that do not match, empty sets, negative, non-finite or all-zero weights,
-            non-finite costs; the message names the argument and the first offending batch index.
-        RuntimeError: the pivot limit was reached, or a second derivative was asked for.
+        ValueError: shapes, devices or totals do not match; a set is empty; weights are negative, non-finite or all
+            zero; or costs are non-finite. The message names the argument and the first offending batch index.
+        RuntimeError: the pivot limit was reached, or a second derivative was requested.
 
     A textbook problem, whose least cost is 2500:
 
@@ -122,7 +122,7 @@ Posed = tuple[Tensor, Tensor, Tensor, float, list[int]]
 
 
 def solve(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
-    """Solve a batch, from old basis arcs (B, n + m - 1) if given. Return also where these were used, (B,) bool."""
+    """Solve a batch, from old basis arcs (B, n + m - 1) if given. Also return whether these were used, (B,) bool."""
     cost, a, b, tolerance, shape = posed
     home = cost.device
     if home.type not in ("cpu", "meta"):

@@ -1,4 +1,4 @@
-"""Solve a batch on several CPU threads. Each solves whole problems, so results do not depend on their number."""
+"""Solve a batch on several CPU threads. Each thread solves whole problems, so results do not depend on their number."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ _limit: ContextVar[int | None] = ContextVar("deepemd threads", default=None)
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Solve on at most ``count`` threads inside a ``with`` block; afterwards the limit is what it was before.
+    """Solve on at most ``count`` threads inside a ``with`` block; afterwards restore the old limit.
 
     By default the limit is the environment variable DEEPEMD_NUM_THREADS, read once, else ``torch.get_num_threads()``.
     Answers do not depend on it, and small batches always use one thread. The limit applies to the thread (or asyncio
@@ -34,10 +34,10 @@ def threads(count: int) -> Iterator[None]:
 
     After a fork the child starts its own pool, so ``emd`` works there. Forking while another thread is inside ``emd``
     is as unsafe as forking any threaded program. Processes started by spawn or forkserver, as by PyTorch's distributed
-    launchers, need no care.
+    launchers, are safe.
 
     Raises:
-        TypeError, ValueError: count is not a whole number, or not at least 1.
+        TypeError, ValueError: `count` is not a whole number of at least 1.
 
     >>> from deepemd.transport import emd
     >>> with threads(1):
@@ -85,7 +85,7 @@ class _Pool:
         self._threads = 0
 
     def submit(self, work: Callable[[], object], count: int) -> None:
-        """Have ``work`` called by ``count`` threads. It must not raise."""
+        """Call ``work`` on ``count`` threads. It must not raise an exception."""
         while self._threads < count:
             self._threads += 1
             threading.Thread(target=self._serve, name=f"deepemd-{self._threads}", daemon=True).start()

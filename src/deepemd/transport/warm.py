@@ -15,11 +15,11 @@ class WarmStart:
     small step, few pivots are left. A problem whose basis no longer fits (other weights are zero), or is too far
     from optimal, is solved as by ``emd``, which takes a little longer and changes nothing else. Values, gradients,
     dtypes and errors are those of :func:`deepemd.emd`: values agree to 1e-12 of max |cost| times sum(a), and every
-    answer is optimal. If several plans or duals are optimal, it may return another of them.
+    answer is optimal. If several plans or duals are optimal, it may return a different one.
 
     Use one solver for each batch of problems that you follow, with the problems in the same order, in place of ``emd``
     or as ``emd_logits(..., transport=solver)``. For problems that are unrelated to the last ones, ``emd`` is faster. A
-    call that raises leaves the bases as they were. Do not call one solver from several threads at a time.
+    call that raises an exception does not change the bases. Do not call one solver from several threads at a time.
 
     Attributes:
         warm: number of problems of the last call that were solved from their old basis.
@@ -40,15 +40,17 @@ class WarmStart:
     def __init__(self) -> None:
         self.warm = self.cold = 0
         self._sides = (0, 0)  # n and m of the problems
-        self._arcs = torch.empty(0, 0, dtype=torch.int32)  # their bases (slots, n + m - 1) on the CPU; -1: none yet
+        self._arcs = torch.empty(
+            0, 0, dtype=torch.int32
+        )  # bases of the problems (slots, n + m - 1) on the CPU; -1 if there is none yet
 
     def __call__(self, cost: Tensor, a: Tensor, b: Tensor, *, slots: Tensor | None = None) -> Transport:
         """Solve a batch. Arguments, result and errors are those of :func:`deepemd.emd`.
 
         Args:
             cost, a, b: the B problems.
-            slots: (B,) int64, the number of each problem, from 0, for a call with only some of the problems that you
-                follow. By default a call has all of them, in order.
+            slots: (B,) int64, the number of each problem, from 0, if you pass only some of the problems that you
+                follow. By default you pass all of them, in order.
         """
         posed = pose(cost, a, b)
         batch, n, m = posed[0].shape

@@ -1,6 +1,6 @@
-"""Other people's transport solvers behind the signature of ``emd``.
+"""Other people's transport solvers with the signature of ``emd``.
 
-They serve comparisons, and code that is moved from the authors' implementation. Each can take the place of ``emd``:
+They serve for comparisons and for porting code from the authors' implementation. Each can replace ``emd``:
 
     from deepemd.transport import solvers
     logits = emd_logits(query, support, transport=solvers.opencv)

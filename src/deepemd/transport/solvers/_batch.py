@@ -11,13 +11,13 @@ from deepemd.transport._emd import Transport, emd, pose
 
 
 class Batch(NamedTuple):
-    """B problems in float64, still in the graph of the arguments, with b scaled to the total of a."""
+    """A batch of B problems in float64, still in the graph of the arguments, with b scaled to the total of a."""
 
     cost: Tensor  # (B, n, m)
     a: Tensor  # (B, n)
     b: Tensor  # (B, m)
     shape: list[int]  # leading dimensions of the answer
-    dtype: torch.dtype  # of the answer
+    dtype: torch.dtype  # dtype of the answer
 
     def units(self) -> tuple[Tensor, Tensor]:
         """Return the largest |cost| and the total weight of each problem, each (B, 1)."""
@@ -38,7 +38,7 @@ def pose_batch(cost: Tensor, a: Tensor, b: Tensor) -> Batch:
     ratio = p.sum(1, keepdim=True) / q.sum(1, keepdim=True)  # (B, 1)
     sound = (c.isfinite().all(), (p >= 0).all(), (q >= 0).all(), ((ratio - 1).abs() <= tolerance).all())
     if not all(sound):
-        emd(cost, a, b)  # raises an error that says what is wrong, and where
+        emd(cost, a, b)  # raises an error with the argument and the place
     return Batch(c, p, q * ratio, shape, dtype)
 
 
@@ -76,7 +76,7 @@ def transport_by_envelope(batch: Batch, plan: Tensor, u: Tensor | None = None, v
 def transport_of(
     batch: Batch, value: Tensor, plan: Tensor, u: Tensor | None = None, v: Tensor | None = None
 ) -> Transport:
-    """Return the result in the shape and dtype that ``emd`` gives it; missing potentials are NaN."""
+    """Return the result with the shape and dtype of ``emd``; missing potentials are NaN."""
     u, v = (torch.full_like(w, torch.nan) if t is None else t for t, w in ((u, batch.a), (v, batch.b)))
     value, plan, u, v = (t.to(batch.dtype).view([*batch.shape, *t.shape[1:]]) for t in (value, plan, u, v))
     return Transport(value, u.detach(), v.detach(), plan.detach(), (batch.cost, batch.a, batch.b))
@@ -89,7 +89,7 @@ def row_and_column_sums(n: int, m: int) -> Tensor:
 
 
 def require(module: str, name: str, install: str, peers: bool = False) -> Any:
-    """Import a module, or raise an ImportError that says how to install it."""
+    """Import a module, or raise an ImportError with the command that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

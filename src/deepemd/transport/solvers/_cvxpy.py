@@ -1,4 +1,4 @@
-"""The solvers that the modelling language CVXPY calls."""
+"""Solvers called through the modelling language CVXPY."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""HiGHS, a solver of any linear programme, called through SciPy."""
+"""HiGHS, a solver for general linear programmes, called through SciPy."""
 
 from importlib import import_module
 from typing import Any
@@ -10,7 +10,7 @@ from deepemd.transport.solvers._batch import pose_batch, require, row_and_column
 
 
 def highs(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
-    """Solve by ``scipy.optimize.linprog(method="highs-ds")``, a solver of any linear programme.
+    """Solve by ``scipy.optimize.linprog(method="highs-ds")``, a solver for general linear programmes.
 
     Differentiable in cost, a and b by the envelope theorem. Error: value, marginals, potentials and gradients 1e-15.
     Its tolerances are absolute and cannot be less than 1e-10: smaller weights (of a sum of 1) and smaller differences

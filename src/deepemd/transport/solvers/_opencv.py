@@ -9,7 +9,7 @@ from deepemd.transport.solvers._batch import pose_batch, require, solve_one_by_o
 
 
 def opencv(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
-    """Solve by ``cv2.EMD``, as the authors' OpenCV path does; it returns a plan and no potentials.
+    """Solve by ``cv2.EMD``, as in the authors' OpenCV path; it returns a plan and no potentials.
 
     The value is the cost of the plan. It is differentiable in cost alone, as in the authors' code: a and b get no
     gradient, and u, v are NaN because OpenCV returns no potentials. Error: value, marginals and gradient 2e-7 (OpenCV

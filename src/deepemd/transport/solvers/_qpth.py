@@ -29,15 +29,15 @@ def qpth(cost: Tensor, a: Tensor, b: Tensor, *, form: Literal["L2", "QP"] = "L2"
 
     Args:
         cost, a, b: as for ``emd``; for "QP" the cost must not be negative.
-        form: which of the two programmes.
-        l2: weight of the quadratic term, above 0; by default that of the authors, 1e-6 for "L2" and 1e-4 for "QP".
-            Larger ones smooth the value and its gradient, and qpth fails less often.
+        form: the programme, "L2" or "QP".
+        l2: weight of the quadratic term, above 0; by default the authors', 1e-6 for "L2" and 1e-4 for "QP". A larger
+            weight smooths the value and its gradient, and qpth fails less often.
 
     Raises:
         ImportError: qpth or CVXPY, which it imports, is missing. qpth pins NumPy below 2 but runs with NumPy 2, so it
             is installed without its dependencies, after CVXPY: ``pip install --no-deps qpth``.
         RuntimeError: qpth met a singular matrix, which happened in the backward pass of one batch in 114; raise l2.
-        TypeError, ValueError: as ``emd``; or an unknown form, an l2 of 0 or less, a negative cost for "QP".
+        TypeError, ValueError: as ``emd``; or `form` is unknown, `l2` is 0 or less, or a cost for "QP" is negative.
 
     Source: Amos, Kolter, OptNet, ICML 2017; section 3.3 of DeepEMD (arXiv 2003.06777).
     """

@@ -37,11 +37,11 @@ def sinkhorn(
             and needs more iterations.
         tolerance: stop when the row sums are off by at most this share of the total, added up (the column sums are
             exact). Lower it together with epsilon.
-        max_iterations: after how many iterations to raise an error.
+        max_iterations: number of iterations after which an error is raised.
 
     Raises:
         RuntimeError: the row sums are not within the tolerance after max_iterations.
-        TypeError, ValueError: as ``emd``; or an epsilon of 0 or less.
+        TypeError, ValueError: as ``emd``; or `epsilon` is 0 or less.
 
     >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
     >>> round(float(sinkhorn(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).value))
