@@ -1,4 +1,4 @@
-"""``python -m deepemd`` is ``deepemd``: how torchrun starts it."""
+"""Run ``deepemd`` as ``python -m deepemd``, as torchrun starts it."""
 
 from deepemd.cli import main
 

@@ -16,7 +16,7 @@ class Command(NamedTuple):
 
     function: str  # "module:function"
     summary: str
-    shared: bool = False  # whether the work can be shared by processes that torchrun started
+    shared: bool = False  # whether processes that torchrun started can share the work
 
 
 COMMANDS = {
@@ -127,7 +127,7 @@ def _fail(message: str, more: str = "") -> int:
     from deepemd.errors import printable
 
     text = f"deepemd: error: {message}" + (f"\n{more}" if more else "")
-    print(printable(text, allow="\n\t"), file=sys.stderr)  # a quoted name could hold codes that act on the terminal
+    print(printable(text, allow="\n\t"), file=sys.stderr)  # a quoted name could hold terminal control codes
     return 2
 
 

@@ -1,4 +1,4 @@
-"""The device, the number format and the allocation of memory that suit this machine."""
+"""Choose the device, the number format and the allocation of memory for this machine."""
 
 import ctypes
 import sys
@@ -20,10 +20,11 @@ def choose_device(device: Device = "auto") -> str:
     """Return ``"cuda"`` or ``"cpu"``.
 
     Args:
-        device: ``auto`` takes a GPU where there is one.
+        device: ``auto`` takes a GPU if there is one.
 
     Raises:
-        InputError: ``cuda`` where there is no GPU; fewer GPUs than processes that torchrun started on this machine.
+        InputError: `device` is ``cuda``, but there is no GPU, or there are fewer GPUs than processes that torchrun
+            started on this machine.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is {device!r}: choose auto, cpu or cuda")
@@ -44,9 +45,9 @@ def choose_precision(precision: Precision = "auto", device: str = "cpu") -> Lite
     """Return Lightning's name of the number format.
 
     Args:
-        precision: ``auto`` takes bfloat16 autocast where the hardware multiplies in it (a CPU with AVX-512 BF16 or
-            AMX, where it is up to five times faster than float32; a GPU from Ampere on) and float32 elsewhere. The
-            transport is always solved in full precision.
+        precision: ``auto`` takes bfloat16 autocast if the hardware supports it (a CPU with AVX-512 BF16 or AMX, where
+            it is up to five times faster than float32; a GPU from Ampere on), else float32. The transport is always
+            solved in full precision.
         device: ``"cpu"`` or ``"cuda"``.
 
     Raises:
@@ -58,15 +59,15 @@ def choose_precision(precision: Precision = "auto", device: str = "cpu") -> Lite
         return "bf16-mixed" if precision == "bf16" else "32-true"
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private in torch: absent means no
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private in torch; absent means no
     return "bf16-mixed" if any(getattr(torch.cpu, probe, lambda: False)() for probe in probes) else "32-true"
 
 
 def keep_freed_memory() -> None:
     """Make glibc reuse freed memory in this process instead of returning it to the system.
 
-    By default each activation of some megabytes is newly mapped, and its pages are zeroed by the kernel, in every step:
-    training conv4 on a CPU took 1.7 times as long. Only commands and training call this, since it changes the whole
+    By default, each activation of some megabytes is newly mapped in every step, and the kernel zeroes its pages:
+    training conv4 on a CPU took 1.7 times as long. Only commands and training call this, because it changes the whole
     process. Without glibc it does nothing.
     """
     if sys.platform != "linux":

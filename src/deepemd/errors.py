@@ -1,19 +1,19 @@
-"""Errors whose messages are for the user at the keyboard, and names made safe to print."""
+"""Errors whose messages are written for the user, and :func:`printable`, which makes names safe to print."""
 
 import unicodedata
 from pathlib import Path
 
 __all__ = ["InputError", "Interrupted", "ProcessLost", "printable"]
 
-# Right-to-left marks and overrides: they can make a name look as if it had another ending.
+# Right-to-left marks and overrides can make a name seem to have another ending.
 _TURNS = {*map(chr, (0x061C, 0x200E, 0x200F)), *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 
 class InputError(ValueError):
     """Bad input: the message names the file or argument, what was found, and what to do.
 
-    It is a ``ValueError``, which users of the library expect. The command line prints the message without a traceback
-    and exits with code 2.
+    It is a ``ValueError``, as users of the library expect. The command line prints the message without a traceback and
+    exits with code 2.
     """
 
 
@@ -23,8 +23,8 @@ class Interrupted(Exception):
     Attributes:
         signal: number of the signal.
         exit_code: 128 + signal, the code that shells expect of an interrupted process.
-        out: the run's folder; ``resume=True`` continues it.
-        step: number of the finished steps, of ``steps``.
+        out: folder of the run; ``resume=True`` continues it.
+        step: number of finished steps, out of ``steps``.
     """
 
     def __init__(self, signal: int, out: Path, step: int, steps: int) -> None:
@@ -43,7 +43,7 @@ class ProcessLost(Exception):
     """Another process of a command died, so this one cannot continue either.
 
     Attributes:
-        exit_code: 75 (EX_TEMPFAIL): trying again may help.
+        exit_code: 75 (EX_TEMPFAIL), which means that trying again may help.
     """
 
     exit_code = 75
@@ -56,15 +56,14 @@ class ProcessLost(Exception):
 
 
 def printable(text: object, *, allow: str = "") -> str:
-    r"""Make a name safe to show on a terminal, a page or a sheet: replace characters that act there by their codes.
+    r"""Make a name safe to show on a terminal, a page or a sheet: replace control characters by their codes.
 
-    These are control characters (a file name may hold the codes that move a terminal's cursor), line breaks, marks that
-    change the direction of writing, and bytes of a file name that are not text. Letters and signs of all languages
-    stay.
+    Line breaks, marks that change the direction of writing, and bytes of a file name that are not text are replaced
+    too. Letters and signs of all languages stay.
 
     Args:
-        text: a name, or an object whose text is one, such as a path.
-        allow: characters that stay as they are, such as the line breaks of a message.
+        text: a name, or an object that converts to one, such as a path.
+        allow: characters that are not replaced, such as the line breaks of a message.
 
     >>> printable("für\x1b[2J\u202egpj.exe")
     'für\\x1b[2J\\u202egpj.exe'

@@ -1,7 +1,7 @@
-"""Write files and folders atomically: under its name, a file is always complete.
+"""Write files and folders atomically: under its final name, a file is always complete.
 
-Everything is written under a temporary name in the same folder, flushed to the disk, and renamed in one step. When the
-disk is full, nothing remains. A killed process leaves at most a ``.tmp-*`` file, which is never read and which the next
+Everything is written under a temporary name in the same folder, flushed to disk, and renamed in one step. If the disk
+is full, nothing remains. A killed process leaves at most a ``.tmp-*`` file, which is never read and which the next
 writer to that folder removes: each writer holds a lock on its temporary file, and the kernel releases the lock when the
 process ends, so it cannot go stale.
 """
@@ -35,7 +35,7 @@ _DATA_REMEDY = "free some space or choose another place by root= or the variable
 
 
 def atomic_write(path: Path, content: bytes, remedy: str = "free some space or choose another folder") -> Path:
-    """Write a file, whole or not at all; the folder is created if needed.
+    """Write a file, which appears only when it is complete; the folder is created if needed.
 
     Args:
         path: the file.
@@ -60,7 +60,7 @@ def atomic_file(
         path: the file.
         needed: its approximate size in bytes, for the message when the disk is full.
         remedy: what to do if it cannot be written, for the message.
-        previous: the name under which an older ``path`` stays; at every moment one of the two exists.
+        previous: the name to which an older ``path`` is renamed; at every moment one of the two exists.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
@@ -80,8 +80,8 @@ def atomic_file(
 def atomic_folder(path: Path, needed: int) -> Iterator[Path]:
     """Create a folder to fill that appears as ``path`` when the block ends without an error.
 
-    An older ``path`` stays until then, and is exchanged for the new one in one step if the system can do so (Linux). If
-    two processes write the same folder, one of the two results remains.
+    An older ``path`` stays until then, and is exchanged for the new one in one step if the system supports it (Linux).
+    If two processes write the same folder, one of the two results remains.
 
     Args:
         path: the folder.
@@ -106,7 +106,7 @@ def atomic_folder(path: Path, needed: int) -> Iterator[Path]:
 
 @contextmanager
 def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Create an empty temporary file or folder next to ``path``, to be renamed; remove it at the end if it is left.
+    """Create an empty temporary file or folder next to ``path``; remove it at the end unless it was renamed.
 
     Leftovers of killed processes are removed first. The parent folder is created if needed.
     """
@@ -124,7 +124,7 @@ def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed processes left in a folder; those that are being written stay."""
+    """Remove temporary files that killed processes left in a folder, but not those that are being written."""
     if sys.platform == "win32":  # without locks, nobody knows which writers are alive
         return
     import fcntl
@@ -161,7 +161,7 @@ def _locked(path: Path, make: Callable[[], None]) -> int | None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; return False if the system or the file system cannot do so."""
+    """Exchange two folders in one step; return False if the system or the file system does not support it."""
     if sys.platform != "linux":
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -184,7 +184,7 @@ def _replace_in_two_steps(temporary: Path, path: Path) -> None:
                 if old.exists():
                     old.rename(path)
                 raise
-            # Another process was first: its folder is just as good.
+            # Another process was first, and its folder is just as good.
     finally:
         _remove(old)
 
@@ -198,12 +198,12 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -> Iterator[None]:
-    """Turn errors of the disk into an InputError with one clear message.
+    """Turn disk errors into an InputError with one clear message.
 
     Args:
         folder: the folder that the block writes to.
         needed: approximate number of bytes that it writes.
-        remedy: what to do about it.
+        remedy: what to do if it cannot be written, for the message.
     """
     try:
         yield

@@ -1,10 +1,10 @@
-"""Distributed work: the processes that torchrun started share one command's work and gather its results.
+"""Distribute work: the processes that torchrun started share the work of a command and gather its results.
 
     torchrun --nproc-per-node 2 -m deepemd evaluate MODEL DATA
 
-Work is cut into the same batches whatever the number of processes. Each process takes a contiguous shard of them, and
-the results are gathered in order, so the result depends on the work and not on the number of processes. Without
-torchrun, and outside of :func:`process_group`, there is one process, and the functions here do nothing.
+Work is cut into the same batches for any number of processes. Each process takes a contiguous shard of them, and the
+results are gathered in order, so the result does not depend on the number of processes. Without torchrun, or outside of
+:func:`process_group`, there is one process, and the functions here do nothing.
 """
 
 import atexit
@@ -27,13 +27,13 @@ __all__ = [
 
 T = TypeVar("T")
 # A process that dies closes its connections, and the others notice at once. A machine that vanishes does not:
-TIMEOUT = timedelta(minutes=30)  # of one collective operation
-LONG_TIMEOUT = timedelta(days=1)  # while one process does what only one can do, such as decoding a data set
+TIMEOUT = timedelta(minutes=30)  # time limit of one collective operation
+LONG_TIMEOUT = timedelta(days=1)  # time limit while one process works alone, as in decoding a data set
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """The place of this process among all of them, in torchrun's words.
+    """The place of this process among all processes, in torchrun's terms.
 
     Attributes:
         rank: number of this process, from 0.
@@ -49,13 +49,13 @@ class ProcessInfo:
 
 
 _SINGLE = ProcessInfo()
-_info = _SINGLE  # inside of process_group()
-_slow_group: Any = None  # a group of its own, with the long timeout
-_destroy: Callable[[], None] | None = None  # for the group that was started here
+_info = _SINGLE  # set inside of process_group()
+_slow_group: Any = None  # a separate group, with the long timeout
+_destroy: Callable[[], None] | None = None  # ends the group that was started here
 
 
 def torchrun_info() -> ProcessInfo:
-    """Read from the environment what torchrun has set for this process."""
+    """Return the place of this process, from the environment variables that torchrun sets."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if all(os.environ.get(name, "").isdecimal() for name in names):
         return ProcessInfo(*(int(os.environ[name]) for name in names))
@@ -73,7 +73,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Return how many processes share the work."""
+    """Return the number of processes that share the work."""
     return _info.world_size
 
 
@@ -81,12 +81,12 @@ def world_size() -> int:
 def process_group() -> Iterator[None]:
     """Join the processes that torchrun started with this one, until the block ends in all of them.
 
-    Within another such block, and without torchrun, it does nothing. A group that exists already is used as it is.
-    Where the block ends by an exception, this process leaves the group, and the others end by ProcessLost.
+    Within another such block, or without torchrun, do nothing. An existing group is used as it is. If the block raises
+    an exception, this process leaves the group, and ProcessLost is raised in the others.
 
     Raises:
-        InputError: Slurm started several processes, but no torchrun did.
-        ProcessLost: another process died, or left.
+        InputError: Slurm started several processes without torchrun.
+        ProcessLost: another process died or left.
     """
     global _info, _slow_group, _destroy
     own = torchrun_info()
@@ -127,14 +127,14 @@ def process_group() -> Iterator[None]:
 
 
 def connection_lost(error: BaseException) -> bool:
-    """Return whether an exception says that another process cannot be reached."""
+    """Return whether an exception means that another process cannot be reached."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def shard(items: Sequence[T]) -> Sequence[T]:
-    """Return the contiguous part of the items that this process takes: of equal length, but for the last ones.
+    """Return the contiguous part of the items for this process; all parts but the last ones have the same length.
 
     >>> shard(range(5))
     range(0, 5)
@@ -144,10 +144,10 @@ def shard(items: Sequence[T]) -> Sequence[T]:
 
 
 def all_gather(mine: "Tensor | None") -> "Tensor":
-    """Concatenate what all processes made of their shards, in order: (n, ...) of each -> (sum of n, ...) in each.
+    """Concatenate the results of all processes, in order: (n, ...) in each -> (sum of n, ...) in each.
 
     Args:
-        mine: None where the shard was empty.
+        mine: the result of this process; None if its shard was empty.
     """
     import torch
     import torch.distributed as dist
@@ -170,7 +170,7 @@ def all_gather(mine: "Tensor | None") -> "Tensor":
 
 
 def all_reduce(mine: "Tensor") -> "Tensor":
-    """Sum a tensor over the processes, in place; all get the same bits."""
+    """Sum a tensor over the processes, in place; the sums are bit-identical."""
     import torch.distributed as dist
 
     if world_size() > 1:
@@ -179,7 +179,7 @@ def all_reduce(mine: "Tensor") -> "Tensor":
 
 
 def all_reduce_max(*mine: int) -> tuple[int, ...]:
-    """Take the largest of each number over the processes."""
+    """Return the maximum of each number over the processes."""
     import torch
     import torch.distributed as dist
 
@@ -191,7 +191,7 @@ def all_reduce_max(*mine: int) -> tuple[int, ...]:
 
 
 def broadcast(value: T) -> T:
-    """Return the value that process 0 passes; the others wait for it, and what they pass is ignored."""
+    """Return the value that process 0 passes; the others wait for it, and their values are ignored."""
     import torch.distributed as dist
 
     values = [value]
@@ -201,7 +201,7 @@ def broadcast(value: T) -> T:
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have reached this call."""
     import torch.distributed as dist
 
     if world_size() > 1:
@@ -210,9 +210,9 @@ def barrier() -> None:
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Let process 0 run the block before the others, which find the files that it makes.
+    """Let process 0 run the block before the others, so that they find its files.
 
-    The others also go on where process 0 raises an exception, so that they meet the same error.
+    If process 0 raises an exception, the others still run the block, so that they raise the same error.
     """
     if rank() > 0:
         barrier()

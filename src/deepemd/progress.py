@@ -1,4 +1,4 @@
-"""A progress bar on a terminal's standard error."""
+"""Show a progress bar on standard error."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Iterate over items with a progress bar on standard error, which is shown only on a terminal and by process 0."""
+    """Iterate over items with a progress bar on standard error, shown only on a terminal and only by process 0."""
     from rich.console import Console
     from rich.progress import track as rich_track
 

@@ -1,7 +1,7 @@
-"""Work in pieces: as many at a time as PyTorch has threads, each piece on one thread from beginning to end.
+"""Work on several pieces at a time, one on each of PyTorch's threads, from beginning to end.
 
-Sharing out every operation, as PyTorch does, gains less, and takes many times as long if another process uses one of
-the cores. The result of a piece does not depend on the number of threads.
+Dividing every operation among threads, as PyTorch does, gains less, and takes many times as long if another process
+uses one of the cores. The result of a piece does not depend on the number of threads.
 """
 
 import threading
@@ -19,26 +19,26 @@ R = TypeVar("R")
 
 
 class Run(Protocol):
-    """A function that applies ``work`` to each piece and yields the results in order."""
+    """The type of a function that applies ``work`` to each piece and yields the results in order."""
 
     def __call__(self, work: Callable[[T], R], pieces: Iterable[T], /) -> Iterator[R]: ...
 
 
-_local = threading.local()  # .stop: the event that ends the work of this thread
+_local = threading.local()  # its attribute stop is the event that ends the work of this thread
 
 
 def thread_count(device: torch.device) -> int:
-    """Return how many pieces to work on at a time: PyTorch's threads on a CPU, 1 on a GPU, which has one queue."""
+    """Return the number of pieces to work on at a time: PyTorch's threads on a CPU, 1 on a GPU, which has one queue."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @contextmanager
 def single_threads(count: int) -> Iterator[Run]:
-    """Yield run(work, pieces), which yields `work` of each piece, in order, on `count` threads at a time.
+    """Yield run(work, pieces), which yields the result of `work` for each piece, in order, on `count` threads.
 
-    Within a piece PyTorch uses a single thread. If the block ends by an exception, an interrupt among them, no further
-    pieces begin, and those that have begun end as soon as their work asks whether it is :func:`stopped`. `work` may
-    divide a piece into pieces in the same way.
+    Within a piece PyTorch uses a single thread. If the block ends with an exception, such as an interrupt, no further
+    pieces begin, and running ones end when their work next checks :func:`stopped`. `work` may divide a piece into
+    pieces in the same way.
     """
     stop: threading.Event = getattr(_local, "stop", None) or threading.Event()
 
@@ -50,7 +50,7 @@ def single_threads(count: int) -> Iterator[Run]:
         return pool.map(one, pieces)
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that start from now on take this number
+    torch.set_num_threads(1)  # threads that start from now on use this number
     try:
         with ThreadPoolExecutor(count) as pool:
             try:

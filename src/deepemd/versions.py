@@ -1,4 +1,4 @@
-"""The versions of Python and of packages that every report names."""
+"""Return the versions of Python and of packages, which every report names."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

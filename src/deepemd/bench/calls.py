@@ -1,4 +1,4 @@
-"""The time of a call: one problem alone, small and large batches, one thread and several, float32 and float64."""
+"""Measure the time of a call: one problem, small and large batches, one thread and several, float32 and float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,13 @@ N = 25
 BATCHES = (1, 5, 25, 75, 375, 3000)
 LARGE = 3000  # the overhead of a batch of this size is negligible
 EPISODE = 375  # 75 queries x 5 classes
-ENOUGH = 3000  # the least problems timed in a round, so that the first call, with cold caches, is one of several
+ENOUGH = (
+    3000  # smallest number of problems timed in a round, so that the first call, with cold caches, is one of several
+)
 
 
 def calls(settings: Settings, result: dict[str, Any], report: Callable[[str], None]) -> None:
-    """Measure `emd` on embedding costs of 25 x 25. Modifies result, which is filled even if interrupted."""
+    """Measure `emd` on embedding costs of 25 x 25. Modifies result, which is filled even after an interruption."""
     step = f"calls: one problem, batches, float64, at {N} x {N}"
     report(step)
     generator = torch.Generator().manual_seed(0)

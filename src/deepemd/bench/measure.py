@@ -1,4 +1,4 @@
-"""Tools to measure with: seconds, medians with their spread, threads, peak memory, and the machine."""
+"""Measuring tools: seconds, medians with their spread, threads, peak memory, and the machine."""
 
 import ctypes
 import os
@@ -60,7 +60,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def peak_rise(work: Callable[[], object]) -> float | None:
-    """Return how far the peak of resident memory rises above its present size, in MB, or None without Linux.
+    """Return the rise of the peak of resident memory above its current size, in MB, or None without Linux.
 
     Linux records the peak and lets a process reset its own.
     """
@@ -103,7 +103,7 @@ def machine() -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source if this is a checkout, with a + if files were changed since."""
+    """Return the commit of the source if this is a checkout, with a + if files have changed since."""
     package = Path(__file__).parents[1]
     git = ["git", "-C", str(package)]
     try:

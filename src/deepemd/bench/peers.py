@@ -1,4 +1,4 @@
-"""Other people's solvers, each called in the way that is fastest for it; its data is prepared before the timing."""
+"""Other people's solvers, each called in its fastest way; the data is prepared before the timing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Peer:
     Attributes:
         title: its name in tables and the chart.
         install: the command that installs it.
-        how: how it is called.
-        load: imports it and returns the function that is timed.
-        prepare: turns problems into the argument of that function; not timed.
-        agree: how far its values may be from ours, relative to max |c|; None for a solver that is not exact.
-        batched: whether it is fast on batches only; it then gets at least `Settings.batched` problems.
-        largest: the largest n that it is measured on.
+        how: a description of how it is called.
+        load: function that imports it and returns the function to time.
+        prepare: function that turns problems into the argument of the timed function; not timed.
+        agree: largest allowed difference of its values from ours, relative to max |c|; None for an inexact solver.
+        batched: whether it is fast only on batches; it then gets at least `Settings.batched` problems.
+        largest: the largest n to measure.
     """
 
     title: str
@@ -166,7 +166,7 @@ PEERS = {
 
 
 def load_peers(names: Sequence[str]) -> tuple[dict[str, Solve], dict[str, str]]:
-    """Import the peers. Return those that are installed, and for each of the others a message with a remedy."""
+    """Import the peers; return the installed ones, and for each of the others a message with a remedy."""
     found, missing = {}, {}
     for name in names:
         try:

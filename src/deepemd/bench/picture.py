@@ -1,4 +1,4 @@
-"""The chart of the race: time of a problem against its size, both on logarithmic axes."""
+"""Draw the chart of the race: the time of a problem against its size, both on logarithmic axes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +28,11 @@ _COLOURS = {
 
 
 def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding") -> Path:
-    """Draw microseconds a problem against n for everyone in a report.
+    """Draw microseconds per problem against n for all solvers in a report.
 
     Args:
         report: the result of `deepemd.bench.run.run`, or its JSON.
-        path: PNG file to write; its folder is created if need be.
+        path: PNG file to write; its folder is created if needed.
         kind: the kind of problems to show.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Transport problems to measure on. Costs between embeddings differ in kind from uniform random costs."""
+"""Transport problems for the benchmark, with costs between embeddings or with uniform random costs."""
 
 from collections.abc import Callable
 from typing import NamedTuple

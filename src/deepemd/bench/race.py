@@ -34,9 +34,9 @@ class Settings:
         peers: names in PEERS.
         parts: names in PARTS.
         kinds: kinds of problems, names in KINDS.
-        peer_seconds: about how long each peer may run for one size and kind. To stay near it, a peer solves fewer
+        peer_seconds: approximate time limit of each peer for one size and kind. To respect it, a slow peer solves fewer
             problems of a round and takes part in fewer rounds.
-        batched: the least problems in a call of a batched solver.
+        batched: smallest number of problems in a call of a batched solver.
         processes: number of new processes for each figure that needs them.
         pairs: number of problems of the batch whose gradient is measured: one 5-way episode with 75 queries.
     """
@@ -79,7 +79,7 @@ def batch_of(n: int) -> int:
 
 @dataclass
 class _Turn:
-    """The number of problems that a peer solves in a round, and the rounds it takes part in."""
+    """The number of problems that a peer solves in a round, and the rounds in which it takes part."""
 
     solve: Solve
     problems: int
@@ -89,7 +89,7 @@ class _Turn:
 def race(
     settings: Settings, solvers: dict[str, Solve], rows: list[dict[str, Any]], report: Callable[[str], None]
 ) -> None:
-    """Measure every size and kind. Modifies rows: appends a row once it is measured or interrupted."""
+    """Measure every size and kind. Modifies rows: appends each row when it is measured or interrupted."""
     for kind in settings.kinds:
         for n in settings.sizes:
             report(f"race: {kind} costs, n = {n}")
@@ -132,7 +132,7 @@ def _failing(failed: dict[str, str], name: str) -> Iterator[None]:
 def _our_turn(counts: Sequence[int], fresh: Callable[[], Problems]) -> tuple[dict[str, float], Problems, Transport]:
     """Time `emd` in CALLS calls on new batches. Return seconds a problem, the last batch and its solution."""
     times = dict.fromkeys(map(ours, counts), 0.0)
-    for count in reversed(counts):  # the first count comes last: its batch is the peers' too
+    for count in reversed(counts):  # the first count comes last, because the peers use its batch
         batches = [fresh() for _ in range(CALLS)]
         found: list[Transport] = []
         with threads(count):
@@ -202,7 +202,7 @@ def _row(
     laps: list[dict[str, float]],
     errors: dict[str, float],
 ) -> dict[str, Any]:
-    """Return the row of a size and kind. A peer that should be exact and is not has an error, and no time."""
+    """Return the row of a size and kind. A peer that should be exact but is not gets an error instead of a time."""
     first = ours(settings.threads[0])
     times, faster, disagree = {}, {}, {}
     for name in {name: None for lap in laps for name in lap}:

@@ -1,4 +1,4 @@
-"""Run all parts of the benchmark, with a progress display; after Ctrl-C, report what is measured so far."""
+"""Run all parts of the benchmark, with a progress display; Ctrl-C reports what has been measured so far."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
     """Measure, and return the report, ready for JSON; its key "interrupted" is true after Ctrl-C.
 
     Args:
-        settings: what to measure.
-        console: where to show progress; by default standard error.
+        settings: the settings of the benchmark.
+        console: the console for the progress display; by default standard error.
     """
     console = console or Console(stderr=True)
     solvers, missing = load_peers(settings.peers)
@@ -77,7 +77,7 @@ def _steps(settings: Settings, missing: dict[str, str]) -> int:
 
 @contextmanager
 def _progress(console: Console, steps: int) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows which step begins, by a bar on a terminal and by lines elsewhere."""
+    """Yield a function that shows the current step, as a bar on a terminal and as lines elsewhere."""
     begun: list[str] = []
 
     def line(text: str) -> None:

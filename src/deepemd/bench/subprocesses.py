@@ -1,4 +1,4 @@
-"""Measurements in new processes: the peak of memory, and the time to the first result.
+"""Measure in new processes: the peak of memory, and the time to the first result.
 
 The parent runs ``python -m deepemd.bench.subprocesses JSON`` and reads one line of JSON. Nothing of deepemd is imported
 at the top, because the time to import it is one of the measurements.
@@ -46,7 +46,7 @@ def gradient(
                 except ChildProcessError:
                     if name == "emd":
                         raise
-                    failed[name] += 1  # its message is on standard error; the others go on
+                    failed[name] += 1  # its message is on standard error; the others continue
     finally:
         for name, runs in done.items():
             if not runs:
@@ -162,7 +162,7 @@ def _values(solver: str) -> Callable[["torch.Tensor", "torch.Tensor", "torch.Ten
 
 
 def main() -> None:
-    """Measure what the first command-line argument asks for, and print the result as JSON."""
+    """Run the measurement that the first command-line argument names, and print the result as JSON."""
     wanted = json.loads(sys.argv[1])
     found = _start() if wanted.pop("what") == "start" else _gradient(**wanted)
     print(json.dumps(found))

@@ -1,4 +1,4 @@
-"""The report as Markdown tables, which the command prints and docs/speed.md shows."""
+"""Format a report as Markdown tables, which the command prints and docs/speed.md shows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
