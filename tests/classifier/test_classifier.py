@@ -304,7 +304,7 @@ def test_bad_labels_and_settings_are_explained(model, tmp_path):
     images, labels = photos(2)
     for X, y, told in (
         (images, labels[:-1], "one label for each image"),
-        (images, ["dots"] * 6, "at least two are needed"),
+        (images, ["dots"] * 6, "pass photos of at least two classes"),
         ([], [], "X is empty"),
     ):
         with pytest.raises(InputError, match=told):

@@ -264,7 +264,7 @@ def test_folders_that_hold_no_classes(run, support, tmp_path, command, monkeypat
         (["--query", "q"], "pass either --support"),
         (["--query", "q", "--support", "s", "--model", "m"], "pass either --support"),
         (["--support", "s"], "query"),
-        (["--query", "/no/such/folder/", "--support", "s", "--report_limit", 0], "report_limit is 0: at least 1"),
+        (["--query", "/no/such/folder/", "--support", "s", "--report_limit", 0], "report_limit is 0: it must"),
         (["--query", "{support}", "--support", "{support}", "--unknown", 5], "unknown is 5.0: it is the share"),
         (["--query", "{support}", "--support", "{support}", "--regions", "cells"], "regions is 'cells': write fcn"),
         (["--query", "{support}", "--support", "{support}", "--backbone", "nosuch"], "nosuch"),
