@@ -428,7 +428,7 @@ def test_ctrl_c_loses_nothing(support, tmp_path):
     assert process.returncode == 130
     done = _rows(partial)
     assert 32 <= len(done) < 200
-    assert f"{len(done)} of 200 photos are in predictions.partial.csv; run the same command again to go on" in err
+    assert f"{len(done)} of 200 photos are in predictions.partial.csv; run the same command again to continue" in err
     assert "Traceback" not in err
     assert not (tmp_path / "predictions.csv").exists()
     kept = len(list((tmp_path / "kept").glob("*/*/*.npz")))

@@ -83,7 +83,7 @@ def test_what_is_broken_off_is_continued(server, tmp_path, ranges):
     with pytest.raises(InputError, match=broken):
         fetch("birds", tmp_path, remote(server))
     assert part.read_bytes() == CONTENT[:CUT]
-    with pytest.raises(InputError, match=f"it goes on after the {CUT * (1 + ranges):,} bytes"):
+    with pytest.raises(InputError, match=f"it continues after the {CUT * (1 + ranges):,} bytes"):
         fetch("birds", tmp_path, remote(server))
     server.cut = None
     file = fetch("birds", tmp_path, remote(server))
@@ -129,7 +129,7 @@ def test_another_file_is_refused_and_not_kept(server, tmp_path):
     part = tmp_path / "downloads" / "birds" / "set.zip.part"
     assert list(part.parent.iterdir()) == []
     part.write_bytes(b"something else")  # half of another file: found by the hash, and then begun again
-    with pytest.raises(InputError, match="its md5 is another: try again"):
+    with pytest.raises(InputError, match="its md5 differs: try again"):
         fetch("birds", tmp_path, remote(server))
     assert fetch("birds", tmp_path, remote(server)).read_bytes() == CONTENT
 

@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     with caplog.at_level(logging.WARNING):
         assert_same(resumed(patterns, out), whole)
     assert f"{out / 'last.ckpt'}: damaged (" in caplog.text
-    assert "going on from previous.ckpt, step 8" in caplog.text
+    assert "continuing from previous.ckpt, step 8" in caplog.text
     assert read(out / "last.ckpt").content["global_step"] == 12
 
 
@@ -122,7 +122,9 @@ def test_without_a_whole_checkpoint_the_run_is_not_begun_again_unasked(
     (out / "result.json").unlink()
     for name in ("last.ckpt", "previous.ckpt"):
         (out / name).write_bytes((out / name).read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"last\.ckpt: damaged or truncated .* no whole one before it; begin again"):
+    with pytest.raises(
+        InputError, match=r"last\.ckpt: damaged or truncated .* no undamaged one before it; start again"
+    ):
         resumed(patterns, out)
 
 

@@ -83,5 +83,5 @@ def test_an_earlier_run_is_resumed(patterns: Store, tmp_path: Path) -> None:
     settings["recipe"]["model"]["fold"] = settings["recipe"]["model"].pop("space_to_depth")
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     assert pretrain(recipe, *splits, run, resume=True) == result
-    with pytest.raises(InputError, match=r"recipe\.grad_accum_steps: .* started with 2, but 1 is asked for"):
+    with pytest.raises(InputError, match=r"recipe\.grad_accum_steps: .* started with 2, but 1 is requested"):
         pretrain(replace(recipe, grad_accum_steps=1), *splits, run, resume=True)

@@ -123,7 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X, y: as for :meth:`fit`.
             stop: raise the error of the first photo that cannot be read.
-            progress: the text beside a progress bar on a terminal; no bar by default.
+            progress: the text next to a progress bar on a terminal; no bar by default.
 
         Returns:
             (K,) for each photo None, or the reason why it was left out.
@@ -213,7 +213,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             images: paths, PIL images or arrays.
-            progress: the text beside a progress bar on a terminal; no bar by default.
+            progress: the text next to a progress bar on a terminal; no bar by default.
 
         Yields:
             A prediction for each image, in order. An image that cannot be read has an ``error``, and the rest follow.

@@ -43,7 +43,7 @@ def add_photos(
         ids: (K,) the class of each, an index into `classes`.
         classes: the labels of all classes.
         stop: raise the error of the first photo that cannot be read.
-        progress: the text beside a progress bar on a terminal; no bar by default.
+        progress: the text next to a progress bar on a terminal; no bar by default.
 
     Returns:
         The new support set; and for each photo None, or the reason why it was left out.

@@ -81,7 +81,7 @@ class Explanation:
 
     Attributes:
         prediction: the label, and the probabilities of all classes.
-        match: the image beside the most similar photo of the class: boxes, weights and the transport plan.
+        match: the image and the most similar photo of the class: boxes, weights and the transport plan.
         example: the name of that photo.
     """
 

@@ -33,9 +33,10 @@ def bench_emd(
         sizes: n of the n x n problems, separated by commas; by default 9,13,25,49,100,196,256.
         rounds: turns of each solver; more give more precise figures. By default 15, with --quick 5.
         threads: thread counts for emd; other solvers are compared with the first. By default 1,2.
-        peers: some of opencv, pot, pot-core, pot-batch, highs, qpth, sinkhorn, separated by commas; by default all.
-        parts: some of race (against the peers), calls (one problem, batches, float64), gradient (time and memory),
-            start (of a new process), separated by commas; by default all.
+        peers: solvers to compare with, separated by commas; by default all of opencv, pot, pot-core, pot-batch, highs,
+            qpth, sinkhorn.
+        parts: parts to measure, separated by commas; by default all of race (against the peers), calls (one problem,
+            batches, float64), gradient (time and memory), start (of a new process).
         quick: measure in few rounds, on four sizes and only with costs between embeddings.
         out: JSON file for the report.
         picture: PNG file for a chart of time against n.

@@ -48,7 +48,7 @@ def evaluate(
 
     Every image is embedded once. All methods see the same embeddings and episodes, so their differences from the first
     method are paired: the intervals are far narrower than those of two separate runs. Several data sets, ways or shots,
-    with commas between them, make one table: `deepemd evaluate MODEL miniimagenet:val,glyphs --n_shot 1,5,10`. Episodes
+    separated by commas, make one table: `deepemd evaluate MODEL miniimagenet:val,glyphs --n_shot 1,5,10`. Episodes
     for which a data set has too few classes or images are left out.
 
     Args:

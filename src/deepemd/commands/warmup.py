@@ -18,9 +18,9 @@ def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | N
     """Compile the transport solver for every size and type now, and store it on disk.
 
     Otherwise this happens the first time emd sees a new problem size or type, in 5 to 30 seconds each. The compiled
-    code is stored in $NUMBA_CACHE_DIR if that is set; else beside the package, or in ~/.cache/deepemd if that cannot be
-    written. Any user who can read the folder benefits. The code is for one kind of processor: build where you run. In a
-    container:
+    code is stored in $NUMBA_CACHE_DIR if that is set; else next to the package, or in ~/.cache/deepemd if that is not
+    writable. Any user who can read the folder benefits. The code is for one kind of processor: build where you run. In
+    a container:
 
         RUN pip install . && deepemd warmup
 

@@ -92,25 +92,27 @@ class RunFolder:
         if not self.config.exists():
             return None
         if not resume:
-            raise InputError(f"{self.path}: holds a run already: pass --resume to continue it, or another out")
+            raise InputError(
+                f"{self.path}: holds a run already: pass --resume to continue it, or choose another folder"
+            )
         try:
             earlier = yaml.safe_load(self.config.read_text())
             before = _flat(rename_keys({key: value for key, value in earlier.items() if key != "made_with"}))
         except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.config}: damaged ({error}); begin again in another out") from error
+            raise InputError(f"{self.config}: damaged ({error}); start again in another folder") from error
         now = _flat(_plain(settings))
         missing = [name for name in now if name not in before]
         if missing:
             raise InputError(
                 f"{self.config}: damaged, or of another version of deepemd: it does not say"
-                f" {missing[0]}; begin again in another out"
+                f" {missing[0]}; start again in another folder"
             )
         for name, old in before.items():
             new = now.get(name, "nothing")
             if old != new:
                 raise InputError(
-                    f"{name}: the run in {self.path} was started with {old!r}, but {new!r} is asked for now: resume it"
-                    " with the same value, or begin another run in another out"
+                    f"{name}: the run in {self.path} was started with {old!r}, but {new!r} is requested now: resume it"
+                    " with the same value, or start another run in another folder"
                 )
         return self.result()
 
@@ -132,7 +134,7 @@ class RunFolder:
         if not self.config.exists():
             made_with = {"python": platform.python_version(), "torch": str(torch.__version__)}
             content = yaml.safe_dump({**_plain(settings), "made_with": made_with}, sort_keys=False)
-            atomic_write(self.config, content.encode(), "choose another out")
+            atomic_write(self.config, content.encode(), "choose another folder")
 
     def checkpoint(self, module: nn.Module) -> Checkpoint | None:
         """Return the latest undamaged checkpoint; None if the run stopped before the first one.
@@ -149,8 +151,8 @@ class RunFolder:
             if expected.get(name) != there.get(name):
                 raise InputError(
                     f"{found.path}: of another architecture: {name} is {there.get(name, 'absent')} in it and"
-                    f" {expected.get(name, 'absent')} in this run; put the run's own last.ckpt back, or begin again in"
-                    " another out"
+                    f" {expected.get(name, 'absent')} in this run; put the run's own last.ckpt back, or start again in"
+                    " another folder"
                 )
         return found
 
@@ -172,7 +174,8 @@ class RunFolder:
                     return found
         if damage is not None:
             raise InputError(
-                f"{self.last}: damaged or truncated ({damage}), and no whole one before it; begin again in another out"
+                f"{self.last}: damaged or truncated ({damage}), and no undamaged one before it; start again in another"
+                " folder"
             ) from damage
         return None
 

@@ -73,7 +73,7 @@ class Meter(nn.Module):
 def diverged(what: str, step: int) -> InputError:
     """Return the error for a run with numbers that are not finite, such as "the loss is"."""
     return InputError(
-        f"{what} not finite at step {step}: the run has diverged; begin again in another out with a lower lr or"
+        f"{what} not finite at step {step}: the run has diverged; start again in another folder with a lower lr or"
         " a longer warm-up (the best model so far and the last checkpoint are saved)"
     )
 

@@ -35,7 +35,7 @@ def compile_ahead(size: int, dtype: torch.dtype = torch.float32, *, warm_start: 
 
     Otherwise the first call of ``emd`` with a new dtype or range of sizes compiles it, in 5 to 30 seconds. The ranges
     are up to each of :data:`SIZES`, and larger. Code is stored for one kind of processor, in $NUMBA_CACHE_DIR if that
-    is set; else beside the package, or in ~/.cache/deepemd if that cannot be written.
+    is set; else next to the package, or in ~/.cache/deepemd if that cannot be written.
 
     Args:
         size: number of nodes on the larger side of the problems, at least 1.

@@ -134,7 +134,7 @@ def predict_photos(classifier: FewShotClassifier, photos: Photos, files: Predict
     except KeyboardInterrupt:
         print(
             f"\ndeepemd: {files.count():,} of {len(photos.files):,} photos are in {printable(files.partial)}; run the"
-            " same command again to go on: finished photos are read from the cache",
+            " same command again to continue: finished photos are read from the cache",
             file=sys.stderr,
         )
         raise
