@@ -176,7 +176,7 @@ def test_a_disk_that_takes_no_more(photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "a quota or file size limit was reached; about 1 MB" in done.stderr
-    assert "nothing half-written was kept" in done.stderr
+    assert "no half-written file is left" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "data").iterdir()) == []
 

@@ -35,7 +35,7 @@ def choose_device(device: Device = "auto") -> str:
     here, gpus = process_info().local_world_size, torch.cuda.device_count()
     if here > gpus:
         raise InputError(
-            f"device is {device}: {here} processes on a machine with {gpus} GPUs; start one process a GPU"
+            f"device is {device}: {here} processes on a machine with {gpus} GPUs; start one process per GPU"
             f" (torchrun --nproc-per-node {gpus}), or pass cpu"
         )
     return "cuda"

@@ -211,7 +211,7 @@ def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -
         size = f"about {max(1, round(needed / 1e6)):,} MB ({needed:,} bytes) are needed there"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             found = "the disk is full" if error.errno == errno.ENOSPC else "a quota or file size limit was reached"
-            raise InputError(f"{folder}: {found}; {size}: {remedy}; nothing half-written was kept") from error
+            raise InputError(f"{folder}: {found}; {size}: {remedy}; no half-written file is left") from error
         raise InputError(f"{folder}: cannot be written ({error.strerror or error}); {size}: {remedy}") from error
 
 

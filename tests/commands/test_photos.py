@@ -248,7 +248,7 @@ def test_folders_that_hold_no_classes(run, support, tmp_path, command, monkeypat
     (tmp_path / "broken" / "rose" / "a.jpg").write_text("milk")
     for folder, says in (
         ("empty", "no class folders with photos in them: put each class into a folder of its own"),
-        ("one", "holds the class 'daisy' only: at least two class folders are needed"),
+        ("one", "holds only the class 'daisy': at least two class folders are needed"),
         ("broken", "no photo of 'rose' can be read"),
         ("gone", "there is no such folder"),
     ):
@@ -299,7 +299,7 @@ def test_check_finds_a_mislabelled_photo_and_one_that_is_there_twice(run, suppor
     names = {Path(one["image"]).name for one in found["mistakes"] if one["looks_mislabelled"]}
     assert names >= {"wrong.png", "twice.png"}
     assert f"{support / 'dots' / '1.png'} = {support / 'stripes' / 'twice.png'}" in err
-    assert "1 of 4 classes have one photo only" in err
+    assert "1 of 4 classes have only one photo" in err
     assert "leave-one-out accuracy" in told
     assert "it says nothing about new light, places and cameras" in told
     assert _stands_alone_and_runs_nothing(page / "check.html").count("article") == len(found["mistakes"])
@@ -312,9 +312,9 @@ def test_one_photo_a_class_can_predict_but_not_be_checked(run, support, queries,
         photo.unlink()
     code, _, err = run("predict", "--support", support, "--query", queries, "--out", tmp_path)
     assert code == 0
-    assert "3 of 3 classes have one photo only" in err
+    assert "3 of 3 classes have only one photo" in err
     code, _, err = run("check", support)
-    assert (code, "every class has one photo only" in err) == (2, True)
+    assert (code, "every class has only one photo" in err) == (2, True)
 
 
 HOSTILE = (

@@ -166,9 +166,7 @@ def test_a_class_without_a_good_image_is_refused(tmp_path):
 
 
 def test_a_benchmark_needs_every_image(tmp_path):
-    with pytest.raises(
-        InputError, match="published figures are about every image of miniimagenet: pass --strict false"
-    ):
+    with pytest.raises(InputError, match="published figures use every image of miniimagenet: pass --strict false"):
         prepare("miniimagenet", tmp_path, root=tmp_path / "root", skip_bad=True)
 
 

@@ -142,7 +142,8 @@ def test_without_a_network_it_is_said_what_to_do(model: DeepEMD) -> None:
 def test_names_that_cannot_be_are_explained(model: DeepEMD, tmp_path: Path) -> None:
     for name in ("efficientnet-lite1", "a/b/c", "me/two words"):
         with pytest.raises(
-            InputError, match=r"no folder here, not installed \(resnet12-miniimagenet is\), no name of the hub"
+            InputError,
+            match=r"neither a folder here, nor installed \(resnet12-miniimagenet is\), nor a name on the hub",
         ):
             pretrained(name)
     (tmp_path / "model.pth").touch()
@@ -156,7 +157,7 @@ def test_names_that_cannot_be_are_explained(model: DeepEMD, tmp_path: Path) -> N
 
 def test_weights_of_others_need_their_licence(hub: Hub) -> None:
     model = DeepEMD(torch.nn.Conv2d(3, 8, 8, stride=8), image_size=32, resize=32)
-    with pytest.raises(InputError, match=r"license is not given: .* another's \(torch\.nn\.modules\.conv\.Conv2d\)"):
+    with pytest.raises(InputError, match=r"license is missing: .* the encoder \(torch\.nn\.modules\.conv\.Conv2d\)"):
         model.push_to_hub("me/own")
     assert hub.repositories == {}
     model.push_to_hub("me/own", license="cc-by-4.0")

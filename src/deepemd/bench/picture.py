@@ -72,7 +72,7 @@ def speed_picture(report: Mapping[str, Any], path: Path, kind: str = "embedding"
     figure.text(0.015, 0.955, _headline(report, rows), fontsize=12, fontweight="bold")
     core = f"{report['machine']['processor']}, {'one thread' if counts[0] == 1 else f'{counts[0]} threads'}"
     inexact = " Dashed: not exact." if any(not peer["exact"] for peer in report["peers"].values()) else ""
-    lead = f"Median time of a transport problem of n x n, {core} unless said.{inexact}"
+    lead = f"Median time of a transport problem of n x n, {core} unless stated.{inexact}"
     figure.text(0.015, 0.905, lead, fontsize=9, color="0.35")
     with explain_disk_errors(path.parent, 100_000, "choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -250,5 +250,5 @@ def _refuse_bomb(path: Path, unpacked: int) -> None:
     """Refuse an archive that unpacks to far more than images would: it could fill the memory or the disk."""
     if unpacked > max(_MAX_BYTES, _MAX_RATIO * path.stat().st_size):
         raise InputError(
-            f"{path}: unpacks to {unpacked:,} bytes from {path.stat().st_size:,}, which images do not: do not trust it"
+            f"{path}: unpacks to {unpacked:,} bytes from {path.stat().st_size:,}, far more than images: do not trust it"
         )

@@ -39,7 +39,7 @@ class Augment(nn.Module):
 
         super().__init__()
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise InputError(f"crop_scale is {crop_scale}: a range of shares of the image, 0 < low <= high <= 1")
+            raise InputError(f"crop_scale is {crop_scale}: pass a range of shares, 0 < low <= high <= 1")
         if jitter < 0:
             raise InputError(f"jitter is {jitter}: pass 0 for none, up to about 0.4")
         steps: list[nn.Module] = []

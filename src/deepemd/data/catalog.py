@@ -79,7 +79,7 @@ def prepare(
             return open_store(folder)
         return _prepare_folder(folder, root, force, skip_bad)
     if len(folder.parts) != 1 or str(name).startswith("."):
-        raise InputError(f"name: there is no folder {name}, and a name has no slashes and no dot first: check it")
+        raise InputError(f"name: there is no folder {name}, and a name has no slash and no leading dot: check it")
     path = root / str(name)
     if (path / "store.json").is_file() and not force:
         store = open_store(path)
@@ -92,7 +92,7 @@ def prepare(
     if source is None:
         _refuse_without_source(str(name), root)
     if skip_bad and strict and str(name) in DATASETS:
-        raise InputError(f"skip_bad: published figures are about every image of {name}: pass --strict false too")
+        raise InputError(f"skip_bad: published figures use every image of {name}: pass --strict false too")
     with ExitStack() as opened:
         drafts = _read(str(name), Path(os.fspath(source or "")), root, opened, strict)
         notes = {"source": str(Path(os.fspath(source or "")).resolve()), "strict": str(strict)}

@@ -49,7 +49,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether all episodes were matched."""
+        """Return whether all episodes were matched."""
         return self.count == self.episodes.n_episodes
 
     @property

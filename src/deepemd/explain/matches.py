@@ -59,7 +59,7 @@ class Match:
 
     @property
     def overlapping(self) -> bool:
-        """Whether the boxes of the nodes overlap, as patches and the levels of a pyramid do."""
+        """Return whether the boxes of the nodes overlap, as with patches and pyramid levels."""
         sides = self.query_boxes[:, 2:] - self.query_boxes[:, :2]
         return float(sides.prod(1).sum()) > 1.2 * self.query_size[0] * self.query_size[1]
 

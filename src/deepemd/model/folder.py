@@ -61,7 +61,7 @@ def round_to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rounded = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in tensors.items()}
     for name, x in rounded.items():
         if not x.isfinite().all():
-            raise InputError(f"half: {name} holds values that float16 cannot; save the model without half")
+            raise InputError(f"half: {name} holds values too large for float16; save the model without half")
     return rounded
 
 

@@ -43,8 +43,8 @@ def find_model(name: "str | os.PathLike[str]", **download: Any) -> Path:
     >>> find_model("no-such-model")
     Traceback (most recent call last):
         ...
-    deepemd.errors.InputError: no-such-model: no folder here, not installed (resnet12-miniimagenet is), no name of \
-the hub, such as facebook/dinov2-small
+    deepemd.errors.InputError: no-such-model: neither a folder here, nor installed (resnet12-miniimagenet is), nor a \
+name on the hub, such as facebook/dinov2-small
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -58,8 +58,8 @@ the hub, such as facebook/dinov2-small
         raise InputError(f"{name}: a file; pass the folder that holds the model")
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{name}: no folder here, not installed ({', '.join(installed)} is), no name of the hub, such as"
-            " facebook/dinov2-small"
+            f"{name}: neither a folder here, nor installed ({', '.join(installed)} is), nor a name on the hub,"
+            " such as facebook/dinov2-small"
         )
     from huggingface_hub import snapshot_download
 
@@ -110,7 +110,7 @@ def model_card(repo_id: str, config: Mapping[str, Any], license: str | None) -> 
     kind = encoder.get("model", {}).get("model_type") or encoder.get("class") or encoder["name"]
     if license is None and encoder["name"] in _PRETRAINED:
         raise InputError(
-            f"license is not given: the weights began as another's ({kind}), whose licence goes with them; pass it as"
+            f"license is missing: somebody else pretrained the encoder ({kind}), and that licence applies; pass it as"
             " the hub spells it, such as license='apache-2.0'"
         )
     return f"""---

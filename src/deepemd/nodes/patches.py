@@ -130,11 +130,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.patches < 1:
-            raise InputError(f"patches is {self.patches}: at least 1 is needed, 9 are usual")
+            raise InputError(f"patches is {self.patches}: it must be at least 1; 9 is usual")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"scale is {self.scale}: a range of shares of the image, 0 < low <= high <= 1")
+            raise InputError(f"scale is {self.scale}: pass a range of shares of the image, 0 < low <= high <= 1")
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
-            raise InputError(f"aspect is {self.aspect}: a range of width over height, 0 < low <= high")
+            raise InputError(f"aspect is {self.aspect}: pass a range of width over height, 0 < low <= high")
 
     @property
     def config(self) -> dict[str, Any]:

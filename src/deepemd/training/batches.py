@@ -66,8 +66,8 @@ class Batches:
         if grad_accum_steps % processes:
             raise InputError(
                 f"recipe.grad_accum_steps is {grad_accum_steps}, and {processes} processes share the micro-batches of a"
-                f" step: set recipe.grad_accum_steps to {-(-grad_accum_steps // processes) * processes} (another run:"
-                " batch norm sees micro-batches), or start as many processes as divide it"
+                f" step: set recipe.grad_accum_steps to {-(-grad_accum_steps // processes) * processes} (which"
+                " changes the run, as batch norm sees micro-batches), or start a number of processes that divides it"
             )
         self.make = make
         self.total = total

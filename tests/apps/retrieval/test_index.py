@@ -264,7 +264,7 @@ def cut(name: str):
         (lambda p: np.save(p / "nodes.npy", np.zeros(3)), r"33 images, but nodes of shape \(3,\)"),
         (lambda p: np.save(p / "nodes.npy", np.full((33, 16, 8), None), allow_pickle=True), "the index is damaged"),
         (lambda p: (p / "index.json").write_text("[]"), "the index is damaged"),
-        (lambda p: (p / "index.json").write_text('{"format": 7}'), "an index of format 7, this is 1"),
+        (lambda p: (p / "index.json").write_text('{"format": 7}'), "an index of format 7, but this version reads 1"),
         (lambda p: (p / "nodes.npy").unlink(), r"no index, .*nodes\.npy is missing"),
         (lambda p: (p / "index.json").unlink(), r"no index, .*index\.json is missing"),
     ],
@@ -281,12 +281,12 @@ def test_damaged_indexes_are_refused(index, tmp_path, spoil, says):
 def test_what_cannot_be_searched_or_ranked(index, photos, model, tmp_path):
     nodes = torch.zeros(1, 16, 8)
     for options, says in (({"top": 0}, "top is 0"), ({"shortlist": 0}, "shortlist is 0"), ({"top": -3}, "top is -3")):
-        with pytest.raises(InputError, match=f"{says}: at least 1 image must be asked for"):
+        with pytest.raises(InputError, match=f"{says}: it must be at least 1"):
             index.search(nodes, **options)
-        with pytest.raises(InputError, match="at least 1 is needed"):
+        with pytest.raises(InputError, match="it must be at least 1"):
             evaluate_index(index, **({"queries": 0} if "top" in options else options))
     one_class = build_index(model, photos / "rot", tmp_path / "one")
-    with pytest.raises(InputError, match="8 images in 1 classes: an evaluation needs two folders"):
+    with pytest.raises(InputError, match="8 images in 1 classes: an evaluation needs at least two folders"):
         evaluate_index(one_class)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no images in it \(\.jpg"):
@@ -337,8 +337,8 @@ def test_bad_queries_of_the_command_line(index, photos, tmp_path, capsys):
         ([tmp_path / "list.png"], "list.png: not an image that Pillow can read"),
         ([good, tmp_path / "gone.png"], "gone.png: there is no such file: check the path"),
         ([tmp_path], "cannot be read (Is a directory): check the file"),
-        ([good, "--top", 0], "top is 0: at least 1 image"),
-        ([good, "--shortlist", 0], "shortlist is 0: at least 1 image"),
+        ([good, "--top", 0], "top is 0: it must be at least 1"),
+        ([good, "--shortlist", 0], "shortlist is 0: it must be at least 1"),
         ([good, "--out", tmp_path], "is a folder; name a file in it"),
         ([], "required: images"),
     ):

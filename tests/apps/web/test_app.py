@@ -187,7 +187,7 @@ def test_two_visitors_do_not_see_each_other(visit, photos, query):
     other.added("portrait")
     assert (one.classes(), other.classes()) == (["flower", "temple"], ["portrait"])
     other.drop("queries", query)
-    other.says("At least two classes are needed to tell one from the other; there is only 'portrait'")
+    other.says("At least two classes are needed; there is only 'portrait'")
     other.add("flower", *photos["temple"])  # by the same name, what another calls temple
     other.added("flower")
     one.drop("queries", query)
@@ -252,7 +252,7 @@ def test_what_cannot_be_used_is_told_in_the_page_and_the_rest_goes_on(visit, ser
     person.add("temple", *bad, photos["temple"][0])
     person.added("temple")
     for text in (
-        "notes.pdf: not a photo by its name",
+        "notes.pdf: not named like a photo",
         "film.jpg: not an image",
         "huge.png: too many pixels",
         "cut.jpg: truncated or damaged image",
@@ -261,7 +261,7 @@ def test_what_cannot_be_used_is_told_in_the_page_and_the_rest_goes_on(visit, ser
     assert person.page.get_by_role("status").get_by_text("1 photo added to 'temple'.").count() == 1
 
     person.drop("queries", *bad[:1], query)
-    person.says("notes.pdf: not a photo by its name")
+    person.says("notes.pdf: not named like a photo")
     person.page.locator(".answer").wait_for()
     assert person.page.locator(".answer h3").inner_text().startswith("flower")
     assert server.kept() == []
@@ -350,7 +350,7 @@ def test_a_port_in_use_is_told_and_the_next_one_is_taken_where_none_was_asked_fo
         (["--port", "70000"], "port is 70000: choose one from 1024 to 65535"),
         (["--host", "no.such.host.invalid"], "host is 'no.such.host.invalid'"),
         (["--max-megabytes", "0"], "max_megabytes is 0.0: it must be above 0"),
-        (["--backbone", "/no/such/model"], "/no/such/model: no folder here"),
+        (["--backbone", "/no/such/model"], "/no/such/model: neither a folder here"),
     ],
 )
 def test_what_cannot_be_served(capsys, words, says):

@@ -48,7 +48,7 @@ class Doubt:
 
     @property
     def mislabelled(self) -> bool:
-        """Whether the label looks wrong: the other class has a probability over 1/2, its own class under 1/5."""
+        """Return whether the label looks wrong: the other class has a probability over 1/2, its own class under 1/5."""
         return self.own < _OWN and self.probability > _OTHER
 
 
@@ -180,7 +180,7 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
     """
     examples, labels, probabilities = classifier.leave_one_out()
     if not examples:
-        raise InputError("every class has one photo only: at least two of a class are needed to leave one out")
+        raise InputError("every class has only one photo: leaving one out needs at least two photos of a class")
     place = {id(example): k for k, example in enumerate(classifier.support_.examples)}
     names: list[Any] = classifier.classes_.tolist()
     given = probabilities.argmax(1)  # (P,)

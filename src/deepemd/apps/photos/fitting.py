@@ -72,10 +72,7 @@ def fit_photos(
         unknown_threshold(torch.zeros(0), unknown)  # raises before the work begins if it is not a share
     photos = class_photos(folder)
     if len(photos.classes) < 2:
-        raise InputError(
-            f"{folder}: holds the class {photos.classes[0]!r} only: at least two class folders are needed to tell one"
-            " from the other"
-        )
+        raise InputError(f"{folder}: holds only the class {photos.classes[0]!r}: at least two class folders are needed")
     classifier = FewShotClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
     errors = classifier.fit_readable(photos.files, photos.labels, progress="reading the photos of the classes")
     bad = [error for error in errors if error is not None]
@@ -109,7 +106,7 @@ def _doubts(photos: Photos) -> list[Note]:
     single = sorted(label for label, count in Counter(photos.labels).items() if count == 1)
     if single:
         title = (
-            f"{len(single)} of {len(photos.classes)} classes have one photo only, which cannot be left out: the "
+            f"{len(single)} of {len(photos.classes)} classes have only one photo, which cannot be left out: the "
             "probabilities are fitted without them, and their accuracy is not known:"
         )
         notes.append(Note(title, single))

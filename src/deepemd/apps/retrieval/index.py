@@ -106,7 +106,7 @@ class Index:
         """
         for name, value in (("top", top), ("shortlist", shortlist)):
             if value < 1:
-                raise InputError(f"{name} is {value}: at least 1 image must be asked for")
+                raise InputError(f"{name} is {value}: it must be at least 1")
         cosine, candidates = self.cosines(nodes).topk(min(max(top, shortlist), len(self)), dim=1)  # (Q, K)
         similarity, order = self.similarities(nodes, candidates).sort(dim=1, descending=True, stable=True)
         found = candidates.gather(1, order), similarity, cosine.gather(1, order)
@@ -216,7 +216,9 @@ def open_index(path: Path) -> Index:
     try:
         description = json.loads((path / _INDEX_FILE).read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
-            raise InputError(f"{path}: an index of format {description['format']}, this is {FORMAT}: {_REMEDY}")
+            raise InputError(
+                f"{path}: an index of format {description['format']}, but this version reads {FORMAT}: {_REMEDY}"
+            )
         found = _fingerprint(path / "model")
         if found != description["model"]:
             raise InputError(

@@ -108,13 +108,13 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
     """
     for name, value in (("queries", queries), ("shortlist", shortlist)):
         if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: at least 1 is needed")
+            raise InputError(f"{name} is {value}: it must be at least 1")
     labels = torch.from_numpy(index.images.labels)
     asked = torch.from_numpy(np.flatnonzero(np.bincount(index.images.labels)[index.images.labels] > 1))
     if len(index.images.classes) < 2 or not len(asked):
         raise InputError(
-            f"{index.path}: {len(index)} images in {len(index.images.classes)} classes: an evaluation needs two "
-            "folders of images, and one with two images in it"
+            f"{index.path}: {len(index)} images in {len(index.images.classes)} classes: an evaluation needs at "
+            "least two folders of images, one of them with at least two images"
         )
     if queries is not None and queries < len(asked):
         asked = asked[np.sort(np.random.default_rng(seed).permutation(len(asked))[:queries])]

@@ -86,7 +86,7 @@ class Visitor:
         if not files:
             raise InputError(f"No photos for '{name}': drop at least one photo into the box, or choose files")
         if len(known) >= MAX_CLASSES and name not in {one.name for one in known}:
-            raise InputError(f"There are {len(known)} classes, as many as this page takes: remove one first")
+            raise InputError(f"There are {len(known)} classes, the most that this page takes: remove one first")
         room = min(MAX_UPLOAD, MAX_PHOTOS - sum(one.photos for one in known))
         if len(files) > room:
             raise InputError(
@@ -129,7 +129,7 @@ class Visitor:
         names = tuple(one.name for one in self.classes)
         if self.classifier is None or len(names) < 2:
             there = f"only '{names[0]}'" if names else "none yet"
-            raise InputError(f"At least two classes are needed to tell one from the other; there is {there}")
+            raise InputError(f"At least two classes are needed; there is {there}")
         certain = self.classifier.threshold_ > float("-inf")
         for number, file in enumerate(files, 1):
             name = file.name if isinstance(file, Path) else f"photo {number}"
@@ -154,7 +154,7 @@ def _opened(file: "Path | Image", name: str) -> "Image":
     if not isinstance(file, Path):
         return shrink(as_picture(file, name), _SIDE)
     if file.suffix.lower() not in IMAGES:
-        raise InputError(f"{file.name}: not a photo by its name; photos are {', '.join(IMAGES)}")
+        raise InputError(f"{file.name}: not named like a photo; photos are {', '.join(IMAGES)}")
     return shrink(decode(file, file.name), _SIDE)
 
 
