@@ -367,8 +367,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "support_")
         if len(self.classes_) < 2:
             raise InputError(
-                f"the only class is {self.classes_.tolist()[0]!r}: at least two are needed to tell one from the other;"
-                " add one by partial_fit"
+                f"the only class is {self.classes_.tolist()[0]!r}: at least two are needed; add one with partial_fit"
             )
 
     def _embedder(self) -> Embedder:

@@ -49,7 +49,7 @@ def _body(
     if len(shown) < summary.photos:
         few = f"The {len(shown):,} least certain of {summary.photos:,} photos are shown"
     yield (
-        f"<p>{few}, the least certain first, each beside the most similar photo of its class. Matched parts have the "
+        f"<p>{few}, the least certain first, each next to the most similar photo of its class. Matched parts have the "
         "same number and colour. The probabilities are fitted to the photos of the classes, which may be few: check "
         "the doubtful photos yourself.</p>"
     )
