@@ -24,7 +24,7 @@ PathLike = str | os.PathLike[str]
 
 
 def default_root() -> Path:
-    """Return the folder of the prepared data sets: by default $DEEPEMD_DATA, else ~/.cache/deepemd/data."""
+    """Return the folder of the prepared data sets: $DEEPEMD_DATA, else ~/.cache/deepemd/data."""
     return Path(os.environ.get("DEEPEMD_DATA") or Path.home() / ".cache" / "deepemd" / "data")
 
 

@@ -27,7 +27,7 @@ _MAX_BYTES = 4_000_000_000  # on the disk; the least recently used files are rem
 
 
 def default_cache() -> Path:
-    """Return the folder of the cached embeddings: by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
+    """Return the folder of the cached embeddings: $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
     return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
 
 

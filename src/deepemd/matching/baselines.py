@@ -75,7 +75,7 @@ def fusion_logits(query: Tensor, support: Tensor, *, temperature: float = 12.5) 
         query: (..., Q, n, C) nodes.
         support: (..., S, m, C) nodes, one set per class; a class of several shots is the mean of their sets.
         temperature: scales the cosines before each node's softmax. It changes which class wins: a large one makes each
-            node vote for its nearest class; a small one makes this ProtoNet by cosine.
+            node vote for its nearest class; a small one comes close to ProtoNet by cosine.
 
     Returns:
         (..., Q, S) logits, the logarithms of the mean probabilities: their softmax is those probabilities.

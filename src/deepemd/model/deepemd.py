@@ -44,7 +44,7 @@ _MAP_SIZES: WeakKeyDictionary[nn.Module, dict[int, tuple[int, int]]] = WeakKeyDi
 class DeepEMD(nn.Module):
     """Few-shot classification by the Earth Mover's Distance between the parts of two images.
 
-    The input is an episode, the output are logits. The model holds no support set, so that episodes can be batched.
+    The model turns episodes into logits. It holds no support set, so that episodes can be batched.
 
     Args:
         backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`; or any module that

@@ -1,4 +1,4 @@
-"""Turn images into nodes, which are sets of local embeddings."""
+"""Turn an image into nodes, a set of local embeddings."""
 
 from deepemd.nodes.backbones import Backbone, Conv4, ResNet12, backbone, conv4, resnet12
 from deepemd.nodes.custom import as_backbone, encode_blank

@@ -38,7 +38,7 @@ def regions_from(config: Mapping[str, Any]) -> Regions:
 
 
 def parse_regions(text: str) -> Regions:
-    """Parse regions from the command line: a name, followed by a colon and numbers.
+    """Parse regions from the command line: a name, which a colon and numbers may follow.
 
     Raises:
         InputError: the form is not one of fcn, fcn:2,1, pooled:3, grid:3,2 or sampling:9, or a number is out of range.

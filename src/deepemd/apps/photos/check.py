@@ -203,7 +203,7 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
 
 
 def explain_doubt(classifier: FewShotClassifier, doubt: Doubt) -> tuple[Match, str]:
-    """Match a photo with the most similar photo of the class that it was given; also return the name of the latter."""
+    """Match a photo with the most similar photo of the class it was given; return the match and that photo's name."""
     support, label = classifier.support_, classifier.classes_.tolist().index(doubt.other)
     best = support.nearest(classifier.model_, support.nodes[doubt.example], label)
     found = match_nodes(classifier.model_, support.side(doubt.example), support.side(best))

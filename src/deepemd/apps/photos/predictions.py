@@ -1,7 +1,7 @@
 """Predictions as files: predictions.csv for people and spreadsheets, predictions.json for programs.
 
-Each row is written at once to predictions.partial.csv, so that nothing is lost if the work is stopped. The two files
-appear at the end, complete.
+Each row is immediately written to predictions.partial.csv, so that nothing is lost if the work is stopped. The two
+files appear at the end, complete.
 """
 
 import csv
@@ -125,7 +125,7 @@ class PredictionFiles:
         self.rows += 1
 
     def count(self) -> int:
-        """Return the number of rows in the partial file; a row is one line, because names have no line breaks in it."""
+        """Return the number of rows in the partial file; a row is one line, as names have no line breaks."""
         self._sheet.flush()
         return self.partial.read_bytes().count(b"\n") - 1
 

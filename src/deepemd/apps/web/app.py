@@ -242,7 +242,7 @@ def _warm(model: DeepEMD) -> None:
 
 
 def free_port(host: str, port: int | None) -> int:
-    """Return a free port; checked before anything is loaded."""
+    """Return a free port, or raise an error before anything is loaded."""
     if port is not None and not 0 < port < 65536:
         raise InputError(f"port is {port}: choose one from 1024 to 65535")
     reason = ""
