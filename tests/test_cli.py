@@ -151,7 +151,7 @@ def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path
         (["--n_shot", "1;5"], "n_shot is '1;5': pass a number, or several separated by commas"),
         (["--method", "deepemd,best"], "method: there is no 'best'; choose from all, deepemd"),
         (["--regions", "cells"], "regions is 'cells': write fcn, fcn:2,1"),
-        (["--regions", "sampling:0"], "patches is 0: at least 1"),
+        (["--regions", "sampling:0"], "patches is 0: it must be at least 1"),
         (["--regions", "grid:500", "--n_query", 3], "levels holds 500, but an image is only"),
         (["--sfc.lr", "-1"], "sfc.lr is -1.0: it must be above 0"),
         (["--n_query", 8], "has 8 images, but 1 support + 8 query images are asked for"),
