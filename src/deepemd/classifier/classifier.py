@@ -18,6 +18,7 @@ from deepemd.classifier.learning import add_photos, check_labels
 from deepemd.classifier.prediction import Explanation, Prediction, Rule
 from deepemd.classifier.saving import SavedClassifier, read_classifier, write_classifier
 from deepemd.classifier.support import Example
+from deepemd.data.decoding import decode
 from deepemd.data.photos import class_photos
 from deepemd.embedding.cache import default_cache
 from deepemd.embedding.stream import Embedded, Embedder
@@ -227,7 +228,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             images, progress: as for :meth:`stream`.
-            side: the longest side, in pixels, of the picture that comes with each image; 0 for none.
+            side: the longest side, in pixels, of the thumbnail that comes with each image; 0 for none, ``math.inf``
+                for the picture itself.
         """
         self._refuse_one_class()
         rows = self._embedder().stream(images, side=(lambda _: side) if side else None)
@@ -254,7 +256,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def explain_embedded(self, embedded: Embedded, prediction: Prediction, *, label: Any = None) -> Explanation:
         """Explain the prediction for an image that :meth:`stream_embedded` has yielded with its picture."""
-        if embedded.nodes is None or embedded.picture is None:
+        if embedded.nodes is None or not (embedded.picture or embedded.thumbnail):
             raise embedded.error or InputError("embedded has no picture: pass side= to stream_embedded")
         place = int(prediction.probabilities.argmax())
         if label is not None:
@@ -262,7 +264,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, self.classes_))}")
             place = self.classes_.tolist().index(label)
         best = self.support_.nearest(self.model_, embedded.nodes, place)
-        query = Side(embedded.picture, embedded.size, embedded.nodes, embedded.key)
+        picture = embedded.picture or decode(embedded.thumbnail, "image")
+        query = Side(picture, embedded.size, embedded.nodes, embedded.key)
         found = match_nodes(self.model_, query, self.support_.side(best))
         return Explanation(prediction, found, self.support_.examples[best].name)
 

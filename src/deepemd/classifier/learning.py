@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
 from deepemd.classifier.support import EXAMPLE_SIDE, MAX_EXAMPLES, Example, Support
-from deepemd.data.decoding import thumbnail
 from deepemd.embedding.stream import Embedded, Embedder
 from deepemd.errors import InputError
 from deepemd.progress import track
@@ -104,6 +103,5 @@ def _first_of_each(ids: Sequence[int], support: Support | None) -> set[int]:
 
 def _example(image: "Picture", k: int, row: Embedded) -> Example:
     """Return a photo as the support set stores it."""
-    assert row.picture is not None
     name = str(image) if isinstance(image, str | os.PathLike) else f"image {k}"
-    return Example(name, row.key, thumbnail(row.picture, EXAMPLE_SIDE), row.size)
+    return Example(name, row.key, row.thumbnail, row.size)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.data.decoding import Picture, as_picture, decode, read_image, shrink
+from deepemd.data.decoding import Picture, as_picture, decode, read_image, thumbnail
 from deepemd.data.images import WORKERS
 from deepemd.embedding.cache import fingerprint, load, node_settings, prune, rounded, store
 from deepemd.embedding.views import scale_picture, view_pictures
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Embedded", "Embedder"]
 
 Side = Callable[[int], float]
-"""Function of k: the longest side, in pixels, of the picture returned with the k-th image; 0 for none."""
+"""Function of k: the longest side, in pixels, of the thumbnail of the k-th image; 0 for none, inf for the picture."""
 
 
 class Embedded(NamedTuple):
@@ -37,8 +37,9 @@ class Embedded(NamedTuple):
 
     nodes: Tensor | None  # (N, C) float32, rounded to float16
     key: int  # identifies the image by its content; Sampling draws its patches from it
-    picture: "Image | None" = None  # the decoded image, no larger than requested
-    size: tuple[int, int] = (0, 0)  # (height, width) of the original, if there is a picture
+    picture: "Image | None" = None  # the decoded image, if requested
+    thumbnail: bytes = b""  # a small JPEG of it, if requested
+    size: tuple[int, int] = (0, 0)  # (height, width) of the original, if there is a picture or a thumbnail
     error: InputError | None = None
 
 
@@ -88,7 +89,8 @@ class Embedder:
                 batch = [future.result() for future in ahead]
                 ahead = begin()
                 stored |= self._encode(batch, folder)
-                yield from (Embedded(one.nodes, one.key, one.picture, one.size, one.error) for one in batch)
+                for one in batch:
+                    yield Embedded(one.nodes, one.key, one.picture, one.thumbnail, one.size, one.error)
         if stored and self.cache is not None:
             prune(self.cache)
 
@@ -112,18 +114,19 @@ class Embedder:
                 one = _Read(hashlib.sha256(content).hexdigest(), cached=folder is not None)
                 one.nodes = None if folder is None else load(_file(folder, one.digest))
                 if one.nodes is None:
-                    self._show(one, decode(content, name), side, name)
+                    self._prepare(one, decode(content, name), side, name)
                 elif side:
-                    one.picture, one.size = read_image(content, name, None if side == math.inf else int(side))
+                    picture, one.size = read_image(content, name, None if side == math.inf else int(side))
+                    one.show(picture, side)
                 return one
             picture = as_picture(image, name)
             one = _Read(hashlib.sha256(picture.tobytes()).hexdigest())
-            self._show(one, picture, side, name)
+            self._prepare(one, picture, side, name)
             return one
         except InputError as error:
             return _Read("", error=error)
 
-    def _show(self, one: "_Read", picture: "Image", side: float, name: str) -> None:
+    def _prepare(self, one: "_Read", picture: "Image", side: float, name: str) -> None:
         """Store in `one` the decoded picture as the model sees it, and the picture itself if it was requested.
 
         A picture that is too small for the regions is refused here, so that the rest of its batch does not fail.
@@ -135,8 +138,7 @@ class Embedder:
             except InputError as error:
                 raise InputError(f"{name}: {error}") from error
         one.seen = scale_picture(self.model, picture)
-        if side:
-            one.picture = picture if side == math.inf else shrink(picture, int(side))
+        one.show(picture, side)
 
     def _encode(self, batch: "list[_Read]", folder: Path | None) -> bool:
         """Encode the images of a batch that are not cached; return whether any were added to the cache."""
@@ -171,12 +173,20 @@ class _Read:
     nodes: Tensor | None = None
     seen: "Image | None" = None  # as the model sees it, until it is encoded
     picture: "Image | None" = None
+    thumbnail: bytes = b""
     size: tuple[int, int] = (0, 0)
     error: InputError | None = None
 
     @property
     def key(self) -> int:
         return int(self.digest[:8] or "0", 16)
+
+    def show(self, picture: "Image", side: float) -> None:
+        """Store the picture or its thumbnail, as requested."""
+        if side == math.inf:
+            self.picture = picture
+        elif side:
+            self.thumbnail = thumbnail(picture, int(side))
 
 
 def _file(folder: Path, digest: str) -> Path:

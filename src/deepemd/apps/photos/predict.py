@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from deepemd.apps.photos.fitting import Note, not_photos, unreadable
 from deepemd.apps.photos.predictions import COLUMNS, PredictionFiles
 from deepemd.apps.reports.drawing import PICTURE_SIDE
 from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier import FewShotClassifier
 from deepemd.classifier.prediction import Explanation, Prediction
-from deepemd.data.decoding import decode, thumbnail
 from deepemd.data.photos import Photos
 from deepemd.embedding.cache import fingerprint
 from deepemd.embedding.stream import Embedded
@@ -29,29 +26,25 @@ _FIRST, _LAST = 20, 10  # rows of the terminal's table
 
 
 class Classified(NamedTuple):
-    """A classified photo, with the data that its explanation needs."""
+    """A photo that was classified, with what an explanation needs: some 150 KB."""
 
     image: Path
     prediction: Prediction
-    nodes: Tensor  # (N, C), float16 if that is exact
-    key: int
-    picture: bytes  # a small JPEG
-    size: tuple[int, int]
+    embedded: Embedded  # nodes in float16 where that is exact, and a thumbnail
 
     @classmethod
     def of(cls, image: Path, embedded: Embedded, prediction: Prediction) -> "Classified":
-        """Reduce an embedded photo to the data that a page needs, some 150 KB."""
+        """Store the nodes of an embedded photo in half the space, where that changes nothing."""
         assert embedded.nodes is not None
         half = embedded.nodes.half()
-        nodes = half if bool((half.float() == embedded.nodes).all()) else embedded.nodes
-        picture = b"" if embedded.picture is None else thumbnail(embedded.picture, PICTURE_SIDE)
-        return cls(image, prediction, nodes, embedded.key, picture, embedded.size)
+        exact = bool((half.float() == embedded.nodes).all())
+        return cls(image, prediction, embedded._replace(nodes=half) if exact else embedded)
 
     def explain(self, classifier: FewShotClassifier) -> Explanation:
-        """Match the photo with the most similar photo of its class; nothing is read or embedded again."""
-        picture = decode(self.picture, str(self.image))
-        embedded = Embedded(self.nodes.float(), self.key, picture, self.size)
-        return classifier.explain_embedded(embedded, self.prediction)
+        """Match the photo with the most similar photo of its class, without reading or embedding it again."""
+        assert self.embedded.nodes is not None
+        whole = self.embedded._replace(nodes=self.embedded.nodes.float())
+        return classifier.explain_embedded(whole, self.prediction)
 
 
 @dataclass

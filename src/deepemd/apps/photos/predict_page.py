@@ -4,14 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deepemd.apps.photos.fitting import Note
 from deepemd.apps.photos.predict import Classified, Summary
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, facts, meter, text, warning, write_standalone
 from deepemd.classifier import FewShotClassifier
+from deepemd.threads import single_threads, thread_count
 
 __all__ = ["article", "bars", "small_print", "write_predictions_page"]
 
+_CHUNK = 64  # photos in memory at a time
 _CLASSES = 40  # largest number of classes listed with their counts
 
 
@@ -57,8 +61,10 @@ def _body(
     yield f"<h2>Labels</h2>{_counts(summary)}</header>"
     yield f'<main id="main" tabindex="-1"><h2>The photos</h2>{TOOLS}'
     drawings = Drawings()
-    for k, found in enumerate(shown):
-        yield _photo(classifier, drawings, found, k, top)
+    with single_threads(thread_count(torch.device("cpu"))) as run:
+        for start in range(0, len(shown), _CHUNK):
+            some = enumerate(shown[start : start + _CHUNK], start)
+            yield from run(lambda item: _photo(classifier, drawings, item[1], item[0], top), some)
     yield f"</main><footer><h2>How this was made</h2>{small_print(used)}</footer>"
 
 

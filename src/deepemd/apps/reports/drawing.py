@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +38,14 @@ class _Panel:
 class Drawings:
     """Draws matches for one page, which stores each support photo once, however often it is matched.
 
+    Several threads may draw at the same time.
+
     Attributes:
         held: ids of the photos that are already in the page.
     """
 
     held: set[str] = field(default_factory=set)
+    _lock: Lock = field(default_factory=Lock, repr=False)
 
     def draw(self, match: Match, *, query: str, example: str) -> str:
         """Return a drawing: both images, the heat of their weights, and the numbered pairs of parts.
@@ -74,8 +78,9 @@ class Drawings:
             *_badges(right, match.support_boxes, [j for _, j, _ in pairs]),
             "</g>",
         ]
-        new = "" if name in self.held else _store(name, support)
-        self.held.add(name)
+        with self._lock:
+            new = "" if name in self.held else _store(name, support)
+            self.held.add(name)
         box = f'viewBox="0 0 {right.left + right.width:.1f} {_TOP + _HEIGHT:.1f}"'
         return f'{new}<svg class="match" {box} role="img" aria-label="{text(label)}">' + "".join(body) + "</svg>"
 
