@@ -93,6 +93,14 @@ def test_what_is_stored_is_read_and_nothing_else_is(base, model, tmp_path, monke
     assert new() == 2
 
 
+def test_the_cache_is_pruned_only_after_something_was_written(base, model, tmp_path, monkeypatch):
+    pruned = []
+    monkeypatch.setattr(embedding, "prune", pruned.append)
+    for _ in range(3):
+        embed(model, base, cache=tmp_path)
+    assert pruned == [tmp_path]
+
+
 def test_nodes_that_float16_cannot_hold_are_stored_as_they_are(tmp_path):
     for nodes in (torch.tensor([[[1e6, 1.0]]]), torch.tensor([[[float("nan"), 1.0]]])):
         store(tmp_path / "a.npz", rounded(nodes))

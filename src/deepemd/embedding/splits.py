@@ -15,7 +15,7 @@ from deepemd.embedding.cache import fingerprint, load, prune, rounded, store
 from deepemd.embedding.views import prepare, view
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, Sampling
-from deepemd.processes import all_gather, rank, rank_zero_first, shard, world_size
+from deepemd.processes import all_gather, all_reduce_max, rank, rank_zero_first, shard, world_size
 from deepemd.progress import track
 
 __all__ = ["embed"]
@@ -60,7 +60,7 @@ def embed(
     if world_size() > 1:
         with rank_zero_first():
             prepare(model, images)
-    writable, blocks = folder is not None, []
+    writable, stored, blocks = folder is not None, False, []
     pieces = np.unique(indices // step)
     mine = shard(pieces.tolist())
     for k in track(mine, f"embedding {images.name}", len(mine)):
@@ -72,12 +72,14 @@ def embed(
             if path is not None and writable:
                 try:
                     store(path, piece)
+                    stored = True
                 except OSError as error:
                     logging.getLogger(__name__).warning("%s: embeddings cannot be stored (%s)", cache, error.strerror)
                     writable = False
         blocks.append(piece)
     nodes = all_gather(torch.cat(blocks) if blocks else None)
-    if cache is not None and rank() == 0:
+    (stored_by_any,) = all_reduce_max(int(stored))
+    if cache is not None and stored_by_any and rank() == 0:
         prune(cache)
     return nodes[torch.from_numpy(np.searchsorted(pieces, indices // step) * step + indices % step)]
 
