@@ -36,7 +36,9 @@ COMMANDS = {
         "deepemd.commands.train:pretrain", "train an encoder as a classifier of the base classes", shared=True
     ),
     "metatrain": Command(
-        "deepemd.commands.train:metatrain", "train the encoder further on episodes, through the transport", shared=True
+        "deepemd.commands.train:metatrain",
+        "train the encoder further on episodes, with gradients through the transport",
+        shared=True,
     ),
     "evaluate": Command(
         "deepemd.commands.evaluate:evaluate",
