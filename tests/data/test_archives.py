@@ -134,9 +134,7 @@ def test_a_bomb_is_refused(tmp_path, form):
             info.size = 1000 << 20
             file.fileobj.write(info.tobuf())
             file.fileobj.write(megabyte)
-    with pytest.raises(
-        InputError, match=r"bomb.*: unpacks to 1,048,576,000 bytes from [\d,]+, far more than images"
-    ):
+    with pytest.raises(InputError, match=r"bomb.*: unpacks to 1,048,576,000 bytes from [\d,]+, far more than images"):
         open_archive(path, tmp_path)
     assert sorted(tmp_path.iterdir()) == [path]
 

@@ -334,7 +334,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("limit", "says", "there"),
     [
-        (45_000, r"run: a quota or file size limit was reached.*free space and --resume; nothing half-written", True),
+        (45_000, r"run: a quota or file size limit was reached.*free space and --resume; no half-written file", True),
         (10_000, r"best: a quota or file size limit was reached.*no half-written file is left", False),
         (60, r"run: cannot be written .*File too large.*free space and --resume", False),  # TensorBoard's file
     ],
