@@ -117,6 +117,10 @@ def test_the_library_loads_nothing_heavier_than_torch_and_numba():
     assert not loaded & heavy
 
 
+def test_classifying_photos_does_not_wait_for_scikit_learn():
+    assert "sklearn" not in _modules_after("import deepemd.commands.photos, deepemd.apps.photos.predict_page")
+
+
 def test_emd_is_the_function_in_whatever_order_things_are_imported():
     then = "from deepemd import emd\nassert emd.__name__ == 'emd', emd\nimport deepemd\nassert deepemd.emd is emd"
     for first in ("import deepemd.transport", "import deepemd", "import deepemd.transport.solvers as s"):

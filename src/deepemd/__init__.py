@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepemd.classifier import FewShotClassifier
+    from deepemd.classifier.estimator import FewShotClassifier
     from deepemd.errors import InputError
     from deepemd.explain.plots import plot_matching
     from deepemd.matching import emd_logits, fit_prototypes
@@ -37,7 +37,7 @@ __version__ = version("deepemd")
 _MODULES = {
     "DeepEMD": "deepemd.model",
     "FCN": "deepemd.nodes",
-    "FewShotClassifier": "deepemd.classifier",
+    "FewShotClassifier": "deepemd.classifier.estimator",
     "Grid": "deepemd.nodes",
     "InputError": "deepemd.errors",
     "Sampling": "deepemd.nodes",

@@ -11,7 +11,7 @@ from hub_server import Hub, hub_server
 from huggingface_hub import ModelCard, constants
 from PIL import Image
 
-from deepemd.classifier.classifier import FewShotClassifier
+from deepemd import FewShotClassifier
 from deepemd.embedding.views import view_pictures
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepemd.classifier.classifier import FewShotClassifier
+from deepemd import FewShotClassifier
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.model.pretrained import pretrained

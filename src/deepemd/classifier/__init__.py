@@ -1,5 +1,1 @@
-"""DeepEMD as a scikit-learn estimator: photos in, labels out."""
-
-from deepemd.classifier.classifier import FewShotClassifier
-
-__all__ = ["FewShotClassifier"]
+"""Photos in, labels out: the classifier, its support set, its calibration, and its folder."""

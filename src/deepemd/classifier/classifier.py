@@ -1,4 +1,4 @@
-"""DeepEMD as a scikit-learn estimator: photos in, labels out."""
+"""Photos in, labels out: fit, predict, explain, save and load."""
 
 import math
 import os
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from deepemd.classifier.calibration import fit_temperature, unknown_threshold
@@ -32,45 +30,16 @@ from deepemd.progress import track
 if TYPE_CHECKING:
     from deepemd.data.decoding import Picture
 
-__all__ = ["FewShotClassifier"]
+__all__ = ["PhotoClassifier"]
 
 _BATCH = 64  # images matched at a time
 _UNFAMILIAR = 0.05  # share of known photos that may count as unfamiliar if `unknown` is not set
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):
-    """Classify photos from a few examples of each class, part by part, with DeepEMD.
+class PhotoClassifier:
+    """The classifier behind :class:`deepemd.FewShotClassifier`, which documents its settings and attributes.
 
-    It is a scikit-learn estimator whose samples are images instead of rows of numbers: paths, PIL images or arrays.
-
-    Args:
-        backbone: the encoder: "efficientnet-lite0", which is installed and needs no download; a folder or a
-            name on the hub such as "facebook/dinov2-small"; a :class:`deepemd.DeepEMD`; or a module that returns maps.
-            See :func:`deepemd.model.pretrained.pretrained`.
-        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default the model's own.
-        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set by
-            leave-one-out.
-        unknown: share of photos of the known classes that may be labelled `unknown_label` by mistake, such as 0.05;
-            images that resemble no class then get this label. By default every image gets a class.
-        unknown_label: the label of such images. If the labels are numbers, pass a number.
-        cache: folder of the cached embeddings; True for $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings; False for no
-            cache. Only files are cached, never arrays and images in memory.
-        batch_size: number of images encoded together; lower it if memory is short.
-
-    Attributes:
-        classes_: (M,) the labels, sorted; labels that `partial_fit` adds later come last.
-        temperature_: the T in use.
-        threshold_: similarity below which an image is not familiar; minus infinity where there are too few photos.
-        model_: the DeepEMD model.
-        support_: the support set: node sets and example photos of the classes.
-
-    >>> from deepemd import FewShotClassifier
-    >>> red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
-    >>> classifier = FewShotClassifier().fit([red, blue], ["red", "blue"])
-    >>> classifier.predict([red]).tolist()
-    ['red']
-
-    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
+    It is not an estimator itself: so commands need not wait a second for the import of scikit-learn.
     """
 
     classes_: NDArray[Any]
@@ -173,7 +142,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: the label is not a class, or it is the only class left.
         """
-        check_is_fitted(self, "support_")
+        self._check_fitted()
         classes = self.classes_.tolist()
         if label not in classes or len(classes) == 1:
             raise InputError(
@@ -276,7 +245,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             The P photos of classes with at least two photos, (P,) the index of each photo's class in ``classes_``, and
             (P, M) the probabilities of the classes.
         """
-        check_is_fitted(self, "support_")
+        self._check_fitted()
         which, similarity = self.support_.leave_one_out(self.model_)
         examples = [self.support_.examples[k] for k in which.tolist()]
         proba = (self.temperature_ * similarity).softmax(1).numpy()
@@ -290,7 +259,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: the folder cannot be written, or a label is neither text nor a number.
         """
-        check_is_fitted(self, "support_")
+        self._check_fitted()
         saved = SavedClassifier(
             *(self.model_, self.support_, self.classes_, self.temperature_, self.unknown, self.unknown_label)
         )
@@ -321,12 +290,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         made.temperature_ = saved.temperature
         return made
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False  # images, not rows of numbers
-        tags.input_tags.three_d_array = True
-        tags.no_validation = True
-        return tags
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "support_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit before this method")
 
     def _start(self) -> None:
         """Check the settings, load the model, and forget all classes."""
@@ -367,7 +335,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _refuse_one_class(self) -> None:
         """Raise an error if there is only one class, after `partial_fit` or `forget`."""
-        check_is_fitted(self, "support_")
+        self._check_fitted()
         if len(self.classes_) < 2:
             raise InputError(
                 f"the only class is {self.classes_.tolist()[0]!r}: at least two are needed; add one with partial_fit"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.multiclass import check_classification_targets
 
 from deepemd.classifier.support import EXAMPLE_SIDE, MAX_EXAMPLES, Example, Support
 from deepemd.embedding.stream import Embedded, Embedder
@@ -86,7 +85,10 @@ def check_labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
         raise InputError(f"y has shape {labels.shape}, X holds {len(images)} images: pass one label for each image")
     if not len(labels):
         raise InputError("X is empty: pass at least one photo of each class")
-    check_classification_targets(labels)
+    if labels.dtype.kind not in "USiub":  # texts, whole numbers and booleans need no check
+        from sklearn.utils.multiclass import check_classification_targets
+
+        check_classification_targets(labels)
     return labels
 
 

@@ -10,7 +10,7 @@ from deepemd.model.pretrained import DEFAULT
 
 if TYPE_CHECKING:
     from deepemd.apps.photos.fitting import FittedPhotos, Note
-    from deepemd.classifier import FewShotClassifier
+    from deepemd.classifier.classifier import PhotoClassifier
 
 __all__ = ["check", "predict"]
 
@@ -161,12 +161,12 @@ def _classifier(
     regions: str | None,
     unknown: float | None,
     cache: Path | None,
-) -> "tuple[FewShotClassifier, list[Note], list[InputError]]":
+) -> "tuple[PhotoClassifier, list[Note], list[InputError]]":
     """Return a classifier that is fitted to photos or loaded, with notes and the photos that cannot be read."""
-    from deepemd.classifier import FewShotClassifier
+    from deepemd.classifier.classifier import PhotoClassifier
 
     if model is not None:
-        return FewShotClassifier.load(model, cache=cache or True), [], []
+        return PhotoClassifier.load(model, cache=cache or True), [], []
     assert support is not None  # one of the two was given
     fitted = _fit(support, backbone, regions, unknown, cache)
     return fitted.classifier, fitted.notes, fitted.bad

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepemd.apps.photos.fitting import Note
 from deepemd.apps.reports.tables import TextTable
-from deepemd.classifier import FewShotClassifier
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.support import MAX_EXAMPLES
 from deepemd.errors import InputError
 from deepemd.evaluation.intervals import wilson
@@ -172,7 +172,7 @@ class Check:
         }
 
 
-def check_classifier(classifier: FewShotClassifier) -> Check:
+def check_classifier(classifier: PhotoClassifier) -> Check:
     """Classify each photo of the support set by all the others.
 
     Raises:
@@ -202,7 +202,7 @@ def check_classifier(classifier: FewShotClassifier) -> Check:
     )
 
 
-def explain_doubt(classifier: FewShotClassifier, doubt: Doubt) -> tuple[Match, str]:
+def explain_doubt(classifier: PhotoClassifier, doubt: Doubt) -> tuple[Match, str]:
     """Match a photo with the most similar photo of the class it was given; return the match and that photo's name."""
     support, label = classifier.support_, classifier.classes_.tolist().index(doubt.other)
     best = support.nearest(classifier.model_, support.nodes[doubt.example], label)

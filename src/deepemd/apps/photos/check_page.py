@@ -9,14 +9,14 @@ from deepemd.apps.photos.fitting import Note
 from deepemd.apps.photos.predict_page import article, bars, small_print
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, meter, shade, text, warning, write_standalone
-from deepemd.classifier import FewShotClassifier
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.evaluation.intervals import wilson
 
 __all__ = ["write_check_page"]
 
 
 def write_check_page(
-    classifier: FewShotClassifier,
+    classifier: PhotoClassifier,
     check: Check,
     path: Path,
     *,
@@ -41,7 +41,7 @@ def write_check_page(
 
 
 def _body(
-    classifier: FewShotClassifier, check: Check, notes: Sequence[Note], used: Mapping[str, Any], limit: int
+    classifier: PhotoClassifier, check: Check, notes: Sequence[Note], used: Mapping[str, Any], limit: int
 ) -> Iterator[str]:
     low, high = check.interval
     yield f"<header><h1>{check.accuracy:.1%} of {check.photos:,} photos find their class</h1>"
@@ -71,7 +71,7 @@ def _body(
     yield f"</main><footer><h2>How this was made</h2>{small_print(used)}</footer>"
 
 
-def _doubt(classifier: FewShotClassifier, drawings: Drawings, doubt: Doubt, k: int) -> str:
+def _doubt(classifier: PhotoClassifier, drawings: Drawings, doubt: Doubt, k: int) -> str:
     found, example = explain_doubt(classifier, doubt)
     rows = [
         (f"{doubt.other}", doubt.probability, f"{doubt.probability:.1%}"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from deepemd.classifier import FewShotClassifier
 from deepemd.classifier.calibration import unknown_threshold
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.data.photos import Photos, class_photos, duplicates
 from deepemd.errors import InputError, printable
 from deepemd.model.pretrained import DEFAULT
@@ -44,7 +44,7 @@ class FittedPhotos:
         notes: warnings for the user.
     """
 
-    classifier: FewShotClassifier = field(repr=False)
+    classifier: PhotoClassifier = field(repr=False)
     photos: Photos = field(repr=False)
     bad: list[InputError]
     notes: list[Note]
@@ -73,7 +73,7 @@ def fit_photos(
     photos = class_photos(folder)
     if len(photos.classes) < 2:
         raise InputError(f"{folder}: holds only the class {photos.classes[0]!r}: at least two class folders are needed")
-    classifier = FewShotClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
+    classifier = PhotoClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
     errors = classifier.fit_readable(photos.files, photos.labels, progress="reading the photos of the classes")
     bad = [error for error in errors if error is not None]
     good = [(file, label) for file, label, e in zip(photos.files, photos.labels, errors, strict=True) if e is None]

@@ -12,7 +12,7 @@ from deepemd.apps.photos.fitting import Note, not_photos, unreadable
 from deepemd.apps.photos.predictions import COLUMNS, PredictionFiles
 from deepemd.apps.reports.drawing import PICTURE_SIDE
 from deepemd.apps.reports.tables import TextTable
-from deepemd.classifier import FewShotClassifier
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Explanation, Prediction
 from deepemd.data.photos import Photos
 from deepemd.embedding.cache import fingerprint
@@ -40,7 +40,7 @@ class Classified(NamedTuple):
         exact = bool((half.float() == embedded.nodes).all())
         return cls(image, prediction, embedded._replace(nodes=half) if exact else embedded)
 
-    def explain(self, classifier: FewShotClassifier) -> Explanation:
+    def explain(self, classifier: PhotoClassifier) -> Explanation:
         """Match the photo with the most similar photo of its class, without reading or embedding it again."""
         assert self.embedded.nodes is not None
         whole = self.embedded._replace(nodes=self.embedded.nodes.float())
@@ -107,7 +107,7 @@ def _cells(image: Path, one: Prediction) -> list[str]:
     return [str(image), str(one.label), f"{one.probability:.3f}", str(one.runner_up), mark]
 
 
-def predict_photos(classifier: FewShotClassifier, photos: Photos, files: PredictionFiles, *, limit: int) -> Summary:
+def predict_photos(classifier: PhotoClassifier, photos: Photos, files: PredictionFiles, *, limit: int) -> Summary:
     """Classify photos; each row is written as soon as it is known, and notes are printed on standard error.
 
     Args:
@@ -139,7 +139,7 @@ def predict_photos(classifier: FewShotClassifier, photos: Photos, files: Predict
 
 
 def _classify(
-    classifier: FewShotClassifier, images: Sequence[Path], files: PredictionFiles, summary: Summary, limit: int
+    classifier: PhotoClassifier, images: Sequence[Path], files: PredictionFiles, summary: Summary, limit: int
 ) -> None:
     rows = classifier.stream_embedded(images, side=PICTURE_SIDE if limit else 0, progress="classifying")
     for image, (embedded, prediction) in zip(images, rows, strict=True):
@@ -156,7 +156,7 @@ def _strange(images: list[Path], unknown: float | None) -> Note:
     return Note(f"{count} no class as much as its own photos resemble each other, {label}:", list(map(str, images)))
 
 
-def settings(classifier: FewShotClassifier) -> dict[str, Any]:
+def settings(classifier: PhotoClassifier) -> dict[str, Any]:
     """Return everything that a result depends on: the classes, the settings and the versions."""
     model, support = classifier.model_, classifier.support_
     classes = zip(map(str, classifier.classes_.tolist()), support.count.tolist(), strict=True)

@@ -10,7 +10,7 @@ from deepemd.apps.photos.fitting import Note
 from deepemd.apps.photos.predict import Classified, Summary
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, facts, meter, text, warning, write_standalone
-from deepemd.classifier import FewShotClassifier
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.threads import single_threads, thread_count
 
 __all__ = ["article", "bars", "small_print", "write_predictions_page"]
@@ -20,7 +20,7 @@ _CLASSES = 40  # largest number of classes listed with their counts
 
 
 def write_predictions_page(
-    classifier: FewShotClassifier,
+    classifier: PhotoClassifier,
     summary: Summary,
     path: Path,
     *,
@@ -45,7 +45,7 @@ def write_predictions_page(
 
 
 def _body(
-    classifier: FewShotClassifier, summary: Summary, notes: Sequence[Note], used: Mapping[str, Any], top: int
+    classifier: PhotoClassifier, summary: Summary, notes: Sequence[Note], used: Mapping[str, Any], top: int
 ) -> Iterator[str]:
     shown = summary.least_certain
     yield f"<header><h1>{summary.photos:,} photos, {len(classifier.classes_):,} classes</h1>"
@@ -75,7 +75,7 @@ def _counts(summary: Summary) -> str:
     return f'<div class="counts">{listed}</div>' + (f'<p class="note">and {more:,} more classes</p>' if more else "")
 
 
-def _photo(classifier: FewShotClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
+def _photo(classifier: PhotoClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
     one, explanation = found.prediction, found.explain(classifier)
     drawn = drawings.figure(explanation.match, query=str(found.image), example=explanation.example)
     order = (-one.probabilities).argsort(kind="stable")[: max(top, 2)]

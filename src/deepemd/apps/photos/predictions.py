@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deepemd.classifier import FewShotClassifier
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.errors import InputError, printable
 from deepemd.files import atomic_file, explain_disk_errors
@@ -105,7 +105,7 @@ class PredictionFiles:
         if not self.rows:
             self.partial.unlink(missing_ok=True)
 
-    def add(self, image: Path, found: Prediction, classifier: FewShotClassifier) -> None:
+    def add(self, image: Path, found: Prediction, classifier: PhotoClassifier) -> None:
         """Write one row."""
         cells = (sheet_path(image), sheet_label(found.label), _rounded(found.probability), sheet_label(found.runner_up))
         classes = classifier.classes_.tolist()

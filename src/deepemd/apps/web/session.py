@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from deepemd.classifier.classifier import FewShotClassifier
+from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Explanation
 from deepemd.classifier.support import Example
 from deepemd.data import decode
@@ -57,7 +57,7 @@ class Visitor:
     """
 
     model: DeepEMD = field(repr=False)
-    classifier: FewShotClassifier | None = None
+    classifier: PhotoClassifier | None = None
 
     @property
     def classes(self) -> list[KnownClass]:
@@ -101,7 +101,7 @@ class Visitor:
                 wrong.append(str(error))
         if not pictures:
             raise InputError("\n".join([*wrong, f"Nothing was added to '{name}'"]))
-        made = FewShotClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
+        made = PhotoClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
         made.partial_fit(pictures, [name] * len(pictures))
         grown = replace(self, classifier=made)
         wrong += _repeated(grown.classes, name)

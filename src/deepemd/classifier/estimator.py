@@ -1,0 +1,52 @@
+"""DeepEMD as a scikit-learn estimator."""
+
+from typing import Any
+
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from deepemd.classifier.classifier import PhotoClassifier
+
+__all__ = ["FewShotClassifier"]
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator, PhotoClassifier):
+    """Classify photos from a few examples of each class, part by part, with DeepEMD.
+
+    It is a scikit-learn estimator whose samples are images instead of rows of numbers: paths, PIL images or arrays.
+
+    Args:
+        backbone: the encoder: "efficientnet-lite0", which is installed and needs no download; a folder or a
+            name on the hub such as "facebook/dinov2-small"; a :class:`deepemd.DeepEMD`; or a module that returns maps.
+            See :func:`deepemd.model.pretrained.pretrained`.
+        regions: how an image becomes nodes, such as "grid:3,2" or :class:`deepemd.Grid`; by default the model's own.
+        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set by
+            leave-one-out.
+        unknown: share of photos of the known classes that may be labelled `unknown_label` by mistake, such as 0.05;
+            images that resemble no class then get this label. By default every image gets a class.
+        unknown_label: the label of such images. If the labels are numbers, pass a number.
+        cache: folder of the cached embeddings; True for $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings; False for no
+            cache. Only files are cached, never arrays and images in memory.
+        batch_size: number of images encoded together; lower it if memory is short.
+
+    Attributes:
+        classes_: (M,) the labels, sorted; labels that `partial_fit` adds later come last.
+        temperature_: the T in use.
+        threshold_: similarity below which an image is not familiar; minus infinity where there are too few photos.
+        model_: the DeepEMD model.
+        support_: the support set: node sets and example photos of the classes.
+
+    >>> from deepemd import FewShotClassifier
+    >>> red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
+    >>> classifier = FewShotClassifier().fit([red, blue], ["red", "blue"])
+    >>> classifier.predict([red]).tolist()
+    ['red']
+
+    Source: Zhang et al., DeepEMD (CVPR 2020; arXiv 2003.06777); a class is the mean of its shots' node sets.
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # images, not rows of numbers
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        return tags
