@@ -35,6 +35,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator, PhotoClassifier):
         model_: the DeepEMD model.
         support_: the support set: node sets and example photos of the classes.
 
+    >>> import numpy as np
     >>> from deepemd import FewShotClassifier
     >>> red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 30, 30), (30, 30, 200)))
     >>> classifier = FewShotClassifier().fit([red, blue], ["red", "blue"])
