@@ -79,4 +79,5 @@ def test_warmup_compiles_one_size_of_each_range(monkeypatch, capsys, tmp_path):
 def test_warmup_fails_if_nothing_could_be_stored(monkeypatch, capsys):
     monkeypatch.setattr("deepemd.commands.warmup.compile_ahead", lambda *_, **__: CompiledCode(False, 1.0, None))
     assert cli.main(["warmup", "--sizes", "9", "--dtype", "float32"]) == 2
-    assert "2 results could not be stored, see above; set NUMBA_CACHE_DIR to a writable folder" in capsys.readouterr().err
+    message = "2 results could not be stored, see above; set NUMBA_CACHE_DIR to a writable folder"
+    assert message in capsys.readouterr().err
