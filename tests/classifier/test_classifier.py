@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -328,6 +329,16 @@ def test_a_photo_that_cannot_be_read_leaves_the_classifier_as_it_was(folder, mod
         classifier.partial_fit([folder / "dots" / "0.png", folder / "broken.jpg"], ["new", "new"])
     assert classifier.support_ is before
     assert classifier.classes_.tolist() == list(KINDS)
+
+
+def test_a_classifier_whose_fit_failed_is_not_fitted(folder, model):
+    classifier = FewShotClassifier(model, cache=False)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"broken\.jpg: not an image"):
+        classifier.fit([folder / "dots" / "0.png", folder / "broken.jpg"], ["dots", "broken"])
+    for ask in (classifier.predict, classifier.explain):
+        with pytest.raises(NotFittedError, match="call fit before this method"):
+            ask([folder / "dots" / "0.png"])
 
 
 def test_a_single_class_that_is_left_tells_nothing(model):

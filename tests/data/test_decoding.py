@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from pictures import RNG, encoded, photo
 from PIL import Image
 
 from deepemd.data.decoding import (
@@ -20,21 +21,6 @@ from deepemd.data.decoding import (
     to_square,
 )
 from deepemd.errors import InputError
-
-RNG = np.random.default_rng(0)
-
-
-def photo(width: int, height: int) -> Image.Image:
-    """A smooth random image, as a photograph is."""
-    coarse = RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
 
 # What numpy does to an image that is shown upright, so that it is stored with this EXIF orientation.
 STORED = {
@@ -181,13 +167,13 @@ def test_heic_without_its_reader_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
     monkeypatch.setattr("deepemd.data.decoding._register_heif", _register_heif.__wrapped__)
     with pytest.raises(InputError, match=r"a\.HEIC: a HEIC photo, which needs pillow-heif"):
-        decode(b"\0\0\0\x18ftypXXXX", "a.HEIC")
+        decode(b"\0\0\0\x18ftypnone", "a.HEIC")
 
 
 def test_a_damaged_heic_is_refused_like_any_image():
     pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
     with pytest.raises(InputError, match=r"a\.HEIC: not an image that Pillow can read"):
-        decode(b"\0\0\0\x18ftypXXXX", "a.HEIC")
+        decode(b"\0\0\0\x18ftypnone", "a.HEIC")
 
 
 def test_a_picture_is_a_path_an_image_or_an_array(tmp_path):

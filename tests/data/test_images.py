@@ -1,29 +1,15 @@
 """A split of a store: its record, and pixels equal to what Pillow decodes and resizes."""
 
-import io
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import encoded, photo
 from PIL import Image
 
 from deepemd.data import Images, load
 from deepemd.errors import InputError
-
-RNG = np.random.default_rng(0)
-
-
-def photo(width: int, height: int) -> Image.Image:
-    """A smooth random image, as a photograph is."""
-    coarse = RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")

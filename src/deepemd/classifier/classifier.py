@@ -291,7 +291,7 @@ class PhotoClassifier:
         return made
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "support_"):
+        if getattr(self, "support_", None) is None:  # also after a fit that has failed
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit before this method")
