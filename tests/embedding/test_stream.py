@@ -92,6 +92,8 @@ def test_changed_weights_or_regions_are_other_embeddings(folder, tmp_path, model
         model.backbone.blocks[0].conv.weight.mul_(-1)
     after = [row.nodes for row in embedder.stream(paths)]
     assert not torch.equal(before[0], after[0])
+    model.backbone.blocks[0].conv.weight.data.mul_(-1)  # torch counts no version for this
+    torch.testing.assert_close([row.nodes for row in embedder.stream(paths)], before)
     model.regions = Grid((2,))
     assert next(iter(embedder.stream(paths))).nodes.shape == (4, 8)
     assert len(list((tmp_path / "cache").iterdir())) == 3
@@ -119,6 +121,19 @@ def test_photos_that_cannot_be_read_are_left_out_and_reported(folder, model):
     np.testing.assert_allclose(classifier.predict_proba(paths[:3]), whole.predict_proba(paths[:3]), atol=1e-3)
     with pytest.raises(InputError, match=r"no photo of 'b' can be read:\n  .*bad\.png: not an image"):
         classifier.fit_readable([paths[0], bad], ["a", "b"])
+
+
+def test_photos_that_cannot_be_read_take_no_place_among_the_examples(folder, model, monkeypatch):
+    monkeypatch.setattr("deepemd.classifier.learning.MAX_EXAMPLES", 2)
+    (folder / "a" / "00.png").write_text("milk")  # the first of its class
+    paths = sorted(folder.glob("*/*.png"))
+    classifier = FewShotClassifier(model, cache=False)
+    classifier.fit_readable(paths, [path.parent.name for path in paths])
+    good = [path for path in paths if path.name != "00.png"]
+    plain = FewShotClassifier(model, cache=False).fit(good, [path.parent.name for path in good])
+    assert [e.name for e in classifier.support_.examples] == [e.name for e in plain.support_.examples]
+    assert [e.size for e in classifier.support_.examples] == [(70, 100)] * 6
+    assert classifier.support_.examples[1].image().size == (100, 70)
 
 
 def test_a_library_call_leaves_the_memory_settings_of_the_process_alone(tmp_path):

@@ -1,6 +1,7 @@
 """Turn photos into a support set: embed each once, sum the node sets of each class, and store some as examples."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepemd.classifier.support import EXAMPLE_SIDE, MAX_EXAMPLES, Example, Support
+from deepemd.data.decoding import as_picture, thumbnail
 from deepemd.embedding.stream import Embedded, Embedder
 from deepemd.errors import InputError
 from deepemd.progress import track
@@ -49,8 +51,9 @@ def add_photos(
     Raises:
         InputError: with `stop`, a photo cannot be read; or no photo of a class can be read.
     """
-    chosen = _first_of_each(ids, support)
-    rows = embedder.stream(images, side=lambda k: EXAMPLE_SIDE if k in chosen else 0)
+    held = Counter(support.labels.tolist() if support else [])  # examples of each class
+    likely = _first_of_each(ids, held)
+    rows = embedder.stream(images, side=lambda k: EXAMPLE_SIDE if k in likely else 0)
     errors: list[InputError | None] = []
     numbered = enumerate(track(rows, progress, len(ids)) if progress else rows)
     while batch := list(islice(numbered, _BATCH)):
@@ -59,11 +62,15 @@ def add_photos(
                 raise row.error
             errors.append(row.error)
         good = [(k, row, row.nodes) for k, row in batch if row.nodes is not None]
+        examples: list[Example | None] = []
+        for k, row, _ in good:
+            held[ids[k]] += 1
+            examples.append(_example(images[k], k, row) if held[ids[k]] <= MAX_EXAMPLES else None)
         if good:
             support = (support or Support.empty(*good[0][2].shape)).added(
                 [nodes for _, _, nodes in good],
                 [ids[k] for k, _, _ in good],
-                [_example(images[k], k, row) if k in chosen else None for k, row, _ in good],
+                examples,
                 classes=len(classes),
             )
     empty = [name for k, name in enumerate(classes) if support is None or not support.count[k]]
@@ -92,18 +99,20 @@ def check_labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
     return labels
 
 
-def _first_of_each(ids: Sequence[int], support: Support | None) -> set[int]:
-    """Return which photos become examples: the first of each class, up to the number that a class may have."""
-    held = dict(enumerate(support.labels.bincount(minlength=1).tolist())) if support else {}
-    chosen = set()
+def _first_of_each(ids: Sequence[int], held: Counter[int]) -> set[int]:
+    """Return which photos become examples if all can be read: the first of each class, as many as it may have."""
+    seen, first = Counter(held), set()
     for k, label in enumerate(ids):
-        held[label] = held.get(label, 0) + 1
-        if held[label] <= MAX_EXAMPLES:
-            chosen.add(k)
-    return chosen
+        seen[label] += 1
+        if seen[label] <= MAX_EXAMPLES:
+            first.add(k)
+    return first
 
 
 def _example(image: "Picture", k: int, row: Embedded) -> Example:
     """Return a photo as the support set stores it."""
     name = str(image) if isinstance(image, str | os.PathLike) else f"image {k}"
-    return Example(name, row.key, row.thumbnail, row.size)
+    if row.thumbnail:
+        return Example(name, row.key, row.thumbnail, row.size)
+    picture = as_picture(image, name)  # it is an example only because photos before it could not be read
+    return Example(name, row.key, thumbnail(picture, EXAMPLE_SIDE), (picture.height, picture.width))
