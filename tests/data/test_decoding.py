@@ -1,9 +1,12 @@
 """Decoding: equal to what Pillow and numpy do, and a clear message for every damaged file."""
 
 import io
+import os
+import socket
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from deepemd.data.decoding import (
     as_picture,
     decode,
     measure,
+    read_file,
     read_image,
     shrink,
     thumbnail,
@@ -259,3 +263,35 @@ def test_squares_and_thumbnails():
     assert to_square(to_square(image, 30), 30).size == (30, 30)
     small = Image.open(io.BytesIO(thumbnail(image, 10)))
     assert (small.format, small.size, image.size) == ("JPEG", (10, 5), (40, 20))
+
+
+def test_the_content_of_a_file(tmp_path):
+    for content in (b"", b"a", bytes(100_000)):
+        (tmp_path / "a.jpg").write_bytes(content)
+        assert read_file(tmp_path / "a.jpg", "a.jpg") == content
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
+    assert read_file(tmp_path / "link.jpg", "link.jpg") == bytes(100_000)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("socket.jpg")
+    os.mkfifo("pipe.jpg")
+    os.mkdir("folder.jpg")
+    os.symlink("gone.jpg", "dangling.jpg")
+    os.symlink("circle.jpg", "circle.jpg")
+    with open("huge.jpg", "wb") as file:
+        file.truncate(2**30 + 1)  # takes no space
+    says = {
+        "socket.jpg": "a socket, not an image file", "pipe.jpg": "a pipe, not an image file",
+        "folder.jpg": "a folder, not an image file", "/dev/zero": "a device, not an image file",
+        "dangling.jpg": "a link to a file that does not exist", "circle.jpg": r"cannot be read \(.*symbolic links",
+        "huge.jpg": "larger than 1 GiB", "gone.jpg": "there is no such file", f"{'a' * 300}.jpg": "cannot be read",
+        "a\0b.jpg": "not the path of a file",
+    }  # fmt: skip
+    for name, message in says.items():
+        for read in (read_file, decode):
+            with pytest.raises(InputError, match=f"{name}: {message}"):
+                read(Path(name), name)
+    listener.close()

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 import threading
 import warnings
 from functools import cache
@@ -17,15 +18,70 @@ from deepemd.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Picture", "as_picture", "decode", "measure", "shrink", "thumbnail", "to_square"]
+__all__ = ["DECODING", "Picture", "as_picture", "decode", "measure", "read_file", "shrink", "thumbnail", "to_square"]
 
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 """An image as users pass it: a path, a PIL image or an array."""
 
+DECODING = 2  # version of the pixels that an image is decoded to: a part of the key of whatever is cached of them
+
 _OPENING = threading.Lock()
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _GREY_16_BITS = ("PNG", "PPM", None)  # formats whose mode "I" holds 16 bits; None is an image made in memory
+_MOST_BYTES = 2**30  # largest file that is read: more than an uncompressed image of the most pixels needs
 _PROGRAMS = ("EPS", "WMF")  # drawing instructions, which Pillow hands to other programs
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """Return the content of an image file; never wait for a pipe or read a device.
+
+    Args:
+        path: the file.
+        name: name of the file in messages.
+
+    Raises:
+        InputError: the file is missing, cannot be read, is larger than 1 GiB, or is no regular file (a folder, a pipe,
+            a socket, a device).
+    """
+    try:
+        found = _checked(path.stat(), name)  # before it is opened, which can act on a device
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            found = _checked(os.fstat(file.fileno()), name)  # another file may have taken the name
+            content = file.read(found.st_size + 1) or b""
+            if len(content) > found.st_size:  # the file grows, or is of a kind whose size the system does not say
+                content += file.read(_MOST_BYTES) or b""
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise InputError(f"{name}: a link to a file that does not exist: replace or remove it") from error
+        raise InputError(f"{name}: there is no such file: check the path") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}): check the file") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: not the path of a file ({error}): check the path") from error
+    if len(content) > _MOST_BYTES:
+        raise _too_large(name)
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _checked(found: os.stat_result, name: str) -> os.stat_result:
+    """Raise if a file is not a regular one, or is too large to be an image."""
+    if not stat.S_ISREG(found.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")
+        raise InputError(f"{name}: {kind}, not an image file: pass the path of an image")
+    if found.st_size > _MOST_BYTES:
+        raise _too_large(name)
+    return found
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(f"{name}: larger than 1 GiB, too large for an image: scale it down or remove the file")
 
 
 def decode(source: bytes | Path, name: str) -> "Image":
@@ -53,7 +109,7 @@ def read_image(source: bytes | Path, name: str, max_side: int | None) -> "tuple[
     from PIL import ImageOps
 
     try:
-        with _opened(source, name) as image:
+        with _opened(source if isinstance(source, bytes) else read_file(source, name), name) as image:
             sixteen_bits = image.mode.startswith("I")
             width, height = image.size
             original = (width, height) if _sides_are_swapped(image) else (height, width)
@@ -102,7 +158,7 @@ def measure(encoded: bytes, name: str) -> tuple[int, int]:
     return (height, width) if swapped else (width, height)
 
 
-def _opened(source: bytes | Path, name: str) -> "Image":
+def _opened(encoded: bytes, name: str) -> "Image":
     """Open an image, which reads only its header, and check its size and its type of pixels."""
     from PIL import Image
 
@@ -111,7 +167,7 @@ def _opened(source: bytes | Path, name: str) -> "Image":
     # filters are shared by all threads, hence the lock.
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image = Image.open(io.BytesIO(encoded))
     try:
         _check_mode(image, name)
     except InputError:
