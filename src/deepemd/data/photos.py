@@ -22,12 +22,16 @@ class Photos:
     Attributes:
         files: the photos; those of a folder are sorted.
         labels: the class of each photo, for class folders; else empty.
-        others: files that are not named like photos (videos, documents), which are ignored.
+        others: files that are no photos (videos, documents), which are ignored.
+        empty: sorted names of the class folders without a photo.
+        warnings: what else the user should know of class folders; one sentence each, with the remedy.
     """
 
     files: list[Path]
     labels: list[str] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
