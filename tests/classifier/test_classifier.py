@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -178,6 +180,75 @@ def test_adding_classes_and_photos_is_fitting_all_at_once(model):
     assert parts.temperature_ == pytest.approx(whole.temperature_)
 
 
+def test_a_class_added_later_takes_its_place_among_the_sorted_labels(model):
+    images, labels = photos(3)
+    later = FewShotClassifier(model, cache=False).fit(images[3:], labels[3:]).partial_fit(images[:3], labels[:3])
+    whole = FewShotClassifier(model, cache=False).fit(images, labels)
+    assert later.classes_.tolist() == list(KINDS)  # "dots", added last, comes first
+    np.testing.assert_allclose(later.predict_proba(images), whole.predict_proba(images), atol=1e-9)
+    assert later.predict(images).tolist() == whole.predict(images).tolist()
+    assert [e.key for e in later.leave_one_out()[0]] != [e.key for e in whole.leave_one_out()[0]]  # order of the photos
+    assert later.support_.count.tolist() == [3, 3, 3]
+    assert later.forget("dots").classes_.tolist() == ["noise", "stripes"]
+
+
+@pytest.mark.parametrize("index", ["shuffled", "split", "texts"])
+def test_columns_of_pandas_are_taken_by_position(folder, index, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    table = pd.DataFrame({"path": list(map(str, files)), "label": [file.parent.name for file in files]})
+    table = table.sample(frac=1, random_state=3)
+    if index == "split":
+        table = table[table.index % 2 == 0]
+    if index == "texts":
+        table.index = [f"row {k}" for k in range(len(table))]
+    by_list = FewShotClassifier(cache=tmp_path).fit(table.path.tolist(), table.label.tolist())
+    by_column = FewShotClassifier(cache=tmp_path).fit(table.path, table.label)
+    by_table = FewShotClassifier(cache=tmp_path).partial_fit(table[["path"]], table[["label"]].to_numpy())
+    for classifier in (by_list, by_column, by_table):
+        assert [e.name for e in classifier.support_.examples] == table.path.tolist()
+        shown = [np.asarray(e.image()).mean() for e in classifier.support_.examples]
+        np.testing.assert_allclose(shown, [np.asarray(Image.open(path)).mean() for path in table.path], atol=1.5)
+        assert torch.equal(classifier.support_.nodes, by_list.support_.nodes)
+        assert classifier.predict(table.path).tolist() == by_list.predict(iter(table.path.tolist())).tolist()
+        assert [row.label for row in classifier.stream(table[["path"]])] == by_list.predict(table.path).tolist()
+        assert classifier.score(table.path, table.label) == by_list.score(table.path.tolist(), table.label.tolist())
+        for path in table.path[:3]:
+            assert classifier.explain(path).example == by_list.explain(path).example
+    assert cross_val_score(FewShotClassifier(cache=tmp_path), table.path, table.label, cv=2).min() >= 0
+
+
+def test_one_image_is_not_a_list_of_images(fitted, folder):
+    picture = texture("dots", 5)
+    path = next(folder.rglob("*.png"))
+    for one in (picture, picture[..., 0], Image.fromarray(picture), str(path), path, torch.zeros(3, 8, 8)):
+        for method in (fitted.predict, fitted.predict_proba, fitted.stream, lambda X: fitted.fit_readable(X, ["a"])):
+            with pytest.raises(InputError, match="pass"):
+                method(one)
+    with pytest.raises(InputError, match="image is a list: pass one image"):
+        fitted.explain([picture])
+    assert fitted.predict([]).tolist() == []
+
+
+def test_images_of_a_generator_are_not_held_in_memory(fitted):
+    alive, most = 0, 0
+
+    def died():
+        nonlocal alive
+        alive -= 1
+
+    def frames():
+        nonlocal alive, most
+        for seed in range(200):
+            frame = texture("dots", seed, (8, 8))
+            weakref.finalize(frame, died)
+            alive += 1
+            most = max(most, alive)
+            yield frame
+
+    assert sum(1 for _ in fitted.stream(frames())) == 200
+    assert most < 40  # two batches, not all 200
+
+
 def test_batches_and_order_make_no_difference(fitted):
     queries, _ = photos(3, first=20)
     together = fitted.predict_proba(queries)
@@ -228,6 +299,40 @@ def test_what_resembles_nothing_is_unknown():
 
 
 # Explanations
+
+
+def test_too_few_photos_for_unknown_are_said(model):
+    images, labels = photos(5)  # 15 photos, and a share of 0.05 takes 19
+    with pytest.warns(UserWarning, match=r"unknown is 0\.05, which takes at least 19 photos .* there are 15: no image"):
+        classifier = FewShotClassifier(model, cache=False, unknown=0.05).fit(images, labels)
+    for method in (classifier.predict, lambda X: list(classifier.stream(X)), classifier.predict_proba):
+        with pytest.warns(UserWarning, match="at least 19 photos"):
+            method(images[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        more, kinds = photos(2, first=50)
+        classifier.partial_fit(more, kinds).predict(images[:1])  # now there are 21
+        assert classifier.threshold_ > -np.inf
+        assert FewShotClassifier(model, cache=False, unknown=0.07).fit(images, labels).threshold_ > -np.inf
+        FewShotClassifier(model, cache=False).fit(images[:6], labels[:6]).predict(images[:1])  # nobody asked
+    alone = [f"class {k}" for k in range(15)]
+    with pytest.warns(UserWarning, match="there are 0: no image is labelled 'unknown'. Add photos$"):
+        FewShotClassifier(model, cache=False, unknown=0.05).fit(images, alone)
+
+
+def test_a_class_named_as_the_unknown_label_is_refused(model):
+    images, _ = photos(3)
+    labels = ["dots"] * 3 + ["Unknown "] * 3 + ["stripes"] * 3
+    with pytest.raises(InputError, match="a class is named 'Unknown ', and unknown images are labelled 'unknown'"):
+        FewShotClassifier(model, cache=False, unknown=0.2).fit(images, labels)
+    classifier = FewShotClassifier(model, cache=False, unknown=0.2).fit(images[:6], labels[:3] + labels[6:])
+    with pytest.raises(InputError, match="a class is named 'unknown'"):
+        classifier.partial_fit(images[6:], ["unknown"] * 3)
+    assert classifier.classes_.tolist() == ["dots", "stripes"]
+    FewShotClassifier(model, cache=False).fit(images, labels)  # without unknown=, it is a name like others
+    FewShotClassifier(model, cache=False, unknown=0.2, unknown_label="none").fit(images, labels)
+    with pytest.raises(InputError, match="a class is named 0"):
+        FewShotClassifier(model, cache=False, unknown=0.2, unknown_label=0).fit(images, [0] * 3 + [1] * 6)
 
 
 def test_an_explanation_is_the_transport_to_the_nearest_photo_of_the_class(fitted):
@@ -306,6 +411,8 @@ def test_bad_labels_and_settings_are_explained(model, tmp_path):
     for X, y, told in (
         (images, labels[:-1], "one label for each image"),
         (images, ["dots"] * 6, "pass photos of at least two classes"),
+        (images, [*labels[:-1], None], r"y\[5\] is None"),
+        (images, [*labels[:-1], 1], "y holds texts and other labels"),
         ([], [], "X is empty"),
     ):
         with pytest.raises(InputError, match=told):
@@ -319,6 +426,32 @@ def test_bad_labels_and_settings_are_explained(model, tmp_path):
     ):
         with pytest.raises(InputError, match=told):
             FewShotClassifier(**{"backbone": model, "cache": False, **settings}).fit(images, labels)
+
+
+def test_labels_of_another_type_are_not_converted(model):
+    images, labels = photos(2)
+    classifier = FewShotClassifier(model, cache=False).fit(images, [KINDS.index(label) for label in labels])
+    with pytest.raises(InputError, match=r"y holds 'dots', but the classes so far are \[0, 1, 2\]"):
+        classifier.partial_fit(images[:1], ["dots"])
+    assert classifier.classes_.tolist() == [0, 1, 2]
+
+
+def test_a_folder_with_a_bad_photo_is_learnt_without_it(folder, model):
+    (folder / "dots" / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
+    with pytest.warns(UserWarning, match=r"left out, as they cannot be read:\n.*broken\.jpg"):
+        classifier = FewShotClassifier(model, cache=False).fit_folder(folder)
+    assert classifier.support_.count.tolist() == [4, 4, 4]
+
+
+def test_a_saved_model_is_replaced_only_on_request(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "saved")
+    before = (folder / "config.json").read_bytes()
+    other = copy.copy(fitted).partial_fit([texture("dots", 900)], ["spots"])
+    with pytest.raises(InputError, match=r"config\.json and .*model\.safetensors: already there: .* pass force=True"):
+        other.save(folder)
+    assert (folder / "config.json").read_bytes() == before
+    other.save(folder, force=True)
+    assert "spots" in FewShotClassifier.load(folder, cache=False).classes_
 
 
 def test_a_photo_that_cannot_be_read_leaves_the_classifier_as_it_was(folder, model):
@@ -374,7 +507,7 @@ def test_a_saved_classifier_is_the_classifier(fitted, tmp_path):
     alone = DeepEMD.load(tmp_path / "saved")
     assert alone.config == fitted.model_.config
     again.partial_fit([texture("dots", 900)], ["spots"])
-    assert again.classes_.tolist() == [*KINDS, "spots"]
+    assert again.classes_.tolist() == sorted([*KINDS, "spots"])
     numbers = FewShotClassifier(small_model(), cache=False).fit(photos(2)[0], [7, 7, 5, 5, 9, 9])
     back = FewShotClassifier.load(numbers.save(tmp_path / "numbers"), cache=False)
     assert back.predict(photos(2)[0]).tolist() == [7, 7, 5, 5, 9, 9]

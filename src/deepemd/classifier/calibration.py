@@ -5,13 +5,14 @@ label is known.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from deepemd.errors import InputError
 
-__all__ = ["TEMPERATURE", "fit_temperature", "unknown_threshold"]
+__all__ = ["TEMPERATURE", "fit_temperature", "refuse_class_named", "unknown_notice", "unknown_threshold"]
 
 TEMPERATURE = 30.0
 """The default temperature: the median of those fitted to the queries of 200 episodes of base classes."""
@@ -76,5 +77,49 @@ def unknown_threshold(similarity: Tensor, share: float) -> float:
         raise InputError(
             f"unknown is {share}: it is the share of known photos that may be called unknown, between 0 and 1"
         )
-    place = math.floor(share * (len(similarity) + 1))
+    place = _place(share, len(similarity))
     return float(similarity.sort().values[place - 1]) if place else -math.inf
+
+
+def unknown_notice(share: float, photos: int, label: object) -> str:
+    """Return why no image can be labelled unknown, and what is needed; empty if there are enough photos.
+
+    Args:
+        share: as for :func:`unknown_threshold`.
+        photos: the number of photos of which a similarity is known: those of classes with at least two photos.
+        label: the label of unknown images.
+
+    >>> unknown_notice(0.05, 19, "unknown")
+    ''
+    >>> print(unknown_notice(0.05, 15, "unknown"))  # doctest: +ELLIPSIS
+    unknown is 0.05, which takes at least 19 photos ... Add photos, or set unknown to 0.063 or more
+    """
+    if _place(share, photos):
+        return ""
+    needed = max(0, math.ceil(1 / share) - 2)  # rounding may be off by one
+    while not _place(share, needed):
+        needed += 1
+    larger = f", or set unknown to {math.ceil(1000 / (photos + 1)) / 1000:g} or more" if photos > 1 else ""
+    return (
+        f"unknown is {share:g}, which takes at least {needed:,} photos in classes of two or more, and there are"
+        f" {photos:,}: no image is labelled {label!r}. Add photos{larger}"
+    )
+
+
+def refuse_class_named(unknown_label: object, classes: Iterable[object]) -> None:
+    """Raise an error if a class has the label of unknown images, or one that differs only in case and spaces.
+
+    Raises:
+        InputError: a class has this label.
+    """
+    for label in classes:
+        if str(label).strip().casefold() == str(unknown_label).strip().casefold():
+            raise InputError(
+                f"a class is named {label!r}, and unknown images are labelled {unknown_label!r}: rename the class, or"
+                " pass another unknown_label"
+            )
+
+
+def _place(share: float, photos: int) -> int:
+    """Return which of the sorted similarities is the threshold, counted from 1; 0 if there are too few photos."""
+    return math.floor(share * (photos + 1))

@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,18 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deepemd.classifier.calibration import fit_temperature, unknown_threshold
+from deepemd.classifier.calibration import fit_temperature, refuse_class_named, unknown_notice, unknown_threshold
 from deepemd.classifier.learning import add_photos, check_labels
 from deepemd.classifier.prediction import Explanation, Prediction, Rule
 from deepemd.classifier.saving import SavedClassifier, read_classifier, write_classifier
 from deepemd.classifier.support import Example
 from deepemd.data.decoding import decode
+from deepemd.data.inputs import as_images, as_labels, iterate_images
 from deepemd.data.photos import class_photos
 from deepemd.embedding.cache import default_cache
 from deepemd.embedding.stream import Embedded, Embedder
 from deepemd.errors import InputError
 from deepemd.explain.matches import Side, match_nodes
 from deepemd.model import DeepEMD
+from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
 from deepemd.model.pretrained import DEFAULT, pretrained
 from deepemd.nodes import Regions, parse_regions
 from deepemd.progress import track
@@ -71,7 +75,8 @@ class PhotoClassifier:
         """Learn the classes from their photos.
 
         Args:
-            X: (K,) images: paths, PIL images or arrays, of any sizes.
+            X: (K,) images: paths, PIL images or arrays, of any sizes, in a list, an array, a column of pandas or a
+                generator. They belong to their labels by position; an index of pandas plays no part.
             y: (K,) their labels, at least two different ones; a class may have any number of photos.
 
         Returns:
@@ -83,6 +88,7 @@ class PhotoClassifier:
         """
         errors = self.fit_readable(X, y, stop=True)
         assert not any(errors)
+        self._warn_if_nothing_is_unknown()
         return self
 
     def fit_readable(
@@ -101,12 +107,13 @@ class PhotoClassifier:
         Raises:
             InputError: as for :meth:`fit`, or no photo of a class can be read.
         """
-        labels = check_labels(X, y)
+        images = as_images(X)
+        labels = check_labels(images, y)
         classes = np.unique(labels)
         if len(classes) < 2:
             raise InputError(f"y holds {len(classes)} class ({classes.tolist()}): pass photos of at least two classes")
         self._start()
-        return self._add(X, labels, classes, stop=stop, progress=progress)
+        return self._add(images, labels, classes, stop=stop, progress=progress)
 
     def partial_fit(
         self,
@@ -125,15 +132,21 @@ class PhotoClassifier:
         Raises:
             InputError: as for :meth:`fit`.
         """
-        labels = check_labels(X, y)
-        if classes is not None and not set(labels.tolist()) <= set(np.asarray(classes).tolist()):
+        images = as_images(X)
+        labels = check_labels(images, y)
+        if classes is not None and not set(labels.tolist()) <= set(as_labels(classes, "classes").tolist()):
             raise InputError("y holds labels that are not in classes: list all of them, or leave classes out")
         if not hasattr(self, "support_"):
             self._start()
         known = self.classes_ if self.support_ else labels[:0]
+        if len(known) and isinstance(known.tolist()[0], str) != isinstance(labels.tolist()[0], str):
+            raise InputError(
+                f"y holds {labels.tolist()[0]!r}, but the classes so far are {known.tolist()}: use one type"
+            )
         new = [label for label in np.unique(labels).tolist() if label not in set(known.tolist())]
         classes_ = np.concatenate((known, np.asarray(new, dtype=labels.dtype))) if new else known
-        self._add(X, labels, classes_, stop=True)
+        self._add(images, labels, classes_, stop=True)
+        self._warn_if_nothing_is_unknown()
         return self
 
     def forget(self, label: Any) -> Self:
@@ -157,19 +170,25 @@ class PhotoClassifier:
     def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
         """Learn the classes from a folder that holds a folder of photos for each class.
 
-        Files that are not named like photos are ignored.
+        Files that are not photos are ignored. A warning lists the photos that cannot be read and are left out.
 
         Raises:
-            InputError: as for :meth:`fit`, or the folder holds no class folders.
+            InputError: the folder holds fewer than two class folders, no photo of a class can be read, or a setting is
+                out of range.
         """
         photos = class_photos(Path(path))
-        return self.fit(photos.files, photos.labels)
+        bad = [error for error in self.fit_readable(photos.files, photos.labels) if error is not None]
+        if bad:
+            listed = "\n".join(map(str, bad))
+            warnings.warn(f"left out, as they cannot be read:\n{listed}", stacklevel=2)
+        self._warn_if_nothing_is_unknown()
+        return self
 
     def predict(self, X: "Sequence[Picture]") -> NDArray[Any]:
         """Return the label of each image, (Q,).
 
         Raises:
-            InputError: an image cannot be read. :meth:`stream` continues without it.
+            InputError: an image cannot be read, which :meth:`stream` only reports; or X is one image instead of a list.
         """
         rows = list(self._strict(X))
         return np.asarray([row.label for row in rows], dtype=self._label_type())
@@ -182,16 +201,22 @@ class PhotoClassifier:
         """Classify any number of images, one after the other, in bounded memory.
 
         Args:
-            images: paths, PIL images or arrays.
+            images: paths, PIL images or arrays, as for :meth:`fit`. A generator's are fetched as they are needed.
             progress: the text next to a progress bar on a terminal; no bar by default.
 
-        Yields:
-            A prediction for each image, in order. An image that cannot be read has an ``error``, and the rest follow.
+        Returns:
+            An iterator over the predictions, in the order of the images. An image that cannot be read has an ``error``,
+            and the rest follow.
+
+        Raises:
+            InputError: `images` is one image instead of a list.
         """
-        return (prediction for _, prediction in self.stream_embedded(images, progress=progress))
+        self._refuse_one_class()
+        self._warn_if_nothing_is_unknown()
+        return (prediction for _, prediction in self.stream_embedded(iterate_images(images), progress=progress))
 
     def stream_embedded(
-        self, images: "Sequence[Picture]", *, side: float = 0, progress: str = ""
+        self, images: "Iterable[Picture]", *, side: float = 0, progress: str = ""
     ) -> Iterator[tuple[Embedded, Prediction]]:
         """Classify images as :meth:`stream` does, and also yield their nodes, which :meth:`explain_embedded` needs.
 
@@ -201,9 +226,10 @@ class PhotoClassifier:
                 for the picture itself.
         """
         self._refuse_one_class()
-        rows = self._embedder().stream(images, side=(lambda _: side) if side else None)
+        total = length_hint(images)  # 0 for a generator
+        rows = self._embedder().stream(iterate_images(images), side=(lambda _: side) if side else None)
         waiting: list[Embedded] = []
-        for row in track(rows, progress, len(images)) if progress else rows:
+        for row in track(rows, progress, total) if progress else rows:
             waiting.append(row)
             if len(waiting) == _BATCH:
                 yield from self._predict(waiting)
@@ -220,6 +246,9 @@ class PhotoClassifier:
         Raises:
             InputError: the image cannot be read, or the label is not a class.
         """
+        self._check_fitted()
+        if isinstance(image, list | tuple):
+            raise InputError(f"image is a {type(image).__name__}: pass one image; predict takes a list of them")
         ((embedded, prediction),) = self.stream_embedded([image], side=math.inf)
         return self.explain_embedded(embedded, prediction, label=label)
 
@@ -251,15 +280,24 @@ class PhotoClassifier:
         proba = (self.temperature_ * similarity).softmax(1).numpy()
         return examples, self.support_.labels[which].numpy(), proba
 
-    def save(self, folder: "str | os.PathLike[str]") -> Path:
+    def save(self, folder: "str | os.PathLike[str]", *, force: bool = False) -> Path:
         """Write model.safetensors and config.json: the model, the classes, and small pictures of the photos.
 
         :meth:`deepemd.DeepEMD.load` reads the model alone from the same folder.
 
+        Args:
+            folder: the folder, which is made if it does not exist.
+            force: replace a model that the folder holds already.
+
         Raises:
-            InputError: the folder cannot be written, or a label is neither text nor a number.
+            InputError: the folder holds a model already, it cannot be written, or a label is neither text nor a number.
         """
         self._check_fitted()
+        there = [str(Path(folder) / name) for name in (CONFIG_FILE, WEIGHTS_FILE) if (Path(folder) / name).exists()]
+        if there and not force:
+            raise InputError(
+                f"{' and '.join(there)}: already there: choose another folder, or pass force=True to replace"
+            )
         saved = SavedClassifier(
             *(self.model_, self.support_, self.classes_, self.temperature_, self.unknown, self.unknown_label)
         )
@@ -285,7 +323,9 @@ class PhotoClassifier:
         """
         saved = read_classifier(Path(folder), backbone=backbone)
         made = cls(Path(folder), unknown=saved.unknown, unknown_label=saved.unknown_label, cache=cache)
-        made.model_, made.support_, made.classes_ = saved.model, saved.support, saved.classes
+        made._refuse_class_named_unknown(saved.classes)
+        order = np.argsort(saved.classes, kind="stable")  # classifiers of older versions are not sorted
+        made.model_, made.support_, made.classes_ = saved.model, saved.support.sorted(order), saved.classes[order]
         made.calibrate()
         made.temperature_ = saved.temperature
         return made
@@ -316,12 +356,14 @@ class PhotoClassifier:
         progress: str = "",
     ) -> list[InputError | None]:
         """Embed photos and add them to their classes; if an error is raised, nothing changes."""
+        self._refuse_class_named_unknown(classes)
         place = {label: k for k, label in enumerate(classes.tolist())}
         ids = [place[label] for label in labels.tolist()]
         support, errors = add_photos(
             self.support_, self._embedder(), images, ids, list(place), stop=stop, progress=progress
         )
-        self.support_, self.classes_ = support, classes
+        order = np.argsort(classes, kind="stable")
+        self.support_, self.classes_ = support.sorted(order), classes[order]
         self.calibrate()
         return errors
 
@@ -332,6 +374,22 @@ class PhotoClassifier:
         self.temperature_ = float(self.temperature or fit_temperature(similarity, labels))
         own = similarity.gather(1, labels[:, None])[:, 0]
         self.threshold_ = unknown_threshold(own, _UNFAMILIAR if self.unknown is None else self.unknown)
+
+    @property
+    def unknown_notice(self) -> str:
+        """Why no image can be labelled unknown although `unknown` is set; empty if there are enough photos."""
+        self._check_fitted()
+        if self.unknown is None or self.threshold_ > -np.inf:
+            return ""
+        return unknown_notice(self.unknown, self.support_.tested, self.unknown_label)
+
+    def _warn_if_nothing_is_unknown(self) -> None:
+        if self.unknown_notice:
+            warnings.warn(self.unknown_notice, stacklevel=3)
+
+    def _refuse_class_named_unknown(self, classes: NDArray[Any]) -> None:
+        if self.unknown is not None:
+            refuse_class_named(self.unknown_label, classes.tolist())
 
     def _refuse_one_class(self) -> None:
         """Raise an error if there is only one class, after `partial_fit` or `forget`."""
@@ -349,7 +407,7 @@ class PhotoClassifier:
             self._embedder_ = made = Embedder(self.model_, cache, self.batch_size)
         return made
 
-    def _strict(self, images: "Sequence[Picture]") -> Iterator[Prediction]:
+    def _strict(self, images: "Iterable[Picture]") -> Iterator[Prediction]:
         """Classify images; raise the error of the first one that cannot be read."""
         for prediction in self.stream(images):
             if prediction.error is not None:

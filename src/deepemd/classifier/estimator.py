@@ -22,14 +22,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator, PhotoClassifier):
         temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set by
             leave-one-out.
         unknown: share of photos of the known classes that may be labelled `unknown_label` by mistake, such as 0.05;
-            images that resemble no class then get this label. By default every image gets a class.
-        unknown_label: the label of such images. If the labels are numbers, pass a number.
+            images that resemble no class then get this label. By default every image gets a class. It takes 1 / unknown
+            - 1 photos (19 for 0.05) in classes of two or more; a warning says if there are fewer.
+        unknown_label: the label of such images; no class may have it. If the labels are numbers, pass a number.
         cache: folder of the cached embeddings; True for $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings; False for no
             cache. Only files are cached, never arrays and images in memory.
         batch_size: number of images encoded together; lower it if memory is short.
 
     Attributes:
-        classes_: (M,) the labels, sorted; labels that `partial_fit` adds later come last.
+        classes_: (M,) the labels, sorted; a label that `partial_fit` adds takes its place among them.
         temperature_: the T in use.
         threshold_: similarity below which an image is not familiar; minus infinity where there are too few photos.
         model_: the DeepEMD model.

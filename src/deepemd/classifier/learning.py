@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from deepemd.classifier.support import EXAMPLE_SIDE, MAX_EXAMPLES, Example, Support
 from deepemd.data.decoding import as_picture, thumbnail
+from deepemd.data.inputs import as_labels
 from deepemd.embedding.stream import Embedded, Embedder
 from deepemd.errors import InputError
 from deepemd.progress import track
@@ -80,15 +80,15 @@ def add_photos(
     return support, errors
 
 
-def check_labels(images: Sequence[Any], y: Sequence[Any]) -> NDArray[Any]:
-    """Return the labels of images as an array.
+def check_labels(images: Sequence[Any], y: Any) -> NDArray[Any]:
+    """Return the labels of images as an array, by position.
 
     Raises:
-        InputError: there are no images, or not one label for each.
+        InputError: there are no images, not one label for each, or a label is missing.
         ValueError: the labels are not discrete.
     """
-    labels = np.asarray(y)
-    if labels.ndim != 1 or len(labels) != len(images):
+    labels = as_labels(y)
+    if len(labels) != len(images):
         raise InputError(f"y has shape {labels.shape}, X holds {len(images)} images: pass one label for each image")
     if not len(labels):
         raise InputError("X is empty: pass at least one photo of each class")

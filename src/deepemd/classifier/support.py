@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data.decoding import decode
@@ -108,6 +110,17 @@ class Support:
             labels=labels - (labels > label).long(),
             examples=tuple(self.examples[k] for k in photos.nonzero()[:, 0].tolist()),
         )
+
+    def sorted(self, order: NDArray[np.int64]) -> Self:
+        """Return the support set with its classes in another order; class order[k] becomes class k."""
+        places = torch.from_numpy(order)
+        new = places.argsort()  # the new place of each class
+        return replace(self, total=self.total[places], count=self.count[places], labels=new[self.labels])
+
+    @property
+    def tested(self) -> int:
+        """The number of examples that :meth:`leave_one_out` compares: those of classes with at least two photos."""
+        return int((self.count[self.labels] > 1).sum())
 
     @property
     def prototypes(self) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.data.decoding import Picture, as_picture, decode, read_image, thumbnail
+from deepemd.data.decoding import Picture, as_picture, decode, read_file, read_image, thumbnail
 from deepemd.data.images import WORKERS
-from deepemd.embedding.cache import fingerprint, load, node_settings, prune, rounded, store
+from deepemd.embedding.cache import load, model_folder, node_settings, prune, rounded, store
 from deepemd.embedding.views import scale_picture, view_pictures
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
@@ -47,8 +47,9 @@ class Embedded(NamedTuple):
 class Embedder:
     """Embeds images with one model, a batch at a time, in bounded memory.
 
-    Nodes are always rounded to float16, and a batch is always full (its last image is repeated to fill it), so an
-    image's nodes depend neither on the cache nor on the other images of its batch.
+    Nodes are always rounded to float16, so an image's nodes depend neither on the cache nor on the other images of its
+    batch. One image is encoded as a batch of two, because a batch of one is computed in another way, whose last digits
+    differ.
 
     Args:
         model: the model, in evaluation mode.
@@ -67,7 +68,7 @@ class Embedder:
         if self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}: at least 1 image must be encoded at a time")
 
-    def stream(self, images: "Sequence[Picture]", *, side: Side | None = None) -> Iterator[Embedded]:
+    def stream(self, images: "Iterable[Picture]", *, side: Side | None = None) -> Iterator[Embedded]:
         """Embed images in order; the next batch is read while this one is encoded.
 
         For an image that cannot be read, the error is returned, and the others follow.
@@ -99,8 +100,8 @@ class Embedder:
         if self.cache is None:
             return None
         state = (node_settings(self.model), _weights_state(self.model))
-        if self._folder is None or state != self._state:
-            self._state, self._folder = state, self.cache / fingerprint(self.model)[:16]
+        if state != self._state:
+            self._state, self._folder = state, model_folder(self.cache, self.model)
         return self._folder
 
     def _read(self, place: int, image: "Picture", side: float, folder: Path | None) -> "_Read":
@@ -108,7 +109,7 @@ class Embedder:
         name = str(image) if isinstance(image, str | os.PathLike) else f"image {place}"
         try:
             if isinstance(image, str | os.PathLike):
-                content = _content(Path(image), name)
+                content = read_file(Path(image), name)
                 one = _Read(hashlib.sha256(content).hexdigest(), cached=folder is not None)
                 one.nodes = None if folder is None else load(_file(folder, one.digest))
                 if one.nodes is None:
@@ -143,7 +144,7 @@ class Embedder:
         new = [one for one in batch if one.seen is not None]
         if not new:
             return False
-        full = new + new[-1:] * (self.batch_size - len(new))
+        full = new * 2 if len(new) == 1 else new
         seen = view_pictures(
             self.model,
             [one.seen for one in full if one.seen is not None],
@@ -153,7 +154,7 @@ class Embedder:
         with torch.inference_mode():
             nodes = rounded(self.model.eval().embed(seen.images.to(self.model.mean.device), seen.boxes).cpu())
         stored = False
-        for one, its in zip(new, nodes, strict=False):  # repeated images come last and are dropped
+        for one, its in zip(new, nodes, strict=False):  # a repeated image is dropped
             one.nodes, one.seen = its, None  # (N, C)
             if folder is not None and one.cached:
                 with suppress(OSError):  # without the cache the next run only takes longer
@@ -201,12 +202,3 @@ def _weights_state(model: DeepEMD) -> list[list[int]]:
 
 def _file(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.npz"
-
-
-def _content(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: there is no such file: check the path") from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror}): check the file") from error
