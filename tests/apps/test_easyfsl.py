@@ -2,6 +2,8 @@
 
 import inspect
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -42,6 +44,35 @@ def test_a_data_sets_normalisation_is_undone(model):
     torch.testing.assert_close(found, model.embed(images(3)), atol=1e-4, rtol=1e-4)
     pixels = (images(3) * 255).to(torch.uint8)
     torch.testing.assert_close(DeepEMDClassifier(model, mean=mean).compute_features(pixels), model.embed(pixels))
+
+
+@torch.no_grad()
+def test_labels_are_taken_by_position_and_images_from_lists_and_arrays(model):
+    support, labels, query = images(5), [2, 0, 1, 0, 2], images(4, seed=1)
+    classifier = DeepEMDClassifier(model)
+    classifier.process_support_set(support, torch.tensor(labels))
+    expected = classifier(query)
+    for held in (support, support.numpy(), list(support), tuple(support.numpy())):
+        for names in (labels, np.array(labels), np.array(labels)[:, None], pd.Series(labels, index=[4, 1, 0, 2, 3])):
+            classifier.process_support_set(held, names)
+            assert torch.equal(classifier(list(query)), expected)
+
+
+@pytest.mark.parametrize(
+    ("support", "labels", "message"),
+    [
+        (torch.rand(3, 36, 36), [0], r"images have the shape \(3, 36, 36\): pass \(n, 3, H, W\)"),
+        ([torch.rand(3, 36, 36), torch.rand(3, 30, 36)], [0, 1], r"shapes \(3, 30, 36\), \(3, 36, 36\)"),
+        ([], [], r"shapes \(\): pass"),
+        (torch.rand(2, 3, 36, 36), [0, None], r"support_labels\[1\] is None"),
+        (torch.rand(2, 3, 36, 36), ["a", "b"], "support_labels are <U1: pass whole numbers"),
+        (torch.rand(2, 3, 36, 36), [0, 1, 1], "labels"),
+        (torch.rand(2, 3, 36, 36), [0, -1], "label"),
+    ],
+)
+def test_a_support_set_that_cannot_be_is_explained(model, support, labels, message):
+    with pytest.raises(ValueError, match=message):
+        DeepEMDClassifier(model).process_support_set(support, labels)
 
 
 def test_gradients_reach_the_encoder_and_the_sfc_moves_the_classes(model):

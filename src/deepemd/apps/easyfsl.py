@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from deepemd.data.inputs import as_labels
 from deepemd.errors import InputError
 from deepemd.evaluation.methods import SFC
 from deepemd.matching import class_means, emd_logits
@@ -64,13 +65,18 @@ class DeepEMDClassifier(nn.Module):
         """Embed the shots of a task and make a node set of each class.
 
         Args:
-            support_images: (n_support, 3, H, W), in any order.
-            support_labels: (n_support,) int64, from 0 to n_way - 1; each class at least once.
+            support_images: (n_support, 3, H, W), in any order: a tensor, an array, or a list of tensors (3, H, W).
+            support_labels: (n_support,) whole numbers from 0 to n_way - 1, each class at least once: a tensor, an
+                array, a list, or a column of pandas, whose index plays no part.
 
         Raises:
-            ValueError: the labels have another number or range, or a class has no shot.
+            ValueError: the labels have another number or range, a class has no shot, or `support_images` is one image.
         """
         nodes = self.compute_features(support_images)  # (n_support, N, C)
+        labels = as_labels(support_labels, "support_labels")
+        if labels.dtype.kind not in "iub" and len(labels):
+            raise InputError(f"support_labels are {labels.dtype}: pass whole numbers from 0 to n_way - 1")
+        support_labels = torch.as_tensor(labels.astype("int64"), device=nodes.device)
         n_way = int(support_labels.max()) + 1 if len(support_labels) else 0
         if self.sfc is None:
             self.prototypes = class_means(nodes, support_labels, n_way)
@@ -86,10 +92,29 @@ class DeepEMDClassifier(nn.Module):
         return logits.softmax(-1) if self.use_softmax else logits
 
     def compute_features(self, images: Tensor) -> Tensor:
-        """Return the node sets (n_images, N, C) of images (n_images, 3, H, W)."""
+        """Return the node sets (n_images, N, C) of images (n_images, 3, H, W).
+
+        Raises:
+            ValueError: `images` is one image, or the images differ in size.
+        """
+        images = _batch(images).to(self.shift.device)
         return self.model.embed(images if images.dtype == torch.uint8 else images * self.scale + self.shift)
 
     @staticmethod
     def is_transductive() -> bool:
         """Return False: each query is classified on its own."""
         return False
+
+
+def _batch(images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return images (n, 3, H, W) as a tensor."""
+    if isinstance(images, list | tuple):
+        tensors = [torch.as_tensor(image) for image in images]
+        if len({tensor.shape for tensor in tensors}) != 1:
+            shapes = ", ".join(sorted({str(tuple(tensor.shape)) for tensor in tensors}))
+            raise InputError(f"images have the shapes {shapes or '()'}: pass images of one size, (n, 3, H, W)")
+        images = torch.stack(tensors)
+    batch = torch.as_tensor(images)
+    if batch.ndim != 4 or batch.shape[1] != 3:
+        raise InputError(f"images have the shape {tuple(batch.shape)}: pass (n, 3, H, W); of one image, image[None]")
+    return batch

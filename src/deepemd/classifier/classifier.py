@@ -71,7 +71,7 @@ class PhotoClassifier:
         self.cache = cache
         self.batch_size = batch_size
 
-    def fit(self, X: "Sequence[Picture]", y: Sequence[Any]) -> Self:
+    def fit(self, X: "Iterable[Picture]", y: Iterable[Any]) -> Self:
         """Learn the classes from their photos.
 
         Args:
@@ -92,7 +92,7 @@ class PhotoClassifier:
         return self
 
     def fit_readable(
-        self, X: "Sequence[Picture]", y: Sequence[Any], *, stop: bool = False, progress: str = ""
+        self, X: "Iterable[Picture]", y: Iterable[Any], *, stop: bool = False, progress: str = ""
     ) -> list[InputError | None]:
         """Learn the classes from the photos that can be read; leave out the others.
 
@@ -117,9 +117,9 @@ class PhotoClassifier:
 
     def partial_fit(
         self,
-        X: "Sequence[Picture]",
-        y: Sequence[Any],
-        classes: Sequence[Any] | None = None,
+        X: "Iterable[Picture]",
+        y: Iterable[Any],
+        classes: Iterable[Any] | None = None,
     ) -> Self:
         """Add photos of known or new classes; the other classes do not change.
 
@@ -170,7 +170,8 @@ class PhotoClassifier:
     def fit_folder(self, path: "str | os.PathLike[str]") -> Self:
         """Learn the classes from a folder that holds a folder of photos for each class.
 
-        Files that are not photos are ignored. A warning lists the photos that cannot be read and are left out.
+        Files that are not photos are ignored. Warnings list the photos that cannot be read and are left out, and what
+        else is odd about the folder: class folders without photos, names that print alike.
 
         Raises:
             InputError: the folder holds fewer than two class folders, no photo of a class can be read, or a setting is
@@ -178,13 +179,15 @@ class PhotoClassifier:
         """
         photos = class_photos(Path(path))
         bad = [error for error in self.fit_readable(photos.files, photos.labels) if error is not None]
-        if bad:
-            listed = "\n".join(map(str, bad))
-            warnings.warn(f"left out, as they cannot be read:\n{listed}", stacklevel=2)
+        listed = "\n".join(map(str, bad))
+        left_out = [f"left out, as they cannot be read:\n{listed}"] if bad else []
+        empty = [f"class folders without a photo: {', '.join(photos.empty)}"] if photos.empty else []
+        for warning in (*left_out, *empty, *photos.warnings):
+            warnings.warn(warning, stacklevel=2)
         self._warn_if_nothing_is_unknown()
         return self
 
-    def predict(self, X: "Sequence[Picture]") -> NDArray[Any]:
+    def predict(self, X: "Iterable[Picture]") -> NDArray[Any]:
         """Return the label of each image, (Q,).
 
         Raises:
@@ -193,11 +196,11 @@ class PhotoClassifier:
         rows = list(self._strict(X))
         return np.asarray([row.label for row in rows], dtype=self._label_type())
 
-    def predict_proba(self, X: "Sequence[Picture]") -> NDArray[np.float64]:
+    def predict_proba(self, X: "Iterable[Picture]") -> NDArray[np.float64]:
         """Return the probability of each class, (Q, M), in the order of ``classes_``."""
         return np.array([row.probabilities for row in self._strict(X)]).reshape(-1, len(self.classes_))
 
-    def stream(self, images: "Sequence[Picture]", *, progress: str = "") -> Iterator[Prediction]:
+    def stream(self, images: "Iterable[Picture]", *, progress: str = "") -> Iterator[Prediction]:
         """Classify any number of images, one after the other, in bounded memory.
 
         Args:

@@ -14,7 +14,7 @@ from deepemd.data.photos import Photos, class_photos, duplicates
 from deepemd.errors import InputError, printable
 from deepemd.model.pretrained import DEFAULT
 
-__all__ = ["FittedPhotos", "Note", "fit_photos", "not_photos", "unreadable"]
+__all__ = ["FittedPhotos", "Note", "fit_photos", "not_photos", "too_few_for_unknown", "unreadable"]
 
 _LISTED = 10  # names listed below a note on the terminal
 
@@ -81,7 +81,10 @@ def fit_photos(
     notes = [
         *([unreadable(bad, "of the classes")] if bad else []),
         *([not_photos(photos.others)] if photos.others else []),
+        *([no_photos(photos.empty)] if photos.empty else []),
+        *map(Note, photos.warnings),
         *_doubts(usable),
+        *too_few_for_unknown(classifier),
     ]
     return FittedPhotos(classifier, usable, bad, notes)
 
@@ -94,6 +97,17 @@ def unreadable(bad: Sequence[InputError], where: str) -> Note:
 def not_photos(others: Sequence[Path]) -> Note:
     """Return a note on files that are not named like photos."""
     return Note(f"{_count(len(others), 'file')} not named like photos, ignored:", [str(file) for file in others])
+
+
+def no_photos(classes: Sequence[str]) -> Note:
+    """Return a note on class folders without photos."""
+    return Note(f"{_count(len(classes), 'class folder')} without a photo, left out of the classes:", classes)
+
+
+def too_few_for_unknown(classifier: PhotoClassifier) -> list[Note]:
+    """Return a note if photos should be labelled unknown, and there are too few photos to do so."""
+    notice = classifier.unknown_notice
+    return [Note(notice)] if notice else []
 
 
 def _doubts(photos: Photos) -> list[Note]:
