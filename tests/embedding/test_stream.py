@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deepemd import FCN, DeepEMD, FewShotClassifier, Grid, InputError, conv4
+from deepemd import FCN, DeepEMD, FewShotClassifier, Grid, InputError, Sampling, conv4
 from deepemd.apps.photos.fitting import fit_photos
 from deepemd.data import decoding
 from deepemd.embedding import stream
@@ -82,6 +82,29 @@ def test_an_image_comes_with_its_picture_whether_it_is_cached_or_not(folder, tmp
             assert row.size == (70, 100)
             picture = row.picture if side == math.inf else decoding.decode(row.thumbnail, "thumbnail")
             assert max(picture.size) == min(side, 100)
+
+
+@pytest.mark.parametrize("regions", [FCN(), FCN((2,)), Grid((2,)), Sampling(3)], ids=str)
+def test_the_nodes_of_an_image_do_not_depend_on_its_batch(folder, model, regions):
+    """Up to one rounding to float16: on some processors the size of a batch changes the last digit of float32."""
+    model.regions = regions
+    paths = sorted(folder.glob("*/*.png"))
+    whole = torch.stack([row.nodes for row in Embedder(model, batch_size=12).stream(paths)])
+    for size in (1, 2, 3, 5):
+        found = torch.stack([row.nodes for row in Embedder(model, batch_size=size).stream(paths)])
+        torch.testing.assert_close(found, whole, rtol=2**-10, atol=1e-6)
+
+
+def test_a_batch_is_as_large_as_its_images_need(folder, model, monkeypatch):
+    sizes = []
+    embed = DeepEMD.embed
+    monkeypatch.setattr(
+        DeepEMD, "embed", lambda self, images, boxes=None: sizes.append(len(images)) or embed(self, images, boxes)
+    )
+    paths = sorted(folder.glob("*/*.png"))
+    for count in (1, 2, 5, 8, 11):
+        list(Embedder(model, batch_size=8).stream(paths[:count]))
+    assert sizes == [2, 2, 5, 8, 8, 3]
 
 
 def test_changed_weights_or_regions_are_other_embeddings(folder, tmp_path, model):
