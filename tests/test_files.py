@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from deepemd.files import atomic_file, atomic_folder, atomic_write, remove_leftovers, temporary_sibling
+from deepemd.files import (
+    atomic_file,
+    atomic_folder,
+    atomic_write,
+    contents,
+    remove_leftovers,
+    temporary_name,
+    temporary_sibling,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and locks are POSIX")
 
@@ -101,10 +109,42 @@ def test_where_the_system_cannot_exchange_folders_two_renames_do(tmp_path):
 def test_what_others_are_writing_is_not_swept(tmp_path):
     with atomic_file(tmp_path / "x", 0) as file, temporary_sibling(tmp_path / "y", folder=True) as folder:
         file.write(b"x")
-        dead = tmp_path / f".tmp-{'0' * 32}-z"
+        dead = temporary_name(tmp_path / "z", "0" * 16)
         (dead / "deep").mkdir(parents=True)
         (tmp_path / ".tmp-mine").touch()  # not one of ours
         atomic_write(tmp_path / "other", b"1")
         assert not dead.exists()
         assert folder.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-mine", "other", "x"]
+
+
+def test_nothing_is_removed_that_was_not_written_here(tmp_path):
+    """Names of our pattern without the check sum, and links and pipes of any name, are somebody else's."""
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    (tmp_path / "place").mkdir()
+    for name in (f".tmp-{'0' * 32}-notes", f".tmp-{'0123456789abcdef' * 2}-"):
+        (tmp_path / "place" / name).mkdir()
+        (tmp_path / "place" / name / "notes").write_text("mine")
+    (tmp_path / "place" / f".tmp-{'a' * 32}-file").write_text("mine")
+    temporary_name(tmp_path / "place" / "to folder", "1" * 16).symlink_to(tmp_path / "thesis", True)
+    temporary_name(tmp_path / "place" / "to file", "2" * 16).symlink_to(tmp_path / "thesis" / "chapter.tex")
+    os.mkfifo(temporary_name(tmp_path / "place" / "pipe", "3" * 16))
+    inside = temporary_name(tmp_path / "place" / "ours", "4" * 16)
+    inside.mkdir()
+    (inside / "link").symlink_to(tmp_path / "thesis", True)
+    before = {path.name for path in (tmp_path / "place").iterdir()}
+    atomic_write(tmp_path / "place" / "new", b"1")
+    assert {path.name for path in (tmp_path / "place").iterdir()} == before - {inside.name} | {"new"}
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["x" * 245 + ".json", "花" * 83 + ".csv", "e\u0301" * 80, "x" * 255])
+def test_names_as_long_as_the_system_allows(tmp_path, name):
+    atomic_write(tmp_path / name, b"1")
+    with atomic_folder(tmp_path / "set" / name, 0) as folder:
+        (folder / name).write_text("1")
+        assert contents(folder.parent) == []
+    assert contents(tmp_path) == sorted([name, "set"])
+    assert [path.name for path in (tmp_path / "set" / name).iterdir()] == [name]
+    assert temporary_name(tmp_path / "a.png", "0" * 16).suffix == ".png"

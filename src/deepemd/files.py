@@ -3,14 +3,17 @@
 Everything is written under a temporary name in the same folder, flushed to disk, and renamed in one step. If the disk
 is full, nothing remains. A killed process leaves at most a ``.tmp-*`` file, which is never read and which the next
 writer to that folder removes: each writer holds a lock on its temporary file, and the kernel releases the lock when the
-process ends, so it cannot go stale.
+process ends, so it cannot go stale. A temporary name holds a check sum of its random half, so that nothing is removed
+that this module has not named, and links are never followed.
 """
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,12 +27,17 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "atomic_write",
+    "contents",
     "explain_disk_errors",
+    "lock_file",
     "remove_leftovers",
+    "sync",
+    "temporary_name",
     "temporary_sibling",
 ]
 
-_LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}-")
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{16})([0-9a-f]{16})-")
+_TAIL = 60  # bytes of a file's name that are part of its temporary name; a name may have no more than 255 in all
 
 _DATA_REMEDY = "free some space or choose another place by root= or the variable DEEPEMD_DATA"
 
@@ -73,7 +81,7 @@ def atomic_file(
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
 
 
 @contextmanager
@@ -92,16 +100,11 @@ def atomic_folder(path: Path, needed: int) -> Iterator[Path]:
     """
     with explain_disk_errors(path.parent, needed), temporary_sibling(path, folder=True) as temporary:
         yield temporary
-        for written in temporary.rglob("*"):
-            if written.is_dir():
-                _sync_folder(written)
-            else:
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
-        _sync_folder(temporary)
+        for written in (*temporary.rglob("*"), temporary):
+            sync(written)
         if not (path.exists() and _exchange(temporary, path)):
             _replace_in_two_steps(temporary, path)
-        _sync_folder(path.parent)
+        sync(path.parent)
 
 
 @contextmanager
@@ -112,7 +115,7 @@ def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """
     remove_leftovers(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
+    temporary = temporary_name(path, uuid.uuid4().hex[:16])
     lock = None
     try:
         lock = _locked(temporary, temporary.mkdir if folder else temporary.touch)
@@ -123,21 +126,72 @@ def temporary_sibling(path: Path, *, folder: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
+def temporary_name(path: Path, half: str) -> Path:
+    """Return a temporary name next to `path`, with the end of its name, such as its suffix.
+
+    Args:
+        path: the file or folder.
+        half: 16 hexadecimal digits that the name begins with.
+    """
+    tail = path.name
+    while len(os.fsencode(tail)) > _TAIL:
+        tail = tail[1:]
+    return path.with_name(f".tmp-{half}{_check_sum(half)}-{tail}")
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that killed processes left in a folder, but not those that are being written."""
+    """Remove temporary files that killed processes left in a folder, but not those that are being written.
+
+    Only files and folders that :func:`temporary_name` has named are removed, and links are left alone.
+    """
     if sys.platform == "win32":  # without locks, nobody knows which writers are alive
         return
-    import fcntl
-
     with suppress(OSError):
-        for name in filter(_LEFTOVER.match, os.listdir(folder)):
+        for name in filter(_is_temporary, os.listdir(folder)):
             with suppress(OSError):  # its writer is alive, or another process was first
-                descriptor = os.open(folder / name, os.O_RDONLY)
+                kind = os.lstat(folder / name).st_mode
+                if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                    continue
+                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock_file(descriptor)
                     _remove(folder / name)
                 finally:
                     os.close(descriptor)
+
+
+def contents(folder: Path) -> list[str]:
+    """Return the sorted names in a folder, without those of temporary files."""
+    return sorted(name for name in os.listdir(folder) if not _is_temporary(name))
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file, or a folder on POSIX, until it is closed or this process ends.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: the file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _check_sum(half: str) -> str:
+    return hashlib.blake2b(half.encode(), digest_size=8, person=b"deepemd").hexdigest()
+
+
+def _is_temporary(name: str) -> bool:
+    found = _TEMPORARY.match(name)
+    return found is not None and found[2] == _check_sum(found[1])
 
 
 def _locked(path: Path, make: Callable[[], None]) -> int | None:
@@ -190,7 +244,7 @@ def _replace_in_two_steps(temporary: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -202,23 +256,23 @@ def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -
 
     Args:
         folder: the folder that the block writes to.
-        needed: approximate number of bytes that it writes.
+        needed: approximate number of bytes that it writes; 0 if that is not known.
         remedy: what to do if it cannot be written, for the message.
     """
     try:
         yield
     except OSError as error:
-        size = f"about {max(1, round(needed / 1e6)):,} MB ({needed:,} bytes) are needed there"
+        size = f"; about {max(1, round(needed / 1e6)):,} MB ({needed:,} bytes) are needed there" if needed else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             found = "the disk is full" if error.errno == errno.ENOSPC else "a quota or file size limit was reached"
-            raise InputError(f"{folder}: {found}; {size}: {remedy}; no half-written file is left") from error
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); {size}: {remedy}") from error
+            raise InputError(f"{folder}: {found}{size}: {remedy}; no half-written file is left") from error
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}){size}: {remedy}") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder durable, on POSIX systems."""
+def sync(path: Path) -> None:
+    """Flush a file to the disk, or the names in a folder, so that they survive a power failure; on POSIX systems."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

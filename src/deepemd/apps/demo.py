@@ -15,7 +15,9 @@ from deepemd.evaluation.evaluate import Evaluation, evaluate
 from deepemd.evaluation.intervals import MeanCI
 from deepemd.explain.matches import Match, example_matches
 from deepemd.explain.plots import matches_picture
+from deepemd.files import contents
 from deepemd.model import DeepEMD
+from deepemd.results import Output, ResultFiles
 from deepemd.training.metatrain import metatrain
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import GLYPHS_METATRAIN, GLYPHS_PRETRAIN, MetatrainRecipe, PretrainRecipe
@@ -47,7 +49,7 @@ def run_demo(
         InputError: `out` is not empty, and `resume` is not set.
     """
     began = time.perf_counter()
-    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not resume and (not out.is_dir() or contents(out)):
         raise InputError(f"{out} is not empty: pass --resume to continue the demo in it, or another --out")
     store = load("glyphs")
     base, val, novel = (store.splits[name] for name in ("base", "val", "novel"))
@@ -60,23 +62,26 @@ def run_demo(
     tables = [accuracy_table(evaluations, "Letters of scripts never seen: " + _describe(episodes)), claims(evaluations)]
     _print(tables)
     matches = example_matches(DeepEMD.load(second.model), novel, episodes.sampler(novel))
-    matches_picture(matches, out / "matches.png")
     runs = [("pre-training", out / "pretrain"), ("meta-training", out / "metatrain")]
-    curve = learning_curve(runs, out / "learning_curve.png")
-    seconds = time.perf_counter() - began
-    write_json(
-        {
+    files = [out / name for name in ("index.html", "report.json", "matches.png", "learning_curve.png")]
+    page, report, picture, curve = files
+    with ResultFiles(*(Output("out", file, file.name) for file in files), force=True) as result:
+        matches_picture(matches, result.draft(picture))
+        learning_curve(runs, result.draft(curve))
+        seconds = time.perf_counter() - began
+        content = {
             "seed": seed,
             "seconds": seconds,
             "recipes": {"pretrain": asdict(pretraining), "metatrain": asdict(metatraining)},
             "evaluations": {name: evaluation.as_dict() for name, evaluation in evaluations.items()},
-        },
-        out / "report.json",
-    )
-    sections = [*(table.html() for table in tables), *_figures(matches, curve)]
-    notes = _notes(store, evaluations, seed, seconds)
-    path = write_standalone("deepemd demo", simple_page("deepemd demo", _LEAD, sections, notes), out / "index.html")
-    print(f"report: {path} ({seconds:.0f} s in all)")
+        }
+        write_json(content, result.draft(report))
+        sections = [*(table.html() for table in tables), *_figures(matches, result.draft(curve))]
+        notes = _notes(store, evaluations, seed, seconds)
+        body = simple_page("deepemd demo", _LEAD, sections, notes)
+        write_standalone("deepemd demo", body, result.draft(page))
+        result.commit()
+    print(f"report: {page} ({seconds:.0f} s in all)")
     return evaluations
 
 

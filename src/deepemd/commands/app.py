@@ -4,12 +4,16 @@ __all__ = ["app"]
 
 
 def app(
-    host: str = "127.0.0.1", port: int | None = None, backbone: str = "efficientnet-lite0", max_megabytes: float = 20
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    backbone: str = "efficientnet-lite0",
+    max_megabytes: float = 20,
+    allowed_hosts: str | None = None,
 ) -> None:
     """Serve a page for your browser: drop photos of each class, drop a photo, and see its class and why.
 
-    Nothing leaves this machine. Each visitor has their own classes, in memory until they leave. Ctrl-C ends the server.
-    Needs `pip install 'deepemd[app]'`.
+    Nothing leaves this machine. Each visitor has their own classes, in memory until an hour after they leave. Ctrl-C
+    ends the server. Needs `pip install 'deepemd[app]'`.
 
     Args:
         host: address to listen on. By default only this machine can reach the page; 0.0.0.0 opens it to everybody in
@@ -18,12 +22,16 @@ def app(
         backbone: encoder of the photos: efficientnet-lite0, which is installed; the folder of a model;
             or a name on the Hugging Face Hub.
         max_megabytes: size limit of an uploaded photo.
+        allowed_hosts: further names, with commas between them, by which browsers may reach the page, such as that of a
+            proxy in front of it; by default the names and addresses of this machine, at this port, if `host` opens the
+            page to them. A name without a port stands for all ports.
     """
     from deepemd.apps.web.app import serving, wait
     from deepemd.device import keep_freed_memory
     from deepemd.model.pretrained import pretrained
 
     keep_freed_memory()
-    with serving(pretrained(backbone), host=host, port=port, max_megabytes=max_megabytes) as address:
+    model = pretrained(backbone)
+    with serving(model, host=host, port=port, max_megabytes=max_megabytes, allowed_hosts=allowed_hosts) as address:
         print(f"page: {address}\nCtrl-C ends it.", flush=True)
         wait()

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deepemd.commands.outputs import check_output
+from deepemd.commands.outputs import Output, ResultFiles, check_picture
 from deepemd.errors import InputError
 from deepemd.files import atomic_write
+
+if TYPE_CHECKING:
+    from deepemd.bench.race import Settings
 
 __all__ = ["bench_emd"]
 
@@ -43,32 +46,21 @@ def bench_emd(
         report: JSON file of an earlier --out; print its tables and draw its chart, without measuring anything.
     """
     from deepemd.bench.picture import speed_picture
-    from deepemd.bench.race import Settings
     from deepemd.bench.run import run
     from deepemd.bench.tables import markdown
 
-    check_output("out", out, "emd.json")
-    check_output("picture", picture, "emd.png")
-    if report is not None:
-        found = _read(report)
-    else:
-        given: dict[str, Any] = {
-            "sizes": _numbers("sizes", sizes),
-            "rounds": rounds,
-            "threads": _numbers("threads", threads),
-            "peers": _words(peers),
-            "parts": _words(parts),
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        settings = Settings(**(_QUICK if quick else {}) | given)
-        if picture is not None and "race" not in settings.parts:
-            raise InputError("picture shows the part 'race': add race to --parts, or leave --picture out")
-        found = run(settings)
-    if out is not None:
-        atomic_write(out, (json.dumps(found, indent=1) + "\n").encode())
-    print(markdown(found))
-    if picture is not None and (found["race"] or report is not None):
-        speed_picture(found, picture)
+    check_picture("picture", picture)
+    with ResultFiles(Output("out", out, "emd.json"), Output("picture", picture, "emd.png"), force=True) as result:
+        if report is not None:
+            found = _read(report)
+        else:
+            found = run(_settings(sizes, rounds, threads, peers, parts, quick, picture))
+        print(markdown(found))
+        if out is not None:
+            atomic_write(result.draft(out), (json.dumps(found, indent=1) + "\n").encode())
+        if picture is not None and (found["race"] or report is not None):
+            speed_picture(found, result.draft(picture))
+        result.commit()
     if found["interrupted"] and report is None:
         raise KeyboardInterrupt
 
@@ -81,6 +73,32 @@ _QUICK: dict[str, Any] = {
     "batched": 25,
     "processes": 1,
 }
+
+
+def _settings(
+    sizes: str | None,
+    rounds: int | None,
+    threads: str | None,
+    peers: str | None,
+    parts: str | None,
+    quick: bool,
+    picture: Path | None,
+) -> "Settings":
+    """Return the settings of the benchmark from the options of the command."""
+    from deepemd.bench.race import Settings
+
+    given: dict[str, Any] = {
+        "sizes": _numbers("sizes", sizes),
+        "rounds": rounds,
+        "threads": _numbers("threads", threads),
+        "peers": _words(peers),
+        "parts": _words(parts),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = Settings(**(_QUICK if quick else {}) | given)
+    if picture is not None and "race" not in settings.parts:
+        raise InputError("picture shows the part 'race': add race to --parts, or leave --picture out")
+    return settings
 
 
 def _read(path: Path) -> dict[str, Any]:

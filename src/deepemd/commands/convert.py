@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deepemd.errors import InputError
+from deepemd.results import output_lock
 
 __all__ = ["convert"]
 
@@ -28,9 +29,11 @@ def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = Fal
     existing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (out / name).exists()]
     if existing and not force:
         raise InputError(f"out: {out} already holds {existing[0]}: pass --force to replace it, or another folder")
-    model, left_out, absent = checkpoints.convert(checkpoint, parse_regions(regions))
+    with output_lock(out / CONFIG_FILE, option="out"):
+        model, left_out, absent = checkpoints.convert(checkpoint, parse_regions(regions))
+        model.save(out)
     for name in left_out:
         print(f"left out: {name}")
     if absent:
         print(f"absent, set to 0: {len(absent)} counters num_batches_tracked, which nothing uses")
-    print(f"model in {model.save(out)}")
+    print(f"model in {out}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deepemd.commands.console import console
 from deepemd.errors import InputError
+from deepemd.results import output_lock
 
 __all__ = ["data_list", "data_prepare", "data_verify"]
 
@@ -54,7 +55,8 @@ def data_prepare(
 
     The data set glyphs needs no source. A benchmark (see deepemd data list) is read from its published files; if you
     pass no source, the message says which files these are and where to get them. Your own folder needs no preparation:
-    pass its path wherever a data set is expected. It holds <class>/<image> or {base,val,novel}/<class>/<image>.
+    pass its path wherever a data set is expected. It holds <class>/<image> or {base,val,novel}/<class>/<image>; an
+    image may be in more folders below its class.
 
     Args:
         name: a data set of `deepemd data list`, or a folder of class folders.
@@ -65,10 +67,13 @@ def data_prepare(
         skip_bad: leave out images that cannot be decoded, and list them; for a benchmark, also pass --strict false.
         download: download a benchmark's files from their official address; an interrupted download continues.
     """
-    from deepemd.data import prepare, prepared
+    from deepemd.data import default_root, prepare, prepared
+    from deepemd.data.catalog import messages
 
     already = [folder.resolve() for folder in prepared(root)]
-    store = prepare(name, source, root, force=force, strict=strict, skip_bad=skip_bad, download=download)
+    place = Path(root or default_root()) / (Path(name) if source else Path(name).resolve()).name
+    with output_lock(place, option="root"):
+        store = prepare(name, source, root, force=force, strict=strict, skip_bad=skip_bad, download=download)
     if source is not None and not force and store.path.resolve() in already:
         print(
             f"{name} was already prepared, from {store.notes.get('source', '')}; {source} was not read: pass --force to"
@@ -81,6 +86,8 @@ def data_prepare(
     if store.notes.get("note"):
         print(f"note: {store.notes['note']}")
     print(f"stored in {store.path}")
+    for message in messages(store):
+        print(f"deepemd: {message}", file=sys.stderr)
     if store.skipped:
         print(*store.skipped, f"{len(store.skipped):,} bad images were left out", sep="\n", file=sys.stderr)
 

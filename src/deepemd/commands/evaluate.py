@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepemd.commands.console import console
-from deepemd.commands.outputs import check_output
+from deepemd.commands.outputs import Output, ResultFiles, check_picture
 from deepemd.data import Episodes
 from deepemd.device import Device, Precision
 from deepemd.errors import InputError
@@ -81,9 +81,8 @@ def evaluate(
     from deepemd.model.pretrained import pretrained
     from deepemd.nodes import parse_regions
 
-    check_output("out", out, "report.json")
-    check_output("picture", picture, "p.png")
-    check_output("curve", curve, "c.png")
+    for option, file in (("picture", picture), ("curve", curve)):
+        check_picture(option, file)
     settings = [
         Episodes(way, shot, n_query, n_episodes, seed)
         for way, shot in product(_numbers("n_way", n_way), _numbers("n_shot", n_shot))
@@ -91,29 +90,35 @@ def evaluate(
     where = choose_device(device)
     if where == "cpu":
         keep_freed_memory()
-    with rank_zero_first():
-        network = pretrained(model).to(where)
-        splits = _splits(data, split, root)
-    if regions is not None:
-        network.regions = parse_regions(regions)
-    evaluations = evaluate_all(
-        network,
-        splits,
-        settings,
-        method=method,
-        sfc=sfc,
-        bf16=choose_precision(precision, where) == "bf16-mixed",
-        cache=cache or default_cache(),
-        left_out=_print_left_out,
-    )
-    if rank() == 0:
-        _print(evaluations)
-        about = {"model": str(model), "config": network.config, "precision": precision}
-        _write(evaluations, about, out, curve)
-        if picture is not None:
-            first = evaluations[0]
-            images = next(images for images in splits.values() if images.fingerprint.as_dict() == first.fingerprint)
-            _draw(network, images, first.episodes, picture)
+    outputs = (Output("out", out, "report.json"), Output("picture", picture, "p.png"), Output("curve", curve, "c.png"))
+    with ResultFiles(*outputs, force=True) as result:
+        with rank_zero_first():
+            network = pretrained(model).to(where)
+            splits = _splits(data, split, root)
+        if regions is not None:
+            network.regions = parse_regions(regions)
+        evaluations = evaluate_all(
+            network,
+            splits,
+            settings,
+            method=method,
+            sfc=sfc,
+            bf16=choose_precision(precision, where) == "bf16-mixed",
+            cache=cache or default_cache(),
+            left_out=_print_left_out,
+        )
+        if rank() == 0:
+            _print(evaluations)
+            about = {"model": str(model), "config": network.config, "precision": precision}
+            try:
+                _write(evaluations, about, result, out, curve)
+                if picture is not None:
+                    _draw(network, splits, evaluations[0], result.draft(picture))
+            finally:  # of a long evaluation, what can be written is written
+                result.commit()
+            for name, file in {"report": out, "curve": curve, "picture": picture}.items():
+                if file is not None:
+                    print(f"{name}: {file}")
     if not evaluations[-1].complete:
         raise KeyboardInterrupt  # what was finished has been reported
 
@@ -136,25 +141,27 @@ def _print(evaluations: "list[Evaluation]") -> None:
     terminal.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in times.items()))
 
 
-def _write(evaluations: "list[Evaluation]", about: dict[str, Any], out: Path | None, curve: Path | None) -> None:
+def _write(
+    evaluations: "list[Evaluation]", about: dict[str, Any], result: ResultFiles, out: Path | None, curve: Path | None
+) -> None:
     """Write the report and the curves, if their files are given."""
     from deepemd.apps.reports.curves import accuracy_curves
     from deepemd.apps.reports.tables import write_json
 
     if out is not None:
         reports = [e.as_dict() for e in evaluations]
-        print(f"report: {write_json(about | (reports[0] if len(reports) == 1 else {'evaluations': reports}), out)}")
+        write_json(about | (reports[0] if len(reports) == 1 else {"evaluations": reports}), result.draft(out))
     if curve is not None:
-        print(f"curve: {accuracy_curves(evaluations, curve)}")
+        accuracy_curves(evaluations, result.draft(curve))
 
 
-def _draw(model: "DeepEMD", images: "Images", episodes: Episodes, picture: Path) -> None:
+def _draw(model: "DeepEMD", splits: "dict[str, Images]", first: "Evaluation", picture: Path) -> None:
     """Draw the matched parts of the first episodes."""
     from deepemd.explain.matches import example_matches
     from deepemd.explain.plots import matches_picture
 
-    examples = example_matches(model.to("cpu"), images, episodes.sampler(images))
-    print(f"picture: {matches_picture(examples, picture)}")
+    images = next(images for images in splits.values() if images.fingerprint.as_dict() == first.fingerprint)
+    matches_picture(example_matches(model.to("cpu"), images, first.episodes.sampler(images)), picture)
 
 
 def _splits(data: str, split: str, root: Path | None) -> "dict[str, Images]":

@@ -1,14 +1,19 @@
 """``deepemd predict`` and ``deepemd check``: classify and check the user's own photos, in class folders."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepemd.commands.console import console
-from deepemd.commands.outputs import check_output
+from deepemd.commands.outputs import Output, ResultFiles
 from deepemd.errors import InputError, printable
+from deepemd.model.folder import CONFIG_FILE
 from deepemd.model.pretrained import DEFAULT
+from deepemd.results import check_output, output_lock
 
 if TYPE_CHECKING:
+    from deepemd.apps.photos.check import Check
     from deepemd.apps.photos.fitting import FittedPhotos, Note
     from deepemd.classifier.classifier import PhotoClassifier
 
@@ -39,7 +44,8 @@ def predict(
     The command prints a table and writes two files: predictions.csv (image, label, probability, runner_up), and
     predictions.json with all probabilities, the settings and the versions. Files of an earlier run are never replaced
     without --force. In the CSV, a name that a spreadsheet would take for a formula, such as =1+1.jpg, starts with ./
-    (a label with '), and characters that cannot be shown are written as their codes; the JSON has the true names.
+    (a label with '), and characters that cannot be shown are written as their codes; the JSON has the true names. The
+    CSV begins with a byte order mark, so that Excel shows all letters.
 
     Photos that cannot be read are listed and left out, and the exit code is then 2. After Ctrl-C, run the same command
     again: finished photos are read from the cache, so it catches up quickly.
@@ -70,24 +76,28 @@ def predict(
 
     _check_options(support, model, [backbone != DEFAULT, regions, unknown is not None, save])
     _at_least_one(report_limit=report_limit, top=top)
-    page = _page(report, "predictions.html", force)
+    _refuse_absent("query", query, "file or folder")
+    _refuse_absent("support" if model is None else "model", [model or support], "folder")
+    page = _page(report, "predictions.html")
     queries = query_photos(query)
     keep_freed_memory()
-    with PredictionFiles(out, force=force) as files:
+    with PredictionFiles(out, page, force=force) as files, _saving(save, force):
         classifier, notes, bad = _classifier(support, model, backbone, regions, unknown, cache)
         if save is not None:
             print(f"model: {printable(classifier.save(save))}")
         summary = predict_photos(classifier, queries, files, limit=report_limit if page else 0)
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *summary.bad]]}
-        written = files.finish(used)
+
+        def write_page(path: Path) -> None:
+            shown = [*notes, *summary.notes]
+            write_predictions_page(classifier, summary, path, notes=shown, used=used, top=top)
+
+        written = files.finish(used, write_page)
     console().print(summary.table().rich())
+    few = f" (the {report_limit:,} least certain of {summary.photos:,} photos)"
     for path in written:
-        print(f"{path.suffix[1:]}: {printable(path)}")
-    if page is not None:
-        notes += summary.notes
-        write_predictions_page(classifier, summary, page, notes=notes, used=used, top=top)
-        few = f" (the {report_limit:,} least certain of {summary.photos:,} photos)"
-        print(f"page: {printable(page)}{few if summary.photos > report_limit else ''}")
+        kind = "page" if path is page else path.suffix[1:]
+        print(f"{kind}: {printable(path)}{few if path is page and summary.photos > report_limit else ''}")
     _fail_if_unreadable(len(bad) + len(summary.bad))
 
 
@@ -121,37 +131,49 @@ def check(
         force: replace the files of an earlier run.
         cache: folder of the cached embeddings; by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings.
     """
-    from deepemd.apps.photos.check import CAVEAT, check_classifier
+    from deepemd.apps.photos.check import check_classifier
     from deepemd.apps.photos.check_page import write_check_page
     from deepemd.apps.photos.predict import settings
     from deepemd.apps.reports.tables import write_json
     from deepemd.device import keep_freed_memory
 
     _at_least_one(report_limit=report_limit)
-    page = _page(report, "check.html", force)
-    check_output("out", out, "report.json", force=force)
+    _refuse_absent("support", [support], "folder")
+    page = _page(report, "check.html")
     keep_freed_memory()
-    fitted = _fit(support, backbone, regions, None, cache)
-    found, used, terminal = check_classifier(fitted.classifier), settings(fitted.classifier), console()
-    notes = [*fitted.notes, *found.notes]
+    with ResultFiles(Output("out", out, "report.json"), Output("report", page, "check.html"), force=force) as result:
+        fitted = _fit(support, backbone, regions, None, cache)
+        found, used = check_classifier(fitted.classifier), settings(fitted.classifier)
+        notes = [*fitted.notes, *found.notes]
+        if out is not None:
+            content = {
+                "support": str(support),
+                **found.as_dict(),
+                "notes": [{"note": note.title, "about": list(note.lines)} for note in notes],
+                "unreadable": [str(error) for error in fitted.bad],
+                **{"photos_of_classes" if key == "classes" else key: value for key, value in used.items()},
+            }
+            write_json(content, result.draft(out))
+        if page is not None:
+            draft = result.draft(page)
+            write_check_page(fitted.classifier, found, draft, notes=notes, used=used, limit=report_limit)
+        result.commit()
+    _print_check(found, {"report": out, "page": page})
+    _fail_if_unreadable(len(fitted.bad))
+
+
+def _print_check(found: "Check", written: dict[str, Path | None]) -> None:
+    """Print the result of a check, and the names of the files."""
+    from deepemd.apps.photos.check import CAVEAT
+
     for note in found.notes:
         note.print()
     for table in found.tables():
-        terminal.print(table.rich())
+        console().print(table.rich())
     print(f"{found.sentence()}\n{CAVEAT}")
-    if out is not None:
-        content = {
-            "support": str(support),
-            **found.as_dict(),
-            "notes": [{"note": note.title, "about": list(note.lines)} for note in notes],
-            "unreadable": [str(error) for error in fitted.bad],
-            **{"photos_of_classes" if key == "classes" else key: value for key, value in used.items()},
-        }
-        print(f"report: {printable(write_json(content, out))}")
-    if page is not None:
-        write_check_page(fitted.classifier, found, page, notes=notes, used=used, limit=report_limit)
-        print(f"page: {printable(page)}")
-    _fail_if_unreadable(len(fitted.bad))
+    for what, path in written.items():
+        if path is not None:
+            print(f"{what}: {printable(path)}")
 
 
 def _classifier(
@@ -163,10 +185,15 @@ def _classifier(
     cache: Path | None,
 ) -> "tuple[PhotoClassifier, list[Note], list[InputError]]":
     """Return a classifier that is fitted to photos or loaded, with notes and the photos that cannot be read."""
+    from deepemd.apps.photos.fitting import too_few_for_unknown
     from deepemd.classifier.classifier import PhotoClassifier
 
     if model is not None:
-        return PhotoClassifier.load(model, cache=cache or True), [], []
+        classifier = PhotoClassifier.load(model, cache=cache or True)
+        notes = too_few_for_unknown(classifier)
+        for note in notes:
+            note.print()
+        return classifier, notes, []
     assert support is not None  # one of the two was given
     fitted = _fit(support, backbone, regions, unknown, cache)
     return fitted.classifier, fitted.notes, fitted.bad
@@ -200,14 +227,33 @@ def _at_least_one(**options: int) -> None:
             raise InputError(f"{name} is {value}: it must be at least 1")
 
 
-def _page(report: Path | None, name: str, force: bool) -> Path | None:
-    """Return the page to write, after checking that it can be written."""
+def _refuse_absent(option: str, paths: Sequence[Path | None], kind: str) -> None:
+    """Refuse input that does not exist, before anything else is done; if a part of it exists, that is classified."""
+    try:
+        if any(path is None or path.exists() or path.is_symlink() for path in paths):
+            return
+    except OSError as error:  # a name that is too long, or no access
+        raise InputError(
+            f"{option}: {error.filename}: cannot be looked up ({error.strerror}): check the path"
+        ) from error
+    raise InputError(f"{option}: {', '.join(map(str, paths))}: there is no such {kind}: check the path")
+
+
+def _page(report: Path | None, name: str) -> Path | None:
+    """Return the page to write into a folder."""
     if report is None:
         return None
     if report.exists() and not report.is_dir():
         raise InputError(f"report: {report} is a file: name a folder, for {name} in it")
-    check_output("report", report / name, name, force=force)
     return report / name
+
+
+def _saving(save: Path | None, force: bool) -> AbstractContextManager[None]:
+    """Lock the folder that a classifier will be saved to, after checking that it can be written."""
+    if save is None:
+        return nullcontext()
+    check_output("save", save / CONFIG_FILE, CONFIG_FILE, force=force)
+    return output_lock(save / CONFIG_FILE, option="--save")
 
 
 def _fail_if_unreadable(bad: int) -> None:

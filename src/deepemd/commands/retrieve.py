@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from deepemd.commands.console import console
-from deepemd.commands.outputs import check_output
+from deepemd.commands.outputs import Output, ResultFiles
 from deepemd.device import Precision
 from deepemd.processes import rank
+from deepemd.results import shared_output_lock
 
 __all__ = ["retrieve_evaluate", "retrieve_index", "retrieve_query"]
 
@@ -25,8 +26,8 @@ def retrieve_index(
 ) -> None:
     """Embed every image of a folder once, and store all that a search needs in one self-contained folder.
 
-    Images are found in subfolders too. The folder of an image is its class, which only `retrieve evaluate` uses. The
-    index holds a copy of the images and of the model.
+    Images are found in subfolders too. The first folder that holds an image is its class, which only
+    `retrieve evaluate` uses. The index holds a copy of the images and of the model.
 
     Args:
         model: folder of a saved model, or resnet12-miniimagenet, which is installed.
@@ -41,27 +42,34 @@ def retrieve_index(
         root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
     from deepemd.apps.retrieval.index import build_index
+    from deepemd.data.catalog import messages
+    from deepemd.data.folders import LOOSE
     from deepemd.data.store import open_store
     from deepemd.device import choose_precision, keep_freed_memory
     from deepemd.embedding.cache import default_cache
 
     keep_freed_memory()
     bf16 = choose_precision(precision) == "bf16-mixed"
-    made = build_index(
-        *(model, data, index),
-        split=split,
-        root=root,
-        force=force,
-        skip_bad=skip_bad,
-        bf16=bf16,
-        cache=cache or default_cache(),
-    )
+    with shared_output_lock(index, option="index"):
+        made = build_index(
+            *(model, data, index),
+            split=split,
+            root=root,
+            force=force,
+            skip_bad=skip_bad,
+            bf16=bf16,
+            cache=cache or default_cache(),
+        )
     if rank() > 0:
         return  # process 0 prints
     f, (_, n, channels) = made.images.fingerprint, made.nodes.shape
-    print(f"{f.images:,} images of {f.classes:,} classes, {n} nodes of {channels} channels each")
+    classes = len(set(made.images.classes) - {LOOSE})
+    print(f"{f.images:,} images of {classes:,} classes, {n} nodes of {channels} channels each")
     print(f"index: {index}")
-    skipped = open_store(index / "images").skipped
+    store = open_store(index / "images")
+    for message in messages(store):
+        print(f"deepemd: {message}", file=sys.stderr)
+    skipped = store.skipped
     if skipped:
         print(*skipped, f"{len(skipped):,} bad images were left out", sep="\n", file=sys.stderr)
 
@@ -85,15 +93,17 @@ def retrieve_query(
     from deepemd.apps.retrieval.page import hits_table, write_hits_page
     from deepemd.device import keep_freed_memory
 
-    check_output("out", out, "result.html")
     keep_freed_memory()
-    opened, terminal = open_index(index), console()
-    pictures, nodes = embed_files(opened.model, images)
-    hits, names = opened.search(nodes, top=top, shortlist=shortlist), [str(image) for image in images]
-    for q, name in enumerate(names):
-        terminal.print(hits_table(opened, f"Most similar to {name}", hits, q).rich())
-    if out is not None:
-        print(f"page: {write_hits_page(opened, names, pictures, nodes, hits, out)}")
+    with ResultFiles(Output("out", out, "result.html"), force=True) as result:
+        opened, terminal = open_index(index), console()
+        pictures, nodes = embed_files(opened.model, images)
+        hits, names = opened.search(nodes, top=top, shortlist=shortlist), [str(image) for image in images]
+        for q, name in enumerate(names):
+            terminal.print(hits_table(opened, f"Most similar to {name}", hits, q).rich())
+        if out is not None:
+            write_hits_page(opened, names, pictures, nodes, hits, result.draft(out))
+            result.commit()
+            print(f"page: {out}")
 
 
 def retrieve_evaluate(
@@ -115,8 +125,10 @@ def retrieve_evaluate(
     from deepemd.apps.retrieval.index import open_index
     from deepemd.apps.retrieval.ranking import evaluate_index
 
-    check_output("out", out, "report.json")
-    ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
-    console().print(ranking.table().rich())
-    if out is not None:
-        print(f"report: {write_json({'index': str(index), **ranking.as_dict()}, out)}")
+    with ResultFiles(Output("out", out, "report.json"), force=True) as result:
+        ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
+        console().print(ranking.table().rich())
+        if out is not None:
+            write_json({"index": str(index), **ranking.as_dict()}, result.draft(out))
+            result.commit()
+            print(f"report: {out}")

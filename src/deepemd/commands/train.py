@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from deepemd.device import Device, Precision
 from deepemd.errors import InputError
 from deepemd.processes import rank, rank_zero_first
+from deepemd.results import output_lock, shared_output_lock
 from deepemd.training.recipes import MetatrainRecipe, PretrainRecipe
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from deepemd.training.folder import TrainingResult
 
 __all__ = ["demo", "metatrain", "pretrain"]
+
+_CONFIG_FILE = "config.yaml"  # of a run; its lock is that of the run
 
 
 def demo(out: Path = Path("deepemd-demo"), seed: int = 0, n_episodes: int = 1000, resume: bool = False) -> None:
@@ -30,7 +33,8 @@ def demo(out: Path = Path("deepemd-demo"), seed: int = 0, n_episodes: int = 1000
     """
     from deepemd.apps.demo import run_demo
 
-    run_demo(out, seed=seed, n_episodes=n_episodes, resume=resume)
+    with output_lock(out / "index.html"):
+        run_demo(out, seed=seed, n_episodes=n_episodes, resume=resume)
 
 
 def pretrain(
@@ -60,8 +64,9 @@ def pretrain(
     """
     from deepemd.training.pretrain import pretrain as run
 
-    base, val = _splits(data, root)
-    _print(run(recipe, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
+    with shared_output_lock(out / _CONFIG_FILE):
+        base, val = _splits(data, root)
+        _print(run(recipe, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
 
 
 def metatrain(
@@ -93,8 +98,9 @@ def metatrain(
     """
     from deepemd.training.metatrain import metatrain as run
 
-    base, val = _splits(data, root)
-    _print(run(recipe, model, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
+    with shared_output_lock(out / _CONFIG_FILE):
+        base, val = _splits(data, root)
+        _print(run(recipe, model, base, val, out, seed=seed, resume=resume, precision=precision, device=device))
 
 
 def _print(result: "TrainingResult") -> None:

@@ -9,6 +9,7 @@ from deepemd.data import Images
 from deepemd.device import Device, Precision, choose_device, choose_precision
 from deepemd.embedding.views import prepare
 from deepemd.processes import rank_zero_first
+from deepemd.results import shared_output_lock
 from deepemd.training.batches import Batches, check_seed
 from deepemd.training.estimate import estimate
 from deepemd.training.fit import fit
@@ -77,26 +78,27 @@ def run(
         "precision": number_format,
         "data": {"base": base.fingerprint.as_dict(), "val": val.fingerprint.as_dict()},
     }
-    result = folder.open(settings, resume=resume)
-    if result is not None:
-        return result
-    validator = Validator(val, recipe.validation)
-    plan = make_plan()
-    model, bf16 = plan.task.model, number_format == "bf16-mixed"
-    needed = estimate(model, recipe.memory, plan.images, n_way=plan.n_way, bf16=bf16)
-    with rank_zero_first():
-        prepare(model, base, val)
-    folder.begin(settings)
-    steps_per_epoch = len(plan.batches) // recipe.epochs
-    return fit(
-        Training(plan.task, recipe, validator, steps_per_epoch),
-        plan.batches,
-        folder,
-        title=plan.title,
-        steps_per_epoch=steps_per_epoch,
-        validate_every=recipe.validation.every * steps_per_epoch,
-        precision=number_format,
-        accelerator=accelerator,
-        validate_first=plan.validate_first,
-        notice=needed,
-    )
+    with shared_output_lock(folder.config):
+        result = folder.open(settings, resume=resume)
+        if result is not None:
+            return result
+        validator = Validator(val, recipe.validation)
+        plan = make_plan()
+        model, bf16 = plan.task.model, number_format == "bf16-mixed"
+        needed = estimate(model, recipe.memory, plan.images, n_way=plan.n_way, bf16=bf16)
+        with rank_zero_first():
+            prepare(model, base, val)
+        folder.begin(settings)
+        steps_per_epoch = len(plan.batches) // recipe.epochs
+        return fit(
+            Training(plan.task, recipe, validator, steps_per_epoch),
+            plan.batches,
+            folder,
+            title=plan.title,
+            steps_per_epoch=steps_per_epoch,
+            validate_every=recipe.validation.every * steps_per_epoch,
+            precision=number_format,
+            accelerator=accelerator,
+            validate_first=plan.validate_first,
+            notice=needed,
+        )

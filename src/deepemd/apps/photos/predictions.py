@@ -1,23 +1,23 @@
 """Predictions as files: predictions.csv for people and spreadsheets, predictions.json for programs.
 
-Each row is immediately written to predictions.partial.csv, so that nothing is lost if the work is stopped. The two
-files appear at the end, complete.
+Each row is immediately written to predictions.partial.csv, so that nothing is lost if the work is stopped. The files
+appear at the end together, complete. The CSV begins with a byte order mark, by which Excel knows that it is UTF-8.
 """
 
 import csv
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
-from deepemd.errors import InputError, printable
+from deepemd.errors import printable
 from deepemd.files import atomic_file, explain_disk_errors
+from deepemd.results import Output, ResultFiles
 
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
 
@@ -70,25 +70,30 @@ class PredictionFiles:
 
     Args:
         folder: folder of the files; it is made if it does not exist.
+        page: HTML file of the report, which appears together with the two others; None for no page.
         force: replace files of an earlier run.
 
     Raises:
-        InputError: the folder holds files of an earlier run, or it cannot be written.
+        InputError: the folder holds files of an earlier run, another run is writing them, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, *, force: bool = False) -> None:
-        self.csv, self.json = folder / "predictions.csv", folder / "predictions.json"
+    def __init__(self, folder: Path, page: Path | None = None, *, force: bool = False) -> None:
+        self.csv, self.json, self.page = folder / "predictions.csv", folder / "predictions.json", page
         self.partial = folder / "predictions.partial.csv"
-        there = [str(path) for path in (self.csv, self.json) if path.exists()]
-        if there and not force:
-            raise InputError(
-                f"{' and '.join(there)}: already written: choose another folder with --out, or pass --force to replace"
-            )
+        self._result = ResultFiles(
+            Output("out", self.csv, self.csv.name),
+            Output("out", self.json, self.json.name),
+            Output("report", page, "predictions.html"),
+            force=force,
+        )
         self.rows = 0
-        with explain_disk_errors(folder, 0, _REMEDY):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._sheet = self.partial.open("w", newline="", encoding="utf-8")
-            self._details = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115  (closed in __exit__)
+        try:
+            with explain_disk_errors(folder, 0, _REMEDY):
+                self._sheet = self.partial.open("w", newline="", encoding="utf-8-sig")
+                self._details = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115  (closed in __exit__)
+        except BaseException:
+            self._result.__exit__(None, None, None)
+            raise
         self._writer = csv.writer(
             self._sheet, quoting=csv.QUOTE_NONNUMERIC
         )  # quoted, so that a ; in a name splits no cell
@@ -100,10 +105,13 @@ class PredictionFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sheet.close()
-        self._details.close()
-        if not self.rows:
-            self.partial.unlink(missing_ok=True)
+        with self._result, explain_disk_errors(self.csv.parent, 0, _REMEDY):
+            self._details.close()
+            try:
+                self._sheet.close()
+            finally:
+                if not self.rows:
+                    self.partial.unlink(missing_ok=True)
 
     def add(self, image: Path, found: Prediction, classifier: PhotoClassifier) -> None:
         """Write one row."""
@@ -129,24 +137,29 @@ class PredictionFiles:
         self._sheet.flush()
         return self.partial.read_bytes().count(b"\n") - 1
 
-    def finish(self, head: Mapping[str, Any]) -> tuple[Path, Path]:
-        """Write both files under their final names.
+    def finish(self, head: Mapping[str, Any], write_page: Callable[[Path], object] | None = None) -> list[Path]:
+        """Write all files under their final names; return them.
 
         Args:
             head: the first entries of predictions.json: settings, versions, photos that could not be read.
+            write_page: function that writes the page to a path.
+
+        Raises:
+            InputError: the disk is full; the finished rows stay in the partial file.
         """
         text = json.dumps(dict(head), indent=2)
-        with atomic_file(self.json, self._details.tell() + len(text), _REMEDY) as file:
+        with atomic_file(self._result.draft(self.json), self._details.tell() + len(text), _REMEDY) as file:
             file.write(text.removesuffix("\n}").encode() + b',\n  "predictions": [')
             self._details.seek(0)
             shutil.copyfileobj(self._details, file)
             file.write(b"\n  ]\n}\n")
+        if self.page is not None and write_page is not None:
+            write_page(self._result.draft(self.page))
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
             self._sheet.flush()
-            os.fsync(self._sheet.fileno())
-            self._sheet.close()
-            self.partial.replace(self.csv)
-        return self.csv, self.json
+        self._result.adopt(self.csv, self.partial)
+        self._result.commit()
+        return [self.csv, self.json, *([] if self.page is None else [self.page])]
 
 
 def _rounded(value: float) -> float:
