@@ -54,6 +54,47 @@ def test_queries_are_the_photos_of_folders_and_every_file_that_is_passed(tmp_pat
     assert (found.labels, found.classes) == ([], [])
 
 
+def test_a_photo_that_is_passed_in_several_ways_is_one_query(tmp_path, monkeypatch):
+    put(tmp_path, "new/b.png", "new/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = query_photos([Path("new/b.png"), tmp_path / "new", Path("new")])
+    assert [str(file) for file in found.files] == ["new/b.png", str(tmp_path / "new" / "a.jpg")]
+
+
+def test_what_is_not_a_folder_of_photos_is_named(tmp_path):
+    put(tmp_path, "photos.zip")
+    with pytest.raises(InputError, match=r"photos\.zip: a file, not a folder: check the path"):
+        class_photos(tmp_path / "photos.zip")
+    with pytest.raises(InputError, match=r"x{300}: there is no such folder"):
+        class_photos(tmp_path / ("x" * 300))
+    (tmp_path / "self").symlink_to("self")
+    with pytest.raises(InputError, match=r"self: there is no such folder"):
+        class_photos(tmp_path / "self")
+
+
+def test_photos_are_recognised_by_name_or_content_and_classes_without_are_named(tmp_path):
+    put(tmp_path, "daisy/1.jfif", "daisy/2.JPE", "rose/1.jpg", "rose/@eaDir/1.jpg/THUMB.jpg", "tulip/@eaDir/1.jpg")
+    put(tmp_path, "raw/1.NEF", "raw/1.xmp", "@eaDir/x.jpg")
+    (tmp_path / "rose" / "IMG_2").write_bytes(b"\xff\xd8\xff\xe0 and so on")
+    (tmp_path / "none").mkdir()
+    found = class_photos(tmp_path)
+    assert names(found.files, tmp_path) == ["daisy/1.jfif", "daisy/2.JPE", "rose/1.jpg", "rose/IMG_2"]
+    assert names(found.others, tmp_path) == ["raw/1.NEF", "raw/1.xmp"]
+    assert found.empty == ["none", "raw", "tulip"]
+    assert found.warnings == []
+
+
+def test_twins_splits_and_a_level_too_high(tmp_path):
+    put(tmp_path, "pets/cat/1.jpg", "pets/Cat/1.jpg", "pets/train/1.jpg")
+    (warning,) = class_photos(tmp_path / "pets").warnings
+    assert "the classes 'Cat' and 'cat' are different, but look alike" in warning
+    with pytest.raises(InputError, match=r"one folder holds all images, .* pass .*/pets;"):
+        class_photos(tmp_path)
+    put(tmp_path / "splits", "train/cat/1.jpg", "train/dog/1.jpg", "test/cat/2.jpg")
+    with pytest.raises(InputError, match=r"its folders test and train are splits, not classes: pass .*splits/train;"):
+        class_photos(tmp_path / "splits")
+
+
 def test_queries_without_photos_name_what_was_passed(tmp_path):
     put(tmp_path, "new/film.mp4")
     with pytest.raises(InputError, match=r"new: no photos there \(\.jpg, .*check the path"):

@@ -98,10 +98,15 @@ def cut(source: Path) -> None:
     ("spoil", "message"),
     [
         (cut, r"b/1\.png: truncated or damaged image .* \(2 of 9 images are bad\)"),
-        (lambda s: (s / "a" / "notes.txt").write_text("hi"), r"a/notes\.txt: not an image"),
-        (lambda s: picture(s / "a" / "deep" / "1.png", 1), r"a/deep/1\.png does not fit: expected <class>/<image>"),
-        (lambda s: picture(s / "1.png", 1), r"mine: 1\.png does not fit"),
-        (lambda s: fill(s / "train", "d"), r"a/0\.png does not fit"),
+        (lambda s: (s / "a" / "notes.png").write_text("hi"), r"a/notes\.png: not an image"),
+        (
+            lambda s: fill(s, "train/d", "val/e"),
+            r"mine: a is beside splits, but none of them: expected <class>/<image>",
+        ),
+        (
+            lambda s: [s.joinpath(c).rename(s / "deep" / c) for c in (fill(s, "deep/x"), "abc")[1]],
+            r"mine: one folder holds all images, .*a, b, c and x in it: if these are the classes, pass .*mine/deep;",
+        ),
         (lambda s: (s / "a" / "link.png").symlink_to(s / "gone.png"), r"a/link\.png: cannot be read"),
     ],
 )

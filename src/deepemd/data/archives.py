@@ -9,20 +9,23 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TypeVar
 
+from deepemd.data.kinds import HEAD, is_system
+from deepemd.data.walk import walk
 from deepemd.errors import InputError
 from deepemd.files import explain_disk_errors
 
 __all__ = ["Archive", "open_archive"]
 
-_LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # files that operating systems leave behind
 _MAX_BYTES, _MAX_RATIO = 1_000_000_000, 20  # an archive may unpack to this size, or to this multiple of its own
+# RuntimeError: the entry of a zip is encrypted, or compressed by a method that Python does not support.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 T = TypeVar("T")
 
 
@@ -34,16 +37,23 @@ class Archive:
         path: the folder or archive.
         sizes: size in bytes of each file, by its path inside, with ``/`` between folders.
         read: returns the content of a file, given its path inside.
+        head: returns the first bytes of a file, nothing if it cannot be read.
+        close: closes the archive.
+        folders, links, hidden: see :class:`deepemd.data.walk.Tree`; only a folder has links.
     """
 
     path: Path
     sizes: dict[str, int]
     read: Callable[[str], bytes]
+    head: Callable[[str], bytes]
     close: Callable[[], None] = lambda: None
+    folders: Collection[str] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    hidden: Sequence[str] = ()
 
 
 def open_archive(path: Path, scratch: Path) -> Archive:
-    """List a folder, zip or tar; hidden files are left out.
+    """List a folder, zip or tar; hidden files, and those that systems make for themselves, are left out.
 
     Links in a folder are followed. A compressed tar can only be read from front to end, so it is unpacked once, into an
     unnamed file in ``scratch``.
@@ -72,45 +82,20 @@ def open_archive(path: Path, scratch: Path) -> Archive:
 
 
 def _folder(path: Path) -> Archive:
-    found = {file.relative_to(path).as_posix(): file for file in _walk(path)}
-    files = {name: found[name] for name in _visible(path, found)}
+    tree = walk(path)
 
     def read(name: str) -> bytes:
         try:
-            return files[name].read_bytes()
+            return (path / name).read_bytes()
         except OSError as error:  # such as a broken link
-            raise InputError(f"{files[name]}: cannot be read ({error.strerror}): restore or remove it") from error
+            raise InputError(f"{path / name}: cannot be read ({error.strerror}): restore or remove it") from error
 
-    return Archive(path, {name: _size(file) for name, file in files.items()}, read)
+    def head(name: str) -> bytes:
+        with suppress(OSError), open(os.path.join(path, name), "rb", buffering=0) as file:
+            return file.read(HEAD)
+        return b""
 
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Yield every file in a folder; links are followed, but a circle of links is refused."""
-
-    def refuse(error: OSError) -> None:  # os.walk would skip the folder silently, and with it a class
-        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror}): give yourself access to it")
-
-    # For each folder, the real path of itself and of all folders above it.
-    ancestors: dict[str, tuple[str, ...]] = {str(path): (os.path.realpath(path),)}
-    for folder, subfolders, names in os.walk(path, followlinks=True, onerror=refuse):
-        above = ancestors.pop(folder)
-        for name in subfolders:
-            inner = os.path.join(folder, name)
-            real = os.path.realpath(inner)
-            if real in above:
-                raise InputError(f"{inner}: a link back to {real}, which holds it: remove the link")
-            ancestors[inner] = (*above, real)
-        yield from (Path(folder) / name for name in names)
-
-
-def _size(file: Path) -> int:
-    try:
-        status = file.stat()
-    except OSError:  # a broken link: reading it raises an error
-        return 0
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe could block forever
-        raise InputError(f"{file}: a pipe, socket or device, not a file: remove it")
-    return status.st_size
+    return Archive(path, tree.sizes, read, head, folders=tree.folders, links=tree.links, hidden=tree.hidden)
 
 
 def _zip(path: Path) -> Archive:
@@ -129,19 +114,26 @@ def _zip(path: Path) -> Archive:
         try:
             with file.open(entries[name]) as entry:
                 return entry.read(entries[name].file_size)  # never more than the stated size
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
-            # RuntimeError: the entry is encrypted, or compressed by a method that Python does not support.
+        except _DAMAGE as error:
             raise InputError(f"{path}: {name} in it cannot be read ({error}): get the zip again") from error
 
-    return Archive(path, {name: info.file_size for name, info in entries.items()}, read, file.close)
+    def head(name: str) -> bytes:
+        with suppress(*_DAMAGE), file.open(entries[name]) as entry:
+            return entry.read(HEAD)
+        return b""
+
+    sizes = {name: info.file_size for name, info in entries.items()}
+    folders = _folders(sizes, [name for name, _ in listed if name.endswith("/")])
+    return Archive(path, sizes, read, head, file.close, folders)
 
 
 def _tar(path: Path, scratch: Path) -> Archive:
     places: dict[str, tuple[int, int]]  # name -> offset and size in `file`
     file: IO[bytes]
+    folders: list[str] = []
     try:
         with tarfile.open(path, "r:") as tar:  # not compressed, so files can be read in place
-            places = _places(path, tar, lambda member: member.offset_data)
+            places = _places(path, tar, lambda member: member.offset_data, folders)
             end = tar.offset
         file = path.open("rb")
         file.seek(end)
@@ -149,7 +141,7 @@ def _tar(path: Path, scratch: Path) -> Archive:
             file.close()
             raise InputError(f"{path}: truncated or damaged after {len(places):,} files: download it again")
     except tarfile.ReadError:
-        places, file = _unpacked(path, scratch)
+        places, file = _unpacked(path, scratch, folders)
 
     def read(name: str) -> bytes:
         offset, size = places[name]
@@ -159,11 +151,20 @@ def _tar(path: Path, scratch: Path) -> Archive:
             raise InputError(f"{path}: truncated within {name}: download it again")
         return content
 
-    return Archive(path, {name: size for name, (_, size) in places.items()}, read, file.close)
+    def head(name: str) -> bytes:
+        offset, size = places[name]
+        file.seek(offset)
+        return file.read(min(size, HEAD))
+
+    sizes = {name: size for name, (_, size) in places.items()}
+    return Archive(path, sizes, read, head, file.close, _folders(sizes, folders))
 
 
-def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO[bytes]]:
-    """Unpack a compressed tar into one unnamed file; return where each of its files begins, its size, and the file."""
+def _unpacked(path: Path, scratch: Path, folders: list[str]) -> tuple[dict[str, tuple[int, int]], IO[bytes]]:
+    """Unpack a compressed tar into one unnamed file; return where each of its files begins, its size, and the file.
+
+    The folders in it are added to `folders`.
+    """
     with ExitStack() as undo, explain_disk_errors(scratch, needed=2 * path.stat().st_size):
         file = undo.enter_context(tempfile.TemporaryFile(dir=scratch))
 
@@ -177,7 +178,8 @@ def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO
 
         try:
             with tarfile.open(path, "r:*") as tar:
-                places = _places(path, tar, unpack)
+                folders.clear()
+                places = _places(path, tar, unpack, folders)
                 while tar.fileobj is not None and tar.fileobj.read(1 << 20):
                     pass  # read to the end, to verify the checksum there
         except OSError as error:
@@ -189,11 +191,18 @@ def _unpacked(path: Path, scratch: Path) -> tuple[dict[str, tuple[int, int]], IO
     return places, file
 
 
-def _places(path: Path, tar: tarfile.TarFile, locate: Callable[[tarfile.TarInfo], int]) -> dict[str, tuple[int, int]]:
-    """Return the offset, found by `locate`, and the size of each file of a tar; a hard link has those of its target."""
+def _places(
+    path: Path, tar: tarfile.TarFile, locate: Callable[[tarfile.TarInfo], int], folders: list[str]
+) -> dict[str, tuple[int, int]]:
+    """Return the offset, found by `locate`, and the size of each file of a tar; a hard link has those of its target.
+
+    The folders of the tar are added to `folders`.
+    """
     all_places: list[tuple[str, tuple[int, int]]] = []
     by_name: dict[str, tuple[int, int]] = {}
     for member in tar:
+        if member.isdir():
+            folders.append(member.name)
         if member.isdir() or not _visible(path, [_plain(member.name)]):
             continue
         if member.islnk() and _plain(member.linkname) in by_name:
@@ -213,6 +222,13 @@ def _plain(name: str) -> str:
     """Simplify a path: ./a//b becomes a/b. A leading slash stays, to be refused later."""
     first, *rest = name.split("/")
     return "/".join(part for part in ([] if first == "." else [first]) + [p for p in rest if p not in ("", ".")])
+
+
+def _folders(names: Iterable[str], folders: Iterable[str]) -> set[str]:
+    """Return the visible folders of an archive: those of its visible files, and the `folders` that it lists."""
+    found = {name.rpartition("/")[0] for name in names} | {_plain(name) for name in folders}
+    found |= {name[:k] for name in found for k, letter in enumerate(name) if letter == "/"}  # the folders above
+    return {name for name in found if name and not any(map(is_system, name.split("/")))}
 
 
 def _unique(path: Path, entries: list[tuple[str, T]]) -> dict[str, T]:
@@ -236,7 +252,7 @@ def _visible(path: Path, names: Iterable[str]) -> list[str]:
         parts = name.split("/")
         if ".." in parts or not parts[0] or re.fullmatch("[A-Za-z]:", parts[0]):
             raise InputError(f"{path}: holds a file {name}, a name that points outside of it: do not trust it")
-        if any(part.startswith(".") or part in _LITTER for part in parts):
+        if any(map(is_system, parts)):
             continue
         try:
             name.encode()

@@ -1,6 +1,7 @@
 """Open or prepare a data set, given its name or a folder."""
 
 import hashlib
+import logging
 import os
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -9,30 +10,36 @@ from deepemd.data import glyphs
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks import BENCHMARKS
 from deepemd.data.downloads import DOWNLOADS, fetch
-from deepemd.data.folders import class_folders
+from deepemd.data.folders import class_drafts
 from deepemd.data.store import Draft, Store, open_store, write_store
 from deepemd.errors import InputError
 from deepemd.files import explain_disk_errors
+from deepemd.processes import rank
 
-__all__ = ["DATASETS", "default_root", "load", "prepare", "prepared"]
+__all__ = ["DATASETS", "default_root", "load", "messages", "prepare", "prepared"]
 
 DATASETS = {
     "glyphs": "built in: letters of five scripts, rendered in seconds; needs no source",
     **{name: benchmark.summary for name, benchmark in BENCHMARKS.items()},
 }
+_RULES = "2"  # changes with the rules of class folders, so that a folder is prepared again
 PathLike = str | os.PathLike[str]
 
 
 def default_root() -> Path:
     """Return the folder of the prepared data sets: $DEEPEMD_DATA, else ~/.cache/deepemd/data."""
-    return Path(os.environ.get("DEEPEMD_DATA") or Path.home() / ".cache" / "deepemd" / "data")
+    try:
+        return Path(os.environ.get("DEEPEMD_DATA") or Path.home() / ".cache" / "deepemd" / "data")
+    except RuntimeError as error:
+        raise InputError("there is no home folder for prepared data sets: set DEEPEMD_DATA or pass root") from error
 
 
 def load(name: PathLike, root: PathLike | None = None) -> Store:
     """Open a data set by its name, or a folder of class folders by its path.
 
     Data sets that need no source are prepared on first use: glyphs, and folders, which are prepared again after their
-    files have changed. The path of a store is opened directly.
+    files have changed. The path of a store is opened directly. What is wrong with the class folders, such as a class
+    without images, is logged.
 
     Args:
         name: a name of ``DATASETS``, a name given to :func:`prepare`, or a folder.
@@ -41,7 +48,16 @@ def load(name: PathLike, root: PathLike | None = None) -> Store:
     Raises:
         InputError: the name is unknown, the data set has not been prepared, or its store or its images are damaged.
     """
-    return prepare(name, root=root)
+    store = prepare(name, root=root)
+    if rank() == 0 and store.path != Path(name):
+        for message in messages(store):
+            logging.getLogger(__name__).warning("%s: %s", name, message)
+    return store
+
+
+def messages(store: Store) -> list[str]:
+    """Return what the user should know of the class folders that a store was prepared from, one line each."""
+    return store.notes.get("messages", "").splitlines()
 
 
 def prepare(
@@ -94,8 +110,8 @@ def prepare(
     if skip_bad and strict and str(name) in DATASETS:
         raise InputError(f"skip_bad: published figures use every image of {name}: pass --strict false too")
     with ExitStack() as opened:
-        drafts = _read(str(name), Path(os.fspath(source or "")), root, opened, strict)
-        notes = {"source": str(Path(os.fspath(source or "")).resolve()), "strict": str(strict)}
+        drafts, about = _read(str(name), Path(os.fspath(source or "")), root, opened, strict)
+        notes = {"source": str(Path(os.fspath(source or "")).resolve()), "strict": str(strict), "messages": about}
         notes["note"] = "; ".join(sorted({draft.note for draft in drafts.values()} - {""}))
         return write_store(path, str(name), drafts, notes, skip_bad=skip_bad)
 
@@ -122,13 +138,14 @@ def _is_folder(path: Path) -> bool:
         raise InputError(f"{path}: cannot be looked up ({reason}): check the name and the permissions") from error
 
 
-def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) -> dict[str, Draft]:
-    """Find the splits at ``source``."""
+def _read(name: str, source: Path, root: Path, opened: ExitStack, strict: bool) -> tuple[dict[str, Draft], str]:
+    """Find the splits at ``source``; also return what the user should know, a line each."""
     with explain_disk_errors(root, needed=0):
         root.mkdir(parents=True, exist_ok=True)
     if name in BENCHMARKS:
-        return BENCHMARKS[name].find(source, root, opened, strict=strict)
-    return class_folders(opened.enter_context(closing(open_archive(source, root))))
+        return BENCHMARKS[name].find(source, root, opened, strict=strict), ""
+    drafts, found = class_drafts(opened.enter_context(closing(open_archive(source, root))))
+    return drafts, "\n".join(found.messages("ignored"))
 
 
 def _prepare_folder(folder: Path, root: Path, force: bool, skip_bad: bool) -> Store:
@@ -144,14 +161,16 @@ def _prepare_folder(folder: Path, root: Path, force: bool, skip_bad: bool) -> St
             store = open_store(path)
             if store.notes["listing"] == listing:
                 return store
-        notes = {"source": str(folder), "listing": listing}
-        return write_store(path, folder.name, class_folders(archive), notes, skip_bad=skip_bad)
+        drafts, found = class_drafts(archive)
+        notes = {"source": str(folder), "listing": listing, "messages": "\n".join(found.messages("ignored"))}
+        return write_store(path, folder.name, drafts, notes, skip_bad=skip_bad)
 
 
 def _listing(archive: Archive) -> str:
-    """Return a hash of the names, sizes and modification times of a folder's files."""
-    rows = (f"{name}\0{size}\0{_changed(archive.path / name)}\n" for name, size in archive.sizes.items())
-    return hashlib.sha256("".join(rows).encode()).hexdigest()
+    """Return a hash of a folder's names, sizes and modification times, and of the version of the rules."""
+    files = (f"{name}\0{size}\0{_changed(archive.path / name)}\n" for name, size in archive.sizes.items())
+    folders = (f"{name}/\n" for name in [*sorted(archive.folders), *archive.hidden])
+    return hashlib.sha256("".join([_RULES, *folders, *files]).encode()).hexdigest()
 
 
 def _changed(file: Path) -> int:

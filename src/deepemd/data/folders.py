@@ -1,76 +1,249 @@
-"""Read class folders, the common layout of labelled images, from a folder, zip or tar."""
+"""The rules of class folders, the common layout of labelled images, for a folder, zip or tar.
+
+The class of an image is the first folder that holds it; more folders may follow. Files that are no images are ignored
+and reported. A folder of splits, or one that is a level too high, is refused, as its folders are no classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from deepemd.data.archives import Archive
+from deepemd.data.class_names import name_warnings
 from deepemd.data.drafts import from_files
+from deepemd.data.kinds import IMAGES, is_image, named_like_image
+from deepemd.data.layout import (
+    Tops,
+    are_splits,
+    first_split,
+    layout_warnings,
+    listed,
+    pack_folder,
+    split_of,
+    top_folders,
+    wrapper,
+)
 from deepemd.data.store import SPLITS, Draft
-from deepemd.errors import InputError
+from deepemd.errors import InputError, printable
 
-__all__ = ["IMAGES", "all_images", "class_folders"]
+__all__ = ["COMMON", "LOOSE", "Found", "class_drafts", "class_folders", "find_images", "index_draft"]
 
-SPLIT_FOLDERS = {"base": "base", "train": "base", "val": "val", "valid": "val", "novel": "novel", "test": "novel"}
+COMMON = f"{', '.join(IMAGES[:12])}, ..."  # endings of photos, for messages
+LOOSE = "."  # the class of images outside of any class folder, in an index
 _LAYOUT = "expected <class>/<image>, or {base,val,novel}/<class>/<image> (train, valid and test are understood too)"
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif")
+_LISTED = 5  # names in a message
 
 
-def class_folders(archive: Archive) -> dict[str, Draft]:
-    """Find the splits of class folders: base, val and novel if there are such folders, else the one split ``all``.
+@dataclass
+class Found:
+    """The images of class folders.
 
-    Classes are sorted by name, and images within a class by file name. Every file in a class folder must be an image;
-    files next to the class folders that are not images (a licence, a table) are ignored.
+    Attributes:
+        rows: class and name of each image, sorted by name.
+        loose: images outside of any class folder.
+        others: files that are no images, and empty folders that are named like one.
+        empty: class folders without an image.
+        warnings: what else the user should know, one sentence each, with the remedy.
+    """
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def messages(self, loose: str) -> list[str]:
+        """Return all that the user should know, one line each; `loose` says what becomes of images without a class."""
+        kinds = (
+            (self.empty, "class folder holds no image", "class folders hold no images"),
+            (self.others, "file is no image, and ignored", "files are no images, and ignored"),
+            (self.loose, f"image is in no class folder, and {loose}", f"images are in no class folder, and {loose}"),
+        )
+        lines = [f"{len(n):,} {one if len(n) == 1 else more}: {_some(n)}" for n, one, more in kinds if n]
+        return [printable(line) for line in [*lines, *self.warnings]]
+
+
+def find_images(archive: Archive) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the images of a folder or archive, and of all else in it.
+
+    The latter are files that are no images, and folders that are named like an image and hold nothing.
+    """
+    images, others = list[str](), list[str]()
+    for name in archive.sizes:
+        (images if is_image(name, partial(archive.head, name)) else others).append(name)
+    folders = [f"{name}/" for name in archive.folders if named_like_image(name)]
+    others += [folder[:-1] for folder in folders if not any(name.startswith(folder) for name in archive.sizes)]
+    return images, sorted(others)
+
+
+def class_folders(archive: Archive) -> Found:
+    """Find the images of class folders.
 
     Raises:
-        InputError: there are no class folders, a class folder contains folders, an image is outside of any class, there
-            are two folders for one split (base and train), or a class is in two splits.
+        InputError: the folders are splits such as train and test, or one folder holds all the class folders.
     """
-    files = [(name, name.split("/")) for name in archive.sizes]
-    files = _without_wrapper(files)
-    divided = any(len(parts) > 2 and parts[0] in SPLIT_FOLDERS for _, parts in files)
-    depth = 3 if divided else 2
-    splits: dict[str, list[tuple[str, str, str]]] = {}
-    given: dict[str, str] = {}
-    for name, parts in files:
-        if len(parts) < depth and not name.lower().endswith(IMAGES):
-            continue
-        if len(parts) != depth or (divided and parts[0] not in SPLIT_FOLDERS):
-            raise InputError(f"{archive.path}: {name} does not fit: {_LAYOUT}: move or remove it")
-        split = SPLIT_FOLDERS[parts[0]] if divided else "all"
-        if given.setdefault(split, parts[0]) != parts[0] and divided:
-            raise InputError(f"{archive.path}: has both {given[split]}/ and {parts[0]}/ for one split: remove one")
-        splits.setdefault(split, []).append((parts[-2], name, name))
-    if not splits:
-        raise InputError(f"{archive.path}: no class folders with images in it: {_LAYOUT}")
-    splits = {split: splits[split] for split in SPLITS if split in splits}
-    _refuse_shared_classes(archive, splits)
-    return {split: from_files(archive, rows) for split, rows in splits.items()}
+    images, others = find_images(archive)
+    _refuse_splits(str(archive.path), top_folders(images))
+    _refuse_wrapper(str(archive.path), images)
+    return _named(_found(archive, images, others))
 
 
-def all_images(archive: Archive) -> Draft:
-    """Find every image, at any depth; return one split whose classes are the folders, the outermost named ``"."``.
-
-    Files that are not named like images (.jpg, .png, ...) are ignored.
+def index_draft(archive: Archive) -> tuple[Draft, Found]:
+    """Return all images of a folder as one split; those outside of any class folder have the class ``LOOSE``.
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images; the folders are splits; or there is only one folder, which holds class folders.
     """
-    names = [name for name in archive.sizes if name.lower().endswith(IMAGES)]
-    if not names:
-        raise InputError(f"{archive.path}: no images in it ({', '.join(IMAGES)}): check the folder")
-    return from_files(archive, [(name.rpartition("/")[0] or ".", name, name) for name in names])
+    images, others = find_images(archive)
+    if not images:
+        raise InputError(f"{archive.path}: no images in it ({COMMON}): check the folder")
+    _refuse_splits(str(archive.path), top_folders(images))
+    if all("/" in name for name in images):
+        _refuse_wrapper(str(archive.path), images)
+    found = _named(_found(archive, images, others))
+    rows = [*found.rows, *((LOOSE, name) for name in found.loose)]
+    return from_files(archive, [(label, name, name) for label, name in rows]), found
 
 
-def _without_wrapper(files: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Drop a single top folder, as many archives have one: flowers/rose/1.jpg -> rose/1.jpg."""
-    tops = {parts[0] for _, parts in files}
-    wrapped = len(tops) == 1 and not tops & SPLIT_FOLDERS.keys() and any(len(parts) > 2 for _, parts in files)
-    return [(name, parts[1:]) for name, parts in files] if wrapped else files
+def class_drafts(archive: Archive) -> tuple[dict[str, Draft], Found]:
+    """Return the splits of class folders: base, val and novel if there are such folders, else the one split ``all``.
+
+    Classes are sorted by name, and images within a class by file name. In a zip or tar, one folder may hold all.
+
+    Raises:
+        InputError: there are no class folders, a folder is beside splits, there are two folders for one split (base and
+            train), a class is in two splits, or one folder holds all the class folders.
+    """
+    images, others = find_images(archive)
+    prefix = "" if archive.path.is_dir() else pack_folder(images)
+    tops = top_folders(name[len(prefix) :] for name in images if name.startswith(prefix))
+    folders = _split_folders(archive, tops, prefix) if are_splits(tops) else {"all": prefix}
+    found = {split: _found(archive, images, others, folder) for split, folder in folders.items()}
+    rows = {split: found[split].rows for split in SPLITS if split in found and found[split].rows}
+    whole = Found(
+        [row for some in rows.values() for row in some],
+        [name for name in images if not name.startswith(tuple(folders.values()))],
+        others,
+    )
+    for split, folder in folders.items():
+        _refuse_wrapper(f"{archive.path}/{folder}".rstrip("/"), [name[len(folder) :] for _, name in found[split].rows])
+        whole.loose += found[split].loose
+        whole.empty += [folder + name for name in found[split].empty]
+        whole.warnings += found[split].warnings
+    if are_splits(tops):
+        whole.empty += sorted(name for name in archive.folders if _is_empty(name, prefix, tops))
+    if not rows:
+        empty = f" (no images in {listed(whole.empty)})" if whole.empty else ""
+        raise InputError(f"{archive.path}: no class folders with images in it: {_LAYOUT}{empty}")
+    _refuse_shared_classes(archive, rows)
+    drafts = {split: from_files(archive, [(label, name, name) for label, name in rows[split]]) for split in rows}
+    return drafts, _named(whole)
 
 
-def _refuse_shared_classes(archive: Archive, splits: dict[str, list[tuple[str, str, str]]]) -> None:
+def _split_folders(archive: Archive, tops: Tops, prefix: str) -> dict[str, str]:
+    """Return the folder of each split, with a slash."""
+    folders: dict[str, str] = {}
+    for top in sorted(tops):
+        split = split_of(top)
+        if split is None:
+            raise InputError(
+                f"{archive.path}: {prefix}{top} is beside splits, but none of them: {_LAYOUT}: move it elsewhere"
+            )
+        if not tops[top] - {""}:
+            raise InputError(f"{archive.path}: the split {prefix}{top} has no class folders: {_LAYOUT}")
+        if split in folders:
+            raise InputError(f"{archive.path}: has both {folders[split]} and {prefix}{top}/ for one split: remove one")
+        folders[split] = f"{prefix}{top}/"
+    return folders
+
+
+def _found(archive: Archive, images: Sequence[str], others: Sequence[str], folder: str = "") -> Found:
+    """Find the images of the class folders in a folder, whose name ends with a slash."""
+    rows, found = {}, Found(others=list(others))
+    for name in images:
+        if name.startswith(folder):
+            label, _, inner = name[len(folder) :].partition("/")
+            if inner:
+                rows[name] = label
+            else:
+                found.loose.append(name)
+    found.rows = _without_repeats(rows, archive.links)
+    tops = top_folders(name[len(folder) :] for _, name in found.rows)
+    found.empty = sorted(name[len(folder) :] for name in archive.folders if _is_empty(name, folder, tops))
+    lost = [name for name in others if not archive.links.get(name, "-") and name.rpartition("/")[0] == folder[:-1]]
+    found.warnings = [
+        *(f"{name} is a link that leads nowhere: restore what it leads to, or remove the link" for name in lost),
+        *(f"the hidden folder {name} is left out: rename it if it is a class" for name in archive.hidden if not folder),
+        *layout_warnings(tops),
+    ]
+    return found
+
+
+def _without_repeats(rows: Mapping[str, str], links: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return class and name of each image; of the names by which links show an image twice in a class, only one."""
+    names: dict[tuple[str, str], str] = {}
+    for name, label in rows.items():
+        own = links.get(name) or name
+        if rows.get(own) == label:
+            names[label, own] = own
+        else:
+            names.setdefault((label, own), name)
+    return [(label, name) for name, label in rows.items() if names[label, links.get(name) or name] == name]
+
+
+def _is_empty(name: str, folder: str, tops: Tops) -> bool:
+    """Return whether a folder is directly in another one, whose name ends with a slash, and holds no images."""
+    inner = name[len(folder) :]
+    return name.startswith(folder) and "/" not in inner and inner not in tops
+
+
+def _named(found: Found) -> Found:
+    """Add the warnings on the names of the classes."""
+    found.warnings += name_warnings(label for label, _ in found.rows)
+    return found
+
+
+def _refuse_splits(where: str, tops: Tops) -> None:
+    if not are_splits(tops):
+        return
+    first = first_split(tops)
+    if first is None:
+        remedy = f"put each class into a folder of its own, such as {where}/<class>/<image>"
+    else:
+        remedy = f"pass one of them, such as {where}/{first}"
+    raise InputError(
+        f"{where}: its folders {listed(tops)} are splits, not classes: {remedy}; if they are classes, rename them"
+    )
+
+
+def _refuse_wrapper(where: str, images: Sequence[str]) -> None:
+    prefix = wrapper(images)
+    if not prefix:
+        return
+    inner, path = (
+        top_folders(name[len(prefix) :] for name in images if name.startswith(prefix)),
+        f"{where}/{prefix[:-1]}",
+    )
+    _refuse_splits(path, inner)
+    raise InputError(
+        f"{where}: one folder holds all images, with the folders {listed(inner)} in it: if these are the classes, pass "
+        f"{path}; if it is one class, add the folder of another"
+    )
+
+
+def _refuse_shared_classes(archive: Archive, splits: dict[str, list[tuple[str, str]]]) -> None:
     seen: dict[str, str] = {}
-    for split, label in ((split, label) for split, rows in splits.items() for label in {row[0] for row in rows}):
+    for split, label in (
+        (split, label) for split, rows in splits.items() for label in sorted({row[0] for row in rows})
+    ):
         if label in seen:
             raise InputError(
                 f"{archive.path}: class {label!r} is in both {seen[label]} and {split}: a few-shot split divides the "
                 "classes, not the images of a class; put each class into one split"
             )
         seen[label] = split
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _LISTED:,} more"] * (len(names) > _LISTED)
+    return ", ".join([*names[:_LISTED], *more])

@@ -1,13 +1,15 @@
 """Find the user's own photos: class folders, photos to classify, and other files among them."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepemd.data.archives import open_archive
-from deepemd.data.folders import IMAGES
+from deepemd.data.archives import Archive, open_archive
+from deepemd.data.folders import COMMON, class_folders, find_images
+from deepemd.data.layout import listed
 from deepemd.errors import InputError
 
 __all__ = ["Photos", "class_photos", "duplicates", "query_photos"]
@@ -42,42 +44,54 @@ class Photos:
 def class_photos(folder: Path) -> Photos:
     """Find the photos of class folders; the class of a photo is the first folder below `folder`, at any depth.
 
-    Hidden files are ignored. Files that are not named like photos, and photos outside of any class folder, are returned
-    as `others`.
+    A file is a photo if it is named like one or begins like one. Hidden files, and those that systems, cameras and
+    network drives leave behind, are ignored. All other files, and photos outside of any class folder, are returned as
+    `others`. Links are followed, but not to another photo of the class.
 
     Raises:
-        InputError: there is no such folder, or there are no class folders with photos in it.
+        InputError: there is no such folder, or it cannot be read; there are no class folders with photos in it; its
+            folders are splits such as train and test; or one folder in it holds all the class folders.
     """
-    photos, others = _found(folder)
-    inside = [file for file in photos if len(file.relative_to(folder).parts) > 1]
-    others += [file for file in photos if len(file.relative_to(folder).parts) == 1]
-    if not inside:
-        raise InputError(f"{folder}: no class folders with photos in them: {_LAYOUT.format(path=folder)}")
-    return Photos(inside, [file.relative_to(folder).parts[0] for file in inside], sorted(others))
+    with closing(_listed(folder)) as archive:
+        found = class_folders(archive)
+    if not found.rows:
+        empty = f" (no photos in {listed(found.empty)})" if found.empty else ""
+        raise InputError(f"{folder}: no class folders with photos in them: {_LAYOUT.format(path=folder)}{empty}")
+    return Photos(
+        [folder / name for _, name in found.rows],
+        [label for label, _ in found.rows],
+        [folder / name for name in sorted(found.others + found.loose)],
+        found.empty,
+        found.warnings,
+    )
 
 
 def query_photos(paths: Sequence[Path]) -> Photos:
     """Find the photos among files and folders, at any depth.
 
-    A file that is passed directly counts as a photo, whatever its name; it may turn out to be missing or damaged when
-    it is read.
+    In a folder, photos are recognised as by :func:`class_photos`. A file that is passed directly counts as a photo,
+    whatever it holds; it may turn out to be missing or damaged when it is read.
 
     Raises:
-        InputError: there are no photos.
+        InputError: there are no photos, or a folder cannot be read.
     """
     files, others = list[Path](), list[Path]()
     for path in paths:
-        if path.is_dir():
-            inside, rest = _found(path)
-            files += inside
-            others += rest
+        if os.path.isdir(path):
+            with closing(_listed(path)) as archive:
+                inside, rest = find_images(archive)
+            files += [path / name for name in inside]
+            others += [path / name for name in rest]
         else:
             files.append(path)
     if not files:
-        raise InputError(
-            f"{', '.join(map(str, paths)) or 'query'}: no photos there ({', '.join(IMAGES)}): check the path"
-        )
-    return Photos(list(dict.fromkeys(files)), [], others)
+        raise InputError(f"{', '.join(map(str, paths)) or 'query'}: no photos there ({COMMON}): check the path")
+    if len(paths) > 1:  # each photo once, whichever way it was passed
+        once: dict[str, Path] = {}
+        for file in files:
+            once.setdefault(os.path.abspath(file), file)
+        files = list(once.values())
+    return Photos(files, [], others)
 
 
 def duplicates(files: Sequence[Path], labels: Sequence[str]) -> list[list[Path]]:
@@ -92,11 +106,9 @@ def duplicates(files: Sequence[Path], labels: Sequence[str]) -> list[list[Path]]
     return [[files[i] for i in group] for group in by_hash.values() if len({labels[i] for i in group}) > 1]
 
 
-def _found(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files below a folder that are named like photos, and the others."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder: check the path")
-    with closing(open_archive(folder, folder)) as archive:  # listing a folder needs no scratch space
-        files = [folder / name for name in archive.sizes]
-    photos = [file for file in files if file.suffix.lower() in IMAGES]
-    return photos, [file for file in files if file.suffix.lower() not in IMAGES]
+def _listed(folder: Path) -> Archive:
+    """List a folder."""
+    if not os.path.isdir(folder):
+        found = "a file, not a folder" if os.path.exists(folder) else "there is no such folder"
+        raise InputError(f"{folder}: {found}: check the path")
+    return open_archive(folder, folder)  # which needs no scratch space
