@@ -65,3 +65,12 @@ def test_a_class_without_photos_and_names_that_print_alike_are_notes(folder, enc
     found = notes(folder, encoder, tmp_path)
     assert ("1 class folder without a photo, left out of the classes:", ["rice"]) in found
     assert [title for title, _ in found if "sli" in title]
+
+
+def test_a_class_without_photos_is_named_where_one_class_is_left(folder, encoder, tmp_path):
+    for label in ("milk", "oats"):
+        for photo in (folder / label).iterdir():
+            photo.rename(photo.with_suffix(".nef"))
+            (folder / label / photo.with_suffix(".nef").name).write_bytes(b"MM\0*")
+    with pytest.raises(InputError, match=r"only the class 'yoghurt': at least two .*\(no photos in milk and oats\)"):
+        notes(folder, encoder, tmp_path)

@@ -10,6 +10,7 @@ import torch
 
 from deepemd.classifier.calibration import unknown_threshold
 from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.data.layout import listed
 from deepemd.data.photos import Photos, class_photos, duplicates
 from deepemd.errors import InputError, printable
 from deepemd.model.pretrained import DEFAULT
@@ -72,7 +73,10 @@ def fit_photos(
         unknown_threshold(torch.zeros(0), unknown)  # raises before the work begins if it is not a share
     photos = class_photos(folder)
     if len(photos.classes) < 2:
-        raise InputError(f"{folder}: holds only the class {photos.classes[0]!r}: at least two class folders are needed")
+        empty = f" (no photos in {listed(photos.empty)})" if photos.empty else ""
+        raise InputError(
+            f"{folder}: holds only the class {photos.classes[0]!r}: at least two class folders are needed{empty}"
+        )
     classifier = PhotoClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
     errors = classifier.fit_readable(photos.files, photos.labels, progress="reading the photos of the classes")
     bad = [error for error in errors if error is not None]
