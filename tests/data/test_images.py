@@ -59,6 +59,12 @@ def test_pixels_are_cached_and_leave_nothing_else(images):
         images.pixels(0)
 
 
+def test_pixels_of_another_decoding_are_not_used(images, monkeypatch):
+    old = Path(images.pixels(24).filename)
+    monkeypatch.setattr("deepemd.data.images.DECODING", 999)
+    assert Path(images.pixels(24).filename) != old
+
+
 def test_images_travel_to_another_process(images):
     copy = pickle.loads(pickle.dumps(images))
     assert copy.encoded(4) == images.encoded(4)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepemd.data.decoding import decode, read_image, to_square
+from deepemd.data.decoding import DECODING, decode, read_image, to_square
 from deepemd.errors import InputError
 from deepemd.files import atomic_file
 from deepemd.progress import track
@@ -135,14 +135,15 @@ class Images:
 
         Each image is resized to the square (bilinear, antialiased, aspect ratio ignored, as in the paper's evaluation);
         an image of exactly that size is not resampled. The file is in the store's folder, and its name contains the
-        size and the hash. It appears only when it is complete, and a damaged file is written again.
+        size, the hash and the version of the decoding. It appears only when it is complete, and a damaged file is
+        written again.
 
         Raises:
             InputError: ``size`` is not positive, or the disk is full or read-only.
         """
         if size < 1:
             raise InputError(f"size: an image side of at least 1 pixel is needed, but got {size}")
-        path = self.path.with_name(f"{self.path.stem}.{size}.{self.fingerprint.sha256[:12]}.npy")
+        path = self.path.with_name(f"{self.path.stem}.{size}.{self.fingerprint.sha256[:12]}-{DECODING}.npy")
         shape = (len(self), 3, size, size)
         if not _is_complete(path, shape):
             with atomic_file(path, needed=int(np.prod(shape))) as file:
