@@ -35,6 +35,11 @@ def within(*folders: str) -> list[str]:
         within("trainset", "testset"),
         within("labeled", "unlabeled"),
         within("train_1", "train_2"),
+        within("seg_train", "seg_test", "seg_pred"),
+        within("cifar10-train", "cifar10-test"),
+        [*within("seg_train", "seg_test"), "seg_pred/1.jpg"],
+        [*within("reference"), "query/1.jpg"],
+        within("examples", "query"),
         within("train"),
         [*within("train"), "test/1.jpg"],  # without labels
         [*within("train", "test"), "extra/1.jpg"],
@@ -55,6 +60,8 @@ def test_splits(names):
         ["train/session1/1.jpg", "bus/session1/1.jpg", "car/1.jpg"],
         ["Train/1.jpg", "trains/1.jpg"],
         ["base/1.jpg", "support/1.jpg"],  # parts of a machine
+        ["base/s1/1.jpg", "support/s1/1.jpg"],
+        ["bus/s1/1.jpg", "test/1.jpg"],
         ["train 1/s1/1.jpg", "train 2/s2/1.jpg"],
         ["valid/1.jpg", "invalid/1.jpg"],
         ["test tube/1.jpg", "train station/1.jpg"],

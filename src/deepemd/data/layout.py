@@ -19,7 +19,8 @@ __all__ = [
 Tops: TypeAlias = Mapping[str, set[str]]
 """The top folders with images, and for each the folders in it that hold images; "" stands for images of its own."""
 
-_TRAINING = {"base", "train", "training", "trn", "support", "gallery", "labeled", "labelled"}
+_TRAINING = {"base", "train", "training", "trn", "support", "gallery", "labeled", "labelled", "examples"}
+_NOUNS = {"base", "support", "gallery", "examples"}  # which may well be classes
 _OTHERS = {
     *("val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing", "tst", "novel", "holdout"),
     *("query", "queries", "probe", "unlabeled", "unlabelled"),
@@ -46,12 +47,27 @@ def top_folders(names: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def _word(name: str) -> str:
-    """Return the word for a split in a folder's name, such as test in "Test_images 2"; "" if it has none."""
+def _parsed(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the word for a split in a folder's name, "" for none, and the other words: test and seg of seg_test."""
     words = [word for word in re.split(r"[\W\d_]+", name.casefold()) if word and not _FILLERS.fullmatch(word)]
-    word = words[0] if len(words) == 1 else ""
-    stem = next((s for s in _TRAINING | _OTHERS if word.startswith(s) and _FILLERS.fullmatch(word[len(s) :])), word)
-    return stem if stem in _TRAINING | _OTHERS else ""
+    stems = [_stem(word) for word in words]
+    if sum(map(bool, stems)) != 1:
+        return "", ()
+    return "".join(stems), tuple(word for word, stem in zip(words, stems, strict=True) if not stem)
+
+
+def _stem(word: str) -> str:
+    """Return the word for a split that a word is or begins with, such as test in testset; "" if there is none."""
+    known = _TRAINING | _OTHERS
+    begun = (stem for stem in known if word.startswith(stem) and _FILLERS.fullmatch(word[len(stem) :]))
+    return word if word in known else next(begun, "")
+
+
+def _words(tops: Iterable[str]) -> dict[str, str]:
+    """Return the word for a split of each folder that has one; other words must be those of another split's folder."""
+    parsed = {top: _parsed(top) for top in tops}
+    alike = {rest: {word for word, other in parsed.values() if other == rest} for _, rest in parsed.values()}
+    return {top: word for top, (word, rest) in parsed.items() if word and (not rest or len(alike[rest]) > 1)}
 
 
 def split_of(folder: str) -> str | None:
@@ -60,35 +76,45 @@ def split_of(folder: str) -> str | None:
     >>> split_of("Training"), split_of("test_images"), split_of("rose")
     ('base', 'novel', None)
     """
-    return _SPLITS.get(_word(folder))
+    return _SPLITS.get(_parsed(folder)[0])
 
 
 def are_splits(tops: Tops) -> bool:
     """Return whether folders are splits rather than classes.
 
-    A class may be named train, beside bus and car. So folders are splits if two of them, of different names, hold
-    folders only; or if all are named like splits, and some hold folders or have the name of images to be classified.
+    A class may be named train, beside bus and car. Folders are splits if all have names of splits, at least two, and
+    one is not for training or holds folders; if two of them do, and hold folders only; if one of two does, and the
+    other one holds several folders only; or if there is only one, or numbered ones, and they hold class folders.
     """
-    words = {top: word for top in tops if (word := _word(top))}
-    nested = [top for top in words if tops[top] - {""}]
+    words = _words(tops)
     if len(words) < len(tops):
-        return len({words[top] for top in nested if "" not in tops[top]}) > 1
-    if len(set(words.values())) > 1:
-        return bool(nested) or not _OTHERS.isdisjoint(words.values())
-    # One name: a split alone, or numbered ones with the same classes.
-    return bool(nested) and (len(tops) == 1 or len(set.intersection(*tops.values()) - {""}) > 1)
+        nested = {top for top in tops if "" not in tops[top]}
+        several = any(len(tops[top]) > 1 for top in nested if top not in words)
+        of_two = len(tops) == 2 and several and not _OTHERS.isdisjoint(words.values())
+        return of_two or _divide(words[top] for top in nested if top in words)
+    inner = [tops[top] - {""} for top in tops]
+    if len(different := set(words.values())) > 1:
+        return _divide(different) or (any(inner) and not different <= _NOUNS)
+    # Of one name: a split alone, or numbered ones with the same classes.
+    return bool(different) and (bool(inner[0]) if len(inner) == 1 else len(set.intersection(*inner)) > 1)
+
+
+def _divide(words: Iterable[str]) -> bool:
+    """Return whether some words name different splits, one of them not for training."""
+    different = set(words)
+    return len(different) > 1 and not _OTHERS.isdisjoint(different)
 
 
 def first_split(tops: Tops) -> str | None:
     """Return the split that most probably has the examples, among those that hold folders; None if none does."""
     nested = sorted(top for top in tops if tops[top] - {""})
-    return next((top for top in nested if _word(top) in _TRAINING), nested[0] if nested else None)
+    return next((top for top in nested if _parsed(top)[0] in _TRAINING), nested[0] if nested else None)
 
 
 def pack_folder(names: Iterable[str]) -> str:
     """Return the single top folder that many archives have, with a slash; "" if there is none, or if it is a split."""
     tops = top_folders(names)
-    return "".join(f"{top}/" for top in tops if len(tops) == 1 and "" not in tops[top] and not _word(top))
+    return "".join(f"{top}/" for top in tops if len(tops) == 1 and "" not in tops[top] and not _words(tops))
 
 
 def wrapper(names: Iterable[str]) -> str:
@@ -117,9 +143,9 @@ def layout_warnings(tops: Tops) -> list[str]:
             f"the classes {listed(tops)} hold the same folders ({listed(common)}): if these are the classes, pass one "
             "of the folders that hold them"
         )
-    for top, inner in tops.items():
-        word = _word(top)
-        if word and "" not in inner:
+    for top, word in _words(tops).items():
+        inner = tops[top]
+        if "" not in inner:
             found.append(f"the folder '{top}' holds only folders ({listed(inner)}) and is taken as one class")
         elif word in _OTHERS:
             found.append(f"the folder '{top}' is taken as a class: if it is none, move it elsewhere")
