@@ -76,7 +76,7 @@ def test_levels_that_make_no_sense_are_refused() -> None:
         FCN((6,))(conv4(), images)
     with pytest.raises(InputError, match="named twice"):
         FCN((2, 1, 2))
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="it must be from 1"):
         FCN((0,))
 
 

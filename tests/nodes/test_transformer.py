@@ -206,7 +206,7 @@ def test_settings_that_make_no_model_are_explained(made: tuple[str, Path]) -> No
     assert "hidden_size" in refused(hidden_size="wide")
     assert "RGB is needed" in refused(num_channels=1)
     path.write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="damaged, not JSON"):
         transformer(made[1])
     with pytest.raises(InputError, match="side is 0"):
         Transformer(good, side=0)

@@ -3,10 +3,12 @@
 Tests deepemd.training.checkpoint, deepemd.training.folder.
 """
 
+import json
 import logging
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -128,27 +130,42 @@ def test_without_a_whole_checkpoint_the_run_is_not_begun_again_unasked(
         resumed(patterns, out)
 
 
-def test_a_model_saved_over_another_is_never_half_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between the two renames: with other settings there is no model, with the same the new weights."""
-    replace = Path.replace
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("floor", [1e-3, 1e-2])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_model_saved_over_another_is_never_half_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, floor: float, older: bool
+) -> None:
+    """Killed before any of its renames: with the same settings there is a model, with others one or an error."""
+    replace, count = Path.replace, [0]
 
     def killed(path: Path, target: Path) -> Path:
-        if Path(target).name == "config.json":
+        if count[0] == step:
             raise KeyboardInterrupt
+        count[0] += 1
         return replace(path, target)
 
     def model(floor: float) -> DeepEMD:
         return DeepEMD(conv4(channels=4, pools=2), FCN(), image_size=16, resize=16, floor=floor)
 
-    for floor in (1e-3, 1e-2):
-        one, other = model(1e-3), model(floor)
-        folder = one.save(tmp_path / str(floor))
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", killed)
-            with pytest.raises(KeyboardInterrupt):
-                other.save(folder)
-        if floor == 1e-3:
-            assert torch.equal(next(DeepEMD.load(folder).parameters()), next(other.parameters()))
-        else:
-            with pytest.raises(InputError, match=r"no model here, config\.json cannot be read"):
-                DeepEMD.load(folder)
+    one, other = model(1e-3), model(floor)
+    folder = one.save(tmp_path / "model")
+    if older:  # saved by a version without check sums
+        config = json.loads((folder / "config.json").read_text())
+        del config["weights_sha256"]
+        (folder / "config.json").write_text(json.dumps(config))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt) if step < 3 else nullcontext():
+            other.save(folder)
+    try:
+        found = DeepEMD.load(folder)
+    except InputError as error:
+        assert floor != 1e-3
+        assert "not the file that config.json was saved with" in str(error)
+    else:
+        source = next(m for m in (one, other) if torch.equal(next(m.parameters()), next(found.parameters())))
+        assert found.config == source.config
+    assert not list(folder.glob(".tmp-*"))
+    again = DeepEMD.load(other.save(folder))  # the same command finishes
+    assert torch.equal(next(again.parameters()), next(other.parameters()))

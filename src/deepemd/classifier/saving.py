@@ -1,13 +1,15 @@
 """Save a fitted classifier in a folder: the model and its classes."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from deepemd.checks import real_number
 from deepemd.classifier.support import Support
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
@@ -46,11 +48,11 @@ def write_classifier(saved: SavedClassifier, folder: Path) -> Path:
         InputError: the folder cannot be written, or a label is neither text nor a number.
     """
     settings = {
-        "classes": _plain(saved.classes),
+        "classes": _plain(saved.classes.tolist()),
         "kind": saved.classes.dtype.kind,
         "temperature": saved.temperature,
         "unknown": saved.unknown,
-        "unknown_label": _plain(np.asarray([saved.unknown_label]))[0],
+        "unknown_label": _plain(np.asarray([saved.unknown_label]).tolist())[0],
         "examples": saved.support.config(),
     }
     tensors = {f"{_PREFIX}{name}": tensor for name, tensor in saved.support.tensors().items()}
@@ -72,26 +74,48 @@ def read_classifier(path: Path, *, backbone: nn.Module | None = None) -> SavedCl
         raise InputError(
             f"{path} holds a model without classes: pass it as backbone= and fit it, or pass a saved classifier"
         )
+    model = DeepEMD.load(path, backbone=backbone)
     tensors = {
         name.removeprefix(_PREFIX): tensor for name, tensor in read_tensors(path).items() if name.startswith(_PREFIX)
     }
-    settings = config["classifier"]
-    model = DeepEMD.load(path, backbone=backbone)
     try:
-        classes = np.asarray(settings["classes"], dtype=object if settings["kind"] == "O" else None)
-        if classes.shape != tensors["count"].shape:
-            raise InputError(f"{classes.size} classes in the settings, {len(tensors['count'])} in the tensors")
-        support = Support.restored(tensors, settings["examples"])
-        temperature, unknown = float(settings["temperature"]), settings["unknown"]
-        return SavedClassifier(model, support, classes, temperature, unknown, settings["unknown_label"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return _restored(config["classifier"], tensors, model)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(f"{path / CONFIG_FILE}: the classifier is incomplete ({error}); save it again") from error
 
 
-def _plain(labels: NDArray[Any]) -> list[Any]:
-    """Return labels as JSON stores them."""
-    plain: list[Any] = labels.tolist()
-    for label in plain:
-        if not isinstance(label, str | int | float | bool):
-            raise InputError(f"the label {label!r} is a {type(label).__name__}: only text and numbers can be saved")
-    return plain
+def _restored(settings: dict[str, Any], tensors: dict[str, Tensor], model: DeepEMD) -> SavedClassifier:
+    """Restore a classifier from its part of config.json and its tensors.
+
+    Raises:
+        InputError: a value is of another type or out of range, or the parts do not match.
+    """
+    names = settings["classes"]
+    if not isinstance(names, list) or len({*_plain(names)}) < len(names):
+        raise InputError(f"classes is {names!r:.80}: it must be a list of different names")
+    classes = np.asarray(names, dtype=object if settings["kind"] == "O" else None)
+    if classes.ndim != 1 or classes.dtype.kind != {"u": "i"}.get(settings["kind"], settings["kind"]):
+        raise InputError(f"classes are of kind {classes.dtype.kind!r}, not {settings['kind']!r:.80}")
+    if classes.shape != tensors["count"].shape:
+        raise InputError(f"{classes.size} classes in the settings, {len(tensors['count'])} in the tensors")
+    support = Support.restored(tensors, settings["examples"])
+    n, channels = support.total.shape[1:]
+    if channels != model.backbone.channels or n != (model.regions.nodes or n):
+        raise InputError(f"its classes have {n} nodes of {channels} channels, which are not those of the model")
+    temperature = real_number("temperature", settings["temperature"], 0, 1e9, above=True)
+    unknown, (label,) = settings["unknown"], _plain([settings["unknown_label"]])
+    if unknown is not None and not 0 < real_number("unknown", unknown, 0, 1) < 1:
+        raise InputError(f"unknown is {unknown}: it is a share between 0 and 1")
+    return SavedClassifier(model, support, classes, temperature, unknown, label)
+
+
+def _plain(labels: list[Any]) -> list[Any]:
+    """Return labels, which JSON must be able to store.
+
+    Raises:
+        InputError: a label is neither text nor a finite number.
+    """
+    for label in labels:
+        if not isinstance(label, str | int | float | bool) or (isinstance(label, float) and not math.isfinite(label)):
+            raise InputError(f"the label {label!r:.80} is a {type(label).__name__}: only text and numbers can be saved")
+    return labels

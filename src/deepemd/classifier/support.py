@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepemd.checks import whole_number, whole_numbers
 from deepemd.data.decoding import decode
 from deepemd.errors import InputError
 from deepemd.explain.matches import Side
@@ -178,17 +179,50 @@ class Support:
         """Restore a support set from the results of :meth:`tensors` and :meth:`config`.
 
         Raises:
-            InputError: the two do not match.
+            InputError: the two do not match, or are not what a classifier saves.
         """
+        _check_tensors(tensors)
         pictures, ends = tensors["pictures"].numpy().tobytes(), [0, *tensors["ends"].tolist()]
         if not len(config) == len(ends) - 1 == len(tensors["nodes"]) == len(tensors["labels"]):
             raise InputError(f"{len(config)} examples in the settings, {len(tensors['nodes'])} among the tensors")
-        examples = tuple(
-            Example(one["name"], one["key"], pictures[ends[k] : ends[k + 1]], (one["size"][0], one["size"][1]))
-            for k, one in enumerate(config)
-        )
+        if ends != sorted(ends) or ends[-1] != len(pictures):
+            raise InputError("the pictures of the examples do not end where they should")
+        examples = tuple(_example(one, pictures[ends[k] : ends[k + 1]]) for k, one in enumerate(config))
         nodes = tensors["nodes"].float()
         return cls(tensors["total"], tensors["count"], nodes, tensors["labels"], examples)
+
+
+def _example(settings: dict[str, Any], picture: bytes) -> Example:
+    """Restore an example from its settings."""
+    height, width = whole_numbers("size", settings["size"], count=2, hint="the height and width of an example")
+    name, key = settings["name"], whole_number("key", settings["key"], 0, 2**64 - 1)
+    if not isinstance(name, str):
+        raise InputError(f"the name of an example is {name!r:.80}")
+    return Example(name, key, picture, (height, width))
+
+
+def _check_tensors(tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors that :meth:`Support.tensors` cannot have returned."""
+    whole, real = (torch.int64,), (torch.float16, torch.float32)
+    wanted = {"total": (3, (torch.float64,)), "count": (1, whole), "nodes": (3, real), "labels": (1, whole)}
+    wanted |= {"pictures": (1, (torch.uint8,)), "ends": (1, whole)}
+    for name, (sides, types) in wanted.items():
+        found = tensors[name]
+        if found.ndim != sides or found.dtype not in types or not found.isfinite().all():
+            raise InputError(
+                f"{name} of {tuple(found.shape)}, {found.dtype}, is of another shape or type, or not finite"
+            )
+    total, count, nodes, labels = (tensors[name] for name in ("total", "count", "nodes", "labels"))
+    if len(total) != len(count) or total.shape[1:] != nodes.shape[1:]:
+        raise InputError(f"total of {tuple(total.shape)}, but {len(count)} counts and nodes of {tuple(nodes.shape)}")
+    photos = labels.clamp(0, max(len(count) - 1, 0)).bincount(minlength=len(count))
+    if (
+        not len(count)
+        or (count < 1).any()
+        or (photos > count).any()
+        or labels.ne(labels.clamp(0, len(count) - 1)).any()
+    ):
+        raise InputError(f"the numbers of photos, {count.tolist()!r:.80}, do not fit the examples")
 
 
 def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from deepemd.data.images import Images
+from deepemd.checks import whole_number
 from deepemd.errors import InputError
 
 __all__ = ["Episode", "EpisodeSampler", "Episodes"]
@@ -30,7 +31,7 @@ class Episodes:
         seed: seed of the episodes; the same seed gives every model the same episodes.
 
     Raises:
-        InputError: there are no episodes or no queries.
+        InputError: a setting is not a whole number in its range.
     """
 
     n_way: int = 5
@@ -40,8 +41,9 @@ class Episodes:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n_episodes < 1 or self.n_query < 1:
-            raise InputError(f"n_episodes and n_query must be at least 1, got {self.n_episodes} and {self.n_query}")
+        for name in ("n_way", "n_shot", "n_query", "n_episodes"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, 0, 2**64 - 1))
 
     def sampler(self, images: Images) -> "EpisodeSampler":
         """Return the episodes over a split; see :class:`EpisodeSampler` for the errors."""
@@ -130,15 +132,9 @@ class EpisodeSampler:
             raise InputError(f"labels: expected integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
         if groups is not None and np.shape(groups) != labels.shape:
             raise InputError(f"groups: expected one for each of {len(labels)} labels, got shape {np.shape(groups)}")
-        for name, value, least in (("n_way", n_way, 1), ("n_shot", n_shot, 1), ("n_query", n_query, 0)):
-            if value < least:
-                raise InputError(f"{name}: must be at least {least}, but got {value}")
-        if not 0 <= seed < 2**64:
-            raise InputError(f"seed: must be from 0 to 2**64 - 1, but got {seed}")
-        if n_episodes < 0:
-            raise InputError(f"n_episodes: must be at least 0, but got {n_episodes}")
-        self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
-        self.n_episodes, self.seed = n_episodes, seed
+        self.n_way, self.n_shot = n_way, n_shot = whole_number("n_way", n_way), whole_number("n_shot", n_shot)
+        self.n_query, self.n_episodes = whole_number("n_query", n_query, 0), whole_number("n_episodes", n_episodes, 0)
+        self.seed = whole_number("seed", seed, 0, 2**64 - 1)
         self.classes = np.unique(labels)
         if n_way > len(self.classes):
             raise InputError(f"n_way: {n_way} classes asked for, but there are {len(self.classes)}: lower n_way")

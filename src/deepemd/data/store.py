@@ -6,28 +6,34 @@ images one after another) and ``<split>.npz`` (offsets, labels, groups, names). 
 """
 
 import hashlib
-import json
-import zipfile
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from deepemd.arrays import read_npz
+from deepemd.checks import whole_number
 from deepemd.data.decoding import measure
 from deepemd.data.images import BLOCK, WORKERS, Fingerprint, Images
 from deepemd.errors import InputError
-from deepemd.files import atomic_folder
+from deepemd.files import atomic_folder, contents
+from deepemd.json_files import json_text, read_json
 from deepemd.progress import track
 
-__all__ = ["SPLITS", "Draft", "Store", "open_store", "verify", "write_store"]
+__all__ = ["SPLITS", "Draft", "Store", "is_store_file", "open_store", "verify", "write_store"]
 
 FORMAT = 1
 SKIPPED = "skipped.txt"
 _MAX_HELD = 64_000_000  # encoded bytes in memory between reading and writing
 SPLITS = ("base", "val", "novel", "all")  # "all": class folders that are not divided into splits
+_REMEDY = "prepare it again with --force (force=True)"
+_FILES = re.compile(r"store\.json|skipped\.txt|(base|val|novel|all)(\.bin|\.npz|\.[0-9]+\.[0-9a-f]{12}(-[0-9]+)?\.npy)")
 
 
 @dataclass(frozen=True)
@@ -97,21 +103,46 @@ def write_store(
 
     Raises:
         InputError: images cannot be decoded (the first is named, the others are counted) and `skip_bad` is not set, a
-            class would be empty without them, or the disk is full.
+            class would be empty without them, the folder exists and holds other files than those of a store, or the
+            disk is full.
     """
+    _refuse_other(path)
     with atomic_folder(path, needed=sum(draft.size for draft in drafts.values())) as folder:
-        prints, skipped = {}, list[str]()
+        prints, sums, skipped = {}, {}, list[str]()
         for split in (split for split in SPLITS if split in drafts):
             fingerprint, bad = _write_split(folder, name, split, drafts[split], skip_bad)
-            prints[split] = fingerprint.as_dict()
+            prints[split], sums[split] = fingerprint.as_dict(), _sha256(folder / f"{split}.npz")
             skipped += [f"{split}: {error}" for error in bad]
         if skipped:
             notes = {**notes, "skipped": f"{len(skipped):,} bad images, listed in {SKIPPED}"}
             lines = "".join(" ".join(line.splitlines()) + "\n" for line in skipped)
             (folder / SKIPPED).write_text(lines, encoding="utf-8")
-        description = {"format": FORMAT, "name": name, "notes": notes, "splits": prints}
-        (folder / "store.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+        description = {"format": FORMAT, "name": name, "notes": notes, "splits": prints, "index_sha256": sums}
+        text = json_text(description, path / "store.json", indent=1, ascii_only=False)
+        (folder / "store.json").write_text(text, encoding="utf-8")
     return open_store(path)
+
+
+def _refuse_other(path: Path) -> None:
+    """Refuse a folder that holds files which no store has, because replacing it would delete them."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        other = next((name for name in contents(path) if not is_store_file(name)), None)
+        if other is not None:
+            raise InputError(f"{path}: holds {other}, which is not a store's: move it away, or choose another folder")
+
+
+def is_store_file(name: str) -> bool:
+    """Return whether a name is one that the files of a store have.
+
+    >>> is_store_file("all.84.0123456789ab.npy"), is_store_file("notes.txt")
+    (True, False)
+    """
+    return _FILES.fullmatch(name) is not None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_split(
@@ -198,38 +229,82 @@ def open_store(path: Path) -> Store:
     """Open the store of a prepared data set; only its index is read.
 
     Raises:
-        InputError: there is no store, or one of its files is missing, unreadable, or of a wrong length.
+        InputError: there is no store, or one of its files is missing, unreadable, of a wrong length, or not the one
+            that was written.
     """
-    remedy = "prepare it again with --force (force=True)"
     try:
-        description = json.loads((path / "store.json").read_text(encoding="utf-8"))
+        description = _description(path / "store.json")
         if description["format"] != FORMAT:
             raise InputError(
-                f"{path}: a store of format {description['format']}, this version reads format {FORMAT}: {remedy}"
+                f"{path}: a store of format {description['format']!r:.80}, this version reads format {FORMAT}: {_REMEDY}"
             )
+        name, notes, sums = description["name"], description["notes"], description.get("index_sha256", {})
+        if not isinstance(name, str) or not all(isinstance(note, str) for note in notes.values()):
+            raise InputError(f"{path}: name or notes of store.json are no text: {_REMEDY}")
         splits = {
-            split: _open_split(path, split, Fingerprint(**fields)) for split, fields in description["splits"].items()
+            split: _open_split(path, split, _fingerprint(fields), sums.get(split))
+            for split, fields in description["splits"].items()
         }
-        return Store(description["name"], path, splits, description["notes"])
+        if not splits:
+            raise InputError(f"{path}: a store without splits: {_REMEDY}")
+        return Store(name, path, splits, notes)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing from the prepared store {path}: {remedy}") from error
-    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{error.filename}: missing from the prepared store {path}: {_REMEDY}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: the prepared store cannot be read ({error}): {remedy}") from error
+        raise InputError(f"{path}: the prepared store cannot be read ({error}): {_REMEDY}") from error
 
 
-def _open_split(path: Path, split: str, fingerprint: Fingerprint) -> Images:
-    """Read the index of a split, and check it against the length of the file of images."""
-    with (path / f"{split}.npz").open("rb") as file, np.load(file, allow_pickle=False) as index:
-        offsets, labels, groups = index["offsets"], index["labels"], index["groups"]
-        names, classes = tuple(index["names"].tolist()), tuple(index["classes"].tolist())
-    data = path / f"{split}.bin"
-    if data.stat().st_size != offsets[-1]:
-        raise InputError(
-            f"{data}: {data.stat().st_size:,} bytes, but its index says {offsets[-1]:,}: "
-            "prepare it again with --force (force=True)"
-        )
+def _description(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FileNotFoundError(None, None, str(path))
+    try:
+        return read_json(path, remedy=_REMEDY)
+    except InputError as error:
+        raise InputError(f"{path.parent}: the prepared store cannot be read: {error}") from error
+
+
+def _fingerprint(fields: dict[str, Any]) -> Fingerprint:
+    """Restore a fingerprint, and check its types."""
+    found = Fingerprint(**fields)
+    for name, value in found.as_dict().items():
+        if name in ("name", "order", "sha256"):
+            if not isinstance(value, str):
+                raise InputError(f"{name} of a split is {value!r:.80}, not text: {_REMEDY}")
+        else:
+            whole_number(name, value, 0, 2**63 - 1)
+    if not re.fullmatch("[0-9a-f]{64}", found.sha256):
+        raise InputError(f"the sha256 of a split is {found.sha256!r:.80}: {_REMEDY}")
+    return found
+
+
+def _open_split(path: Path, split: str, fingerprint: Fingerprint, sha256: str | None) -> Images:
+    """Read the index of a split; check it, and the length of the file of images."""
+    if split not in SPLITS:
+        raise InputError(f"{path}: has no split {split!r:.80}: {_REMEDY}")
+    file, data = path / f"{split}.npz", path / f"{split}.bin"
+    index = read_npz(file, ("offsets", "labels", "groups", "names", "classes"))
+    if sha256 is not None and _sha256(file) != sha256:  # older stores have none
+        raise InputError(f"{file}: changed since the store was written: {_REMEDY}")
+    offsets, labels, groups = index["offsets"], index["labels"], index["groups"]
+    names, classes = tuple(index["names"].tolist()), tuple(index["classes"].tolist())
+    integers = all(array.ndim == 1 and array.dtype == np.int64 for array in (offsets, labels, groups))
+    if not (
+        integers
+        and all(array.ndim == 1 and array.dtype.kind == "U" for array in (index["names"], index["classes"]))
+        and len(names) == len(labels) == len(offsets) - 1 == fingerprint.images > 0
+        and len(groups) in (0, len(labels))
+        and len(classes) == fingerprint.classes > 0
+        and labels.min() >= 0
+        and labels.max() < len(classes)
+        and offsets[0] == 0
+        and (np.diff(offsets) >= 0).all()
+    ):
+        raise InputError(f"{file}: damaged, its arrays do not fit together: {_REMEDY}")
+    size = data.stat().st_size
+    if size != offsets[-1]:
+        raise InputError(f"{data}: {size:,} bytes, but its index says {offsets[-1]:,}: {_REMEDY}")
     return Images(fingerprint.name, classes, labels, names, groups if len(groups) else None, fingerprint, data, offsets)
 
 

@@ -1,16 +1,21 @@
-"""The cache of embeddings on disk, in float16; damaged files are ignored, and a lost file only costs time.
+"""The cache of embeddings on disk, in float16; whatever does not fit is made again, and a lost file only costs time.
 
-root/<model>/<images>/<piece>.npz    for evaluations: the nodes of some images of a split, in their order
-root/<model>/<ab>/<sha256>.npz       the nodes of one photo, named by the file's content
+<cache>/deepemd-embeddings/CACHEDIR.TAG                  marks the folder as ours; backups can leave it out
+<cache>/deepemd-embeddings/<model>/<images>/<piece>.npz  for evaluations: the nodes of some images of a split, in order
+<cache>/deepemd-embeddings/<model>/<ab>/<sha256>.npz     the nodes of one photo, named by the file's content
 
-A file is written under a temporary name and renamed; the check sums of the npz format reveal damage. There are no
-locks: two processes that write the same file write the same content.
+A file is written under a temporary name and renamed. It holds a check sum of its nodes and of its own place, so a file
+that was damaged, changed or moved is not believed. There are no locks: two processes that write the same file write the
+same content. Only files of these names and places are ever removed, and links are not followed.
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,17 +23,72 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.files import temporary_sibling
+from deepemd.arrays import read_npz
+from deepemd.data.decoding import DECODING
+from deepemd.errors import InputError
+from deepemd.files import atomic_write, contents, temporary_sibling
 from deepemd.model import DeepEMD
 
-__all__ = ["default_cache", "fingerprint", "load", "node_settings", "prune", "rounded", "store"]
+__all__ = ["default_cache", "fingerprint", "load", "model_folder", "node_settings", "prune", "rounded", "store"]
 
 _MAX_BYTES = 4_000_000_000  # on the disk; the least recently used files are removed first
+_OWN = "deepemd-embeddings"
+_TAG = "CACHEDIR.TAG"
+_TAG_TEXT = b"""Signature: 8a477f597d28d172789f06886806bc55
+# This folder holds embeddings of images that deepemd can compute again; it removes the oldest ones.
+# For the tag, see https://bford.info/cachedir/
+"""
+_PIECE, _PHOTO, _FOLDER = re.compile(r"[0-9]{6,}\.npz"), re.compile(r"[0-9a-f]{64}\.npz"), re.compile("[0-9a-f]{16}")
 
 
 def default_cache() -> Path:
     """Return the folder of the cached embeddings: $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
-    return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
+    try:
+        return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
+    except RuntimeError as error:
+        raise InputError(
+            "there is no home folder for the cache of embeddings: set DEEPEMD_CACHE to a folder"
+        ) from error
+
+
+def model_folder(root: Path | None, model: DeepEMD) -> Path | None:
+    """Return the folder of a model's embeddings in a cache, which is created with its tag if needed.
+
+    Its name depends on everything that the nodes of an image depend on: the settings, the weights, and the version of
+    the decoding of images.
+
+    Args:
+        root: the folder that the user names; only a folder of its own in it is used. None for no cache.
+        model: the model.
+
+    Returns:
+        The folder; None, with a warning, if the cache cannot be created, or its place is taken by something else.
+    """
+    if root is None:
+        return None
+    own, log = root / _OWN, logging.getLogger(__name__)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(own):
+            if own.is_symlink() or (contents(own) and not _is_ours(own)):  # another process may be faster
+                log.warning("%s: holds other files than embeddings, and is not used; choose another cache", own)
+                return None
+            atomic_write(own / _TAG, _TAG_TEXT)
+    except OSError as error:
+        log.warning("%s: embeddings cannot be stored (%s)", root, error.strerror)
+        return None
+    except InputError as error:
+        log.warning("embeddings cannot be stored: %s", error)
+        return None
+    return own / hashlib.sha256(f"{fingerprint(model)} {DECODING}".encode()).hexdigest()[:16]
+
+
+def _is_ours(own: Path) -> bool:
+    """Return whether a folder is one that :func:`model_folder` has created, and no link to it."""
+    try:
+        return not own.is_symlink() and (own / _TAG).read_bytes() == _TAG_TEXT
+    except OSError:
+        return False
 
 
 def node_settings(model: DeepEMD) -> str:
@@ -58,45 +118,84 @@ def rounded(nodes: Tensor) -> Tensor:
 
 
 def store(path: Path, nodes: Tensor) -> None:
-    """Write rounded nodes, which are on the CPU, to a file of the cache.
+    """Write rounded nodes, which are on the CPU, to a file of the cache; nodes that are not finite are not stored.
 
     Raises:
         OSError: the disk is full or read-only.
     """
+    if not bool(nodes.isfinite().all()):
+        return
     half = nodes.half()
+    array = (half if bool((half.float() == nodes).all()) else nodes).numpy()
     with temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
-            np.savez(file, nodes=(half if bool((half.float() == nodes).all()) else nodes).numpy())
+            np.savez(file, nodes=array, check=_check(path, array))
         temporary.replace(path)
 
 
 def load(path: Path) -> Tensor | None:
-    """Read nodes from a file of the cache, in float32; return None if it is missing or damaged, and log damage."""
-    if not path.is_file():
-        return None
+    """Read nodes from a file of the cache, in float32; return None if it is missing or damaged, and log damage.
+
+    Damaged is whatever :func:`store` has not written to this very place, such as a file that was moved or filled with
+    zeros.
+    """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            nodes = torch.from_numpy(archive["nodes"]).float()
-    except FileNotFoundError:  # another process has just removed it
+        found = read_npz(path, ("nodes", "check"))
+        nodes = found["nodes"]
+        if found["check"].tolist() != _check(path, nodes):
+            raise ValueError("not what was stored here")
+    except FileNotFoundError:
         return None
-    except Exception as error:  # zip and NumPy raise many types for a damaged archive
+    except (ValueError, OSError) as error:
         logging.getLogger(__name__).warning("%s: damaged (%s); embedding these images again", path, error)
         return None
     with suppress(OSError):
         os.utime(path)  # mark it as just used
-    return nodes
+    return torch.from_numpy(nodes).float()
+
+
+def _check(path: Path, nodes: np.ndarray) -> str:
+    """Return the sha256 of nodes, and of the place where they are stored, which says what they are of."""
+    about = f"{'/'.join(path.parts[-3:])} {nodes.dtype.str} {nodes.shape} "
+    return hashlib.sha256(about.encode() + np.ascontiguousarray(nodes).tobytes()).hexdigest()
 
 
 def prune(root: Path, limit: int = _MAX_BYTES) -> None:
-    """Remove the least recently used embeddings until the rest takes at most `limit` bytes."""
-    files = []
-    for path in root.glob("*/*/*"):
-        with suppress(OSError):  # another process was first
-            status = path.stat()
-            files.append((status.st_mtime, status.st_size, path))
+    """Remove the least recently used embeddings of a cache until the rest takes at most `limit` bytes.
+
+    Args:
+        root: as for :func:`model_folder`.
+        limit: bytes that may remain.
+    """
+    if not _is_ours(root / _OWN):
+        return
+    files = sorted(_stored(root / _OWN))
     total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
+    for _, size, path in files:
         if total <= limit:
             break
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # another process was first
+            path.unlink()
         total -= size
+
+
+def _stored(own: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield the time, the size and the path of each file that :func:`store` has written."""
+    for model in _entries(own):
+        for folder in _entries(Path(model)) if _FOLDER.fullmatch(model.name) else ():
+            for file in _entries(Path(folder)):
+                of_photo = _PHOTO.fullmatch(file.name) and file.name[:2] == folder.name
+                if of_photo or (_PIECE.fullmatch(file.name) and _FOLDER.fullmatch(folder.name)):
+                    with suppress(OSError):  # another process was first
+                        status = file.stat(follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            yield status.st_mtime, status.st_size, Path(file)
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """Return the entries of a folder; none if it is a link or no folder."""
+    with suppress(OSError):
+        if not folder.is_symlink():
+            with os.scandir(folder) as found:
+                return list(found)
+    return []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.data import Images
-from deepemd.embedding.cache import fingerprint, load, prune, rounded, store
+from deepemd.embedding.cache import load, model_folder, prune, rounded, store
 from deepemd.embedding.views import prepare, view
 from deepemd.model import DeepEMD
 from deepemd.nodes import FCN, Sampling
@@ -56,7 +56,8 @@ def embed(
     """
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     step = max(1, _SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches))
-    folder = None if cache is None else cache / fingerprint(model)[:16] / _key(model, images, step, seed, bf16)
+    of_model = model_folder(cache, model)
+    folder = None if of_model is None else of_model / _key(model, images, step, seed, bf16)
     if world_size() > 1:
         with rank_zero_first():
             prepare(model, images)
@@ -65,9 +66,9 @@ def embed(
     mine = shard(pieces.tolist())
     for k in track(mine, f"embedding {images.name}", len(mine)):
         path = None if folder is None else folder / f"{k:06}.npz"
+        own = np.arange(k * step, min((k + 1) * step, len(images)))
         piece = None if path is None else load(path)
         if piece is None:
-            own = np.arange(k * step, min((k + 1) * step, len(images)))
             piece = _encode(model, images, own, seed=seed, bf16=bf16)  # (step, nodes, C)
             if path is not None and writable:
                 try:

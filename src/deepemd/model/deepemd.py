@@ -1,6 +1,5 @@
 """DeepEMD, the model: an encoder, the regions that it encodes, and the transport between node sets."""
 
-import math
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -13,9 +12,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from deepemd.checks import real_number, real_numbers, whole_number
 from deepemd.errors import InputError
 from deepemd.matching import Weights, emd_logits
-from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_tensors, round_to_half, write_saved
+from deepemd.model.folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    read_config,
+    read_tensors,
+    round_to_half,
+    verify_weights,
+    write_saved,
+)
 from deepemd.model.hub import find_model, model_card, push
 from deepemd.model.loading import build_model, load_weights
 from deepemd.nodes import (
@@ -36,6 +44,7 @@ __all__ = ["MEAN", "STD", "DeepEMD"]
 # Mean and standard deviation of miniImageNet's channels, by which the paper normalises.
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+_MAX_SIDE = 4096  # pixels of the squares that an encoder sees
 _CLASSIFIER = "classifier."  # prefix of the tensors that a saved classifier adds to the weights
 # Encoder -> side of the images -> (h, w) of its map. By weak reference: a replaced encoder is not kept alive by it.
 _MAP_SIZES: WeakKeyDictionary[nn.Module, dict[int, tuple[int, int]]] = WeakKeyDictionary()
@@ -62,6 +71,9 @@ class DeepEMD(nn.Module):
         floor: added to every cross-reference weight, in the units of squared embeddings. The paper's 1e-3 suits nodes
             of length 10 and more.
         context: how much of its whole image is mixed into each node, see :func:`deepemd.matching.emd_logits`.
+
+    Raises:
+        InputError: a setting is of another type or out of range, or the encoder returns no map.
 
     >>> from deepemd.nodes import FCN, conv4
     >>> model = DeepEMD(conv4(), FCN())
@@ -91,28 +103,25 @@ class DeepEMD(nn.Module):
         context: float = 0.0,
     ) -> None:
         super().__init__()
-        if resize < image_size:
+        self.image_size = whole_number("image_size", image_size, 1, _MAX_SIDE, hint="84 and 224 are usual")
+        self.resize = whole_number("resize", resize, 1, _MAX_SIDE, hint="92 for an image_size of 84 is usual")
+        if self.resize < self.image_size:
             raise InputError(f"resize is {resize}, smaller than image_size {image_size}: make it at least as large")
-        if max_side < 1:
-            raise InputError(f"max_side is {max_side}: an image has at least one pixel; 256 is usual")
+        self.max_side = whole_number("max_side", max_side, hint="256 is usual")
+        self.temperature = real_number("temperature", temperature, 0, 1e9, above=True, hint="12.5 is usual")
+        self.floor = real_number("floor", floor, 0, 1e9, hint="0.001 is usual")
+        self.context = real_number("context", context, 0, 1e9, hint="0 leaves the nodes as they are")
+        self._mean = real_numbers("mean", mean, -1e4, 1e4, count=3, hint="one for each channel, of values in 0..1")
+        self._std = real_numbers("std", std, 1e-4, 1e4, count=3, hint="one for each channel, of values in 0..1")
         if weights not in get_args(Weights):
             raise InputError(f"weights is {weights!r}: choose one of {', '.join(get_args(Weights))}")
         # Any, because the types of torch cannot express "a module with the attributes of Backbone".
-        self.backbone: Any = as_backbone(backbone, image_size)
+        self.backbone: Any = as_backbone(backbone, self.image_size)
         self.regions: Regions = FCN() if regions is None else regions
-        self.image_size = int(image_size)
-        self.resize = int(resize)
-        self.max_side = int(max_side)
-        self.temperature = float(temperature)
         self.weights: Weights = weights
-        self.floor = float(floor)
-        self.context = float(context)
-        if not 0 <= self.context < math.inf:
-            raise InputError(f"context is {context}: it must be a number of at least 0")
         # Not persistent: mean and std are saved in config.json, not with the weights.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self._mean, self._std = tuple(map(float, mean)), tuple(map(float, std))
+        self.register_buffer("mean", torch.tensor(self._mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self._std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         for parameter in self.parameters():
             if parameter.ndim == 4:  # several times faster in bfloat16 on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -344,8 +353,10 @@ class DeepEMD(nn.Module):
             InputError: a file is missing or damaged, or the weights belong to another architecture.
         """
         folder = Path(folder)
-        model = build_model(cls, read_config(folder), folder / CONFIG_FILE, encoder=backbone)
+        config = read_config(folder)
+        model = build_model(cls, config, folder / CONFIG_FILE, encoder=backbone)
         tensors = read_tensors(folder)
         state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIER)}
         load_weights(model, state, folder / WEIGHTS_FILE)
+        verify_weights(folder, config)
         return model.to(device).eval()

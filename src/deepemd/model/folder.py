@@ -1,20 +1,33 @@
 """The folder of a saved model, always with two files: model.safetensors and config.json."""
 
-import json
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from deepemd import json_files
 from deepemd.errors import InputError
-from deepemd.files import atomic_file
+from deepemd.files import atomic_file, atomic_write
+from deepemd.json_files import json_text
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_json", "read_tensors", "round_to_half", "write_saved"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "read_config",
+    "read_json",
+    "read_tensors",
+    "round_to_half",
+    "verify_weights",
+    "write_saved",
+]
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = 1  # of config.json
+CHECK = "weights_sha256"  # of config.json: the sha256 of model.safetensors; older folders have none
+_REMEDY = "copy or save the model again"
 
 
 def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
@@ -24,10 +37,13 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     a crash, finds the old model or the new one, never the weights of one with the settings of the other.
 
     Raises:
-        InputError: the folder cannot be written (no space, no permission).
+        InputError: the folder holds a file of one of these names that is not a saved model's, a setting is NaN or
+            infinite, or the folder cannot be written (no space, no permission).
     """
     from safetensors.torch import save
 
+    path, remedy = folder / CONFIG_FILE, "free some space or choose another folder"
+    before = _refuse_other(folder)
     state, seen = dict[str, Tensor](), set[int]()
     for name, tensor in tensors.items():
         whole = tensor.detach().cpu().contiguous()
@@ -35,21 +51,47 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
             whole.clone() if whole.untyped_storage().data_ptr() in seen else whole
         )  # an encoder may share tensors
         seen.add(whole.untyped_storage().data_ptr())
-    text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
-    content, path = save(state, metadata={"format": "pt"}), folder / CONFIG_FILE
-    remedy = "free some space or choose another folder"
+    content = save(state, metadata={"format": "pt"})
+    described = {"format": FORMAT, **config, CHECK: hashlib.sha256(content).hexdigest()}
+    text = _text(described, path)
     with (
         atomic_file(path, len(content), remedy) as settings,
         atomic_file(folder / WEIGHTS_FILE, len(content), remedy) as weights,
     ):
-        settings.write(text.encode())
+        settings.write(text)
         weights.write(content)
         settings.flush()
         weights.flush()  # now both are known to fit on the disk
-        if not path.is_file() or path.read_bytes() != text.encode():
-            # A process killed between the two renames that follow would leave the old settings with the new weights.
-            path.unlink(missing_ok=True)
+        # The check sum tells the old weights from the new, so a process that is killed between the renames that follow
+        # leaves a model or an error. With the same settings both weights are right: a run's best model is never missing.
+        same = before is not None and _text({**before, CHECK: None}, path) == _text({**described, CHECK: None}, path)
+        if before is not None:
+            old = before.get(CHECK)
+            both = {**described, CHECK: [old, described[CHECK]] if isinstance(old, str) else None}
+            atomic_write(path, _text(both, path) if same else text, remedy)
     return folder
+
+
+def _text(config: Mapping[str, Any], path: Path) -> bytes:
+    return (json_text(config, path, ascii_only=False) + "\n").encode()
+
+
+def _refuse_other(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of the model in a folder, if there is one; refuse files of other programs.
+
+    Raises:
+        InputError: config.json or model.safetensors is not of a saved model.
+    """
+    remedy = "choose another folder, or move the file away"
+    path, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    if path.exists():
+        config = json_files.read_json(path, remedy=remedy)
+        if "format" not in config or "backbone" not in config:
+            raise InputError(f"{path}: of another program or library, and would be replaced: {remedy}")
+        return config
+    if weights.exists():
+        raise InputError(f"{weights}: without the {CONFIG_FILE} of a model, and would be replaced: {remedy}")
+    return None
 
 
 def round_to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,22 +132,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path.parent}: no model here, {path.name} cannot be read ({error.strerror}); pass a folder that holds"
-            f" {WEIGHTS_FILE} and {CONFIG_FILE}"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: damaged, not JSON ({error}); copy or save the model again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: damaged, it holds a {type(content).__name__}; copy or save the model again")
-    return content
+    return json_files.read_json(
+        path,
+        missing=f"{path.parent}: no model here",
+        remedy=f"pass a folder that holds {WEIGHTS_FILE} and {CONFIG_FILE}, or {_REMEDY}",
+    )
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of a saved model, including those that a classifier adds.
+    """Read all tensors of a saved model, including those that a classifier adds; see also :func:`verify_weights`.
 
     Raises:
         InputError: model.safetensors is missing, damaged or truncated.
@@ -114,9 +149,37 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS_FILE
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a file; {_REMEDY}")
     try:
         return load_file(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}); a model needs both its files") from error
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged or truncated ({error}); copy or save the model again") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, AssertionError) as error:
+        raise InputError(f"{path}: damaged or truncated ({error}); {_REMEDY}") from error
+
+
+def verify_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    """Compare model.safetensors with the check sum in config.json, if it has one, as models of this version do.
+
+    Args:
+        folder: the folder.
+        config: the content of config.json.
+
+    Raises:
+        InputError: the weights are not those that the config was saved with.
+    """
+    known, path = config.get(CHECK), folder / WEIGHTS_FILE
+    if known is None:
+        return
+    found = _sha256(path)
+    if found not in (known if isinstance(known, list) else [known]):
+        raise InputError(
+            f"{path}: damaged, or not the file that {CONFIG_FILE} was saved with (its sha256 begins with"
+            f" {found[:12]}); {_REMEDY}. If you changed the weights on purpose, remove {CHECK!r} from {CONFIG_FILE}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

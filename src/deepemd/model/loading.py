@@ -38,14 +38,11 @@ def build_model(
     config = {**_LATER_SETTINGS, **config}
     try:
         encoder = backbone(**config["backbone"]) if encoder is None else as_backbone(encoder, config["image_size"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
-    try:
         return model_class(encoder, regions_from(config["regions"]), **{key: config[key] for key in _SETTINGS})
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not the settings of a model ({error!r}); save it again") from error
+    except InputError as error:
+        raise InputError(f"{path}: not the settings of a model that can be built: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        raise InputError(f"{path}: not the settings of a model ({error!r:.200}); save it again") from error
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

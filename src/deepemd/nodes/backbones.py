@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepemd.checks import whole_number, whole_numbers
 from deepemd.errors import InputError
 
 __all__ = ["CUSTOM", "Backbone", "Conv4", "ResNet12", "backbone", "conv4", "resnet12"]
 
 CUSTOM = "custom"  # the name of an encoder that the user builds
 WIDTHS = (64, 160, 320, 640)  # channels of the blocks of the paper's ResNet-12
+_MAX_CHANNELS = 4096  # of a block; more than any published network has
 Run = Callable[[nn.Module, Tensor], Tensor]  # runs a block on its input
 
 
@@ -57,10 +59,8 @@ class Conv4(nn.Module):
 
     def __init__(self, channels: int = 64, pools: int = 4) -> None:
         super().__init__()
-        if channels < 1:
-            raise InputError(f"channels is {channels}: conv4 needs at least 1; 64 is usual")
-        if not 0 <= pools <= 4:
-            raise InputError(f"pools is {pools}: conv4 has four blocks, so give a number from 0 to 4")
+        channels = whole_number("channels", channels, 1, _MAX_CHANNELS, hint="64 is usual for conv4")
+        pools = whole_number("pools", pools, 0, 4, hint="conv4 has four blocks")
         self.channels = channels
         self.config: dict[str, Any] = {"name": "conv4", "channels": channels, "pools": pools}
         widths = (3, channels, channels, channels, channels)
@@ -100,16 +100,14 @@ class ResNet12(nn.Module):
 
     def __init__(self, widths: Sequence[int] = WIDTHS, space_to_depth: int = 1) -> None:
         super().__init__()
-        if len(widths) != 4 or min(widths) < 1:
-            raise InputError(f"widths is {tuple(widths)}: resnet12 has four blocks, each of at least one channel")
-        if space_to_depth not in (1, 2):
-            raise InputError(
-                f"space_to_depth is {space_to_depth}: give 1 to use pixels as they are, 2 to merge each 2 x 2 of them"
-            )
+        widths = whole_numbers("widths", widths, 1, _MAX_CHANNELS, count=4, hint="resnet12 has four blocks")
+        space_to_depth = whole_number(
+            "space_to_depth", space_to_depth, 1, 2, hint="1 uses pixels as they are, 2 merges each 2 x 2 of them"
+        )
         self.channels = widths[-1]
         self.space_to_depth = space_to_depth
         self.config: dict[str, Any] = {"name": "resnet12"}
-        if (tuple(widths), space_to_depth) != (WIDTHS, 1):
+        if (widths, space_to_depth) != (WIDTHS, 1):
             self.config |= {"widths": list(widths), "space_to_depth": space_to_depth}
         # one-block stages: the parameter names are those of the authors' checkpoints
         self.layer1 = nn.Sequential(ResidualBlock(3 * space_to_depth**2, widths[0]))
@@ -233,12 +231,12 @@ def backbone(name: str, **settings: Any) -> Backbone:
         )
     if "fold" in settings:  # the old name, in older saved models
         settings["space_to_depth"] = settings.pop("fold")
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         raise InputError(
-            f"backbone is {name!r}: choose one of {', '.join(sorted(BACKBONES))}; pass an encoder of your own as"
+            f"backbone is {name!r:.80}: choose one of {', '.join(sorted(BACKBONES))}; pass an encoder of your own as"
             " load(folder, backbone=module)"
         )
     try:
         return BACKBONES[name](**settings)
     except TypeError as error:
-        raise InputError(f"backbone {name!r} does not take these settings: {settings} ({error})") from error
+        raise InputError(f"backbone {name!r} does not take these settings: {settings!r:.200} ({error})") from error

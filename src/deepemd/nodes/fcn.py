@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepemd.checks import whole_numbers
 from deepemd.errors import InputError
 
 __all__ = ["FCN", "to_original"]
+
+_MAX_LEVEL = 256  # side of a map; transport between so many nodes takes minutes
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ class FCN:
     dense: bool = True
 
     def __post_init__(self) -> None:
-        levels = tuple(int(level) for level in self.pyramid)
-        if any(level < 1 for level in levels):
-            raise InputError(f"pyramid is {self.pyramid}: give side lengths of maps, each at least 1")
+        levels = whole_numbers("pyramid", self.pyramid, 1, _MAX_LEVEL, hint="give side lengths of maps, such as 2,1")
+        if not isinstance(self.dense, bool):
+            raise InputError(f"dense is {self.dense!r:.80}: give True, or False to omit the map's own cells")
         if len(set(levels)) != len(levels):
             raise InputError(f"pyramid is {self.pyramid}: a level is named twice; name it once")
         if not self.dense and not levels:
@@ -60,6 +63,11 @@ class FCN:
         """The settings from which :func:`deepemd.nodes.regions_from` rebuilds the regions."""
         dense = {} if self.dense else {"dense": False}
         return {"name": "fcn", "pyramid": list(self.pyramid), **dense}
+
+    @property
+    def nodes(self) -> int | None:
+        """The number of nodes of an image; None where it depends on the encoder's map."""
+        return None if self.dense else sum(level * level for level in self.pyramid)
 
     def __call__(self, backbone: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Encode normalised images (B, 3, H, W) into nodes (B, N, C), float32 whatever the encoder computed in."""

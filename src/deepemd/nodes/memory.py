@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from deepemd.checks import whole_number
 from deepemd.errors import InputError
 from deepemd.nodes.backbones import Conv4, ResNet12
 
@@ -47,8 +48,8 @@ class Memory:
     def __post_init__(self) -> None:
         for name in ("chunk", "query_chunk"):
             size = getattr(self, name)
-            if size is not None and size < 1:
-                raise InputError(f"memory.{name} is {size}: it must be at least 1; leave it out to use all together")
+            if size is not None:
+                whole_number(f"memory.{name}", size, hint="leave it out to use all together")
         if self.chunk and not self.freeze_batch_norm:
             raise InputError(
                 f"memory.chunk is {self.chunk}, but batch norm would then take its statistics from each chunk: set"

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deepemd.checks import real_number, real_numbers, whole_number, whole_numbers
 from deepemd.errors import InputError
 
 __all__ = ["Grid", "Sampling"]
 
 _PURPOSE = 3  # a word of the generator's counter, which separates these draws from those of training and episodes
+_MAX_LEVEL, _MAX_PATCHES = 64, 4096  # transport between so many nodes takes minutes
 Boxes = NDArray[np.int64]  # (B, M, 4): x0, y0, x1, y1 in pixels of the original image
 
 
@@ -36,13 +38,12 @@ class Grid:
     ratio: float = 2.0
 
     def __post_init__(self) -> None:
-        levels = tuple(int(level) for level in self.levels)
-        if not levels or min(levels) < 1 or len(set(levels)) < len(levels):
-            raise InputError(
-                f"levels is {self.levels}: give the side lengths of the grids, each at least 1 and once, such as 3,2"
-            )
-        if not 0 < self.ratio < math.inf:
-            raise InputError(f"ratio is {self.ratio}: a patch is that many times as wide as its cell; 2 is usual")
+        hint = "give the side lengths of the grids, each at least 1 and once, such as 3,2"
+        levels = whole_numbers("levels", self.levels, 1, _MAX_LEVEL, hint=hint)
+        if not levels or len(set(levels)) < len(levels):
+            raise InputError(f"levels is {levels}: {hint}")
+        hint = "a patch is that many times as wide as its cell; 2 is usual"
+        object.__setattr__(self, "ratio", real_number("ratio", self.ratio, 0, 1000, above=True, hint=hint))
         object.__setattr__(self, "levels", levels)
 
     @property
@@ -54,6 +55,11 @@ class Grid:
     def patches(self) -> int:
         """The number of patches of an image."""
         return sum(level * level for level in self.levels)
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes of an image, one for each patch."""
+        return self.patches
 
     def boxes(
         self, sizes: ArrayLike, *, seed: int = 0, indices: ArrayLike | None = None, training: bool = False
@@ -129,12 +135,17 @@ class Sampling:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        if self.patches < 1:
-            raise InputError(f"patches is {self.patches}: it must be at least 1; 9 is usual")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"scale is {self.scale}: pass a range of shares of the image, 0 < low <= high <= 1")
-        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
-            raise InputError(f"aspect is {self.aspect}: pass a range of width over height, 0 < low <= high")
+        patches = whole_number("patches", self.patches, 1, _MAX_PATCHES, hint="9 is usual")
+        hint = "pass a range of shares of the image, 0 < low <= high <= 1"
+        scale = real_numbers("scale", self.scale, 1e-6, 1, count=2, hint=hint)
+        if scale[0] > scale[1]:
+            raise InputError(f"scale is {scale}: {hint}")
+        hint = "pass a range of width over height, 0 < low <= high"
+        aspect = real_numbers("aspect", self.aspect, 1e-3, 1e3, count=2, hint=hint)
+        if aspect[0] > aspect[1]:
+            raise InputError(f"aspect is {aspect}: {hint}")
+        for name, value in (("patches", patches), ("scale", scale), ("aspect", aspect)):
+            object.__setattr__(self, name, value)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -145,6 +156,11 @@ class Sampling:
             "scale": list(self.scale),
             "aspect": list(self.aspect),
         }
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes of an image, one for each patch."""
+        return self.patches
 
     def boxes(
         self,

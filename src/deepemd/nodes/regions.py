@@ -27,14 +27,16 @@ def regions_from(config: Mapping[str, Any]) -> Regions:
     >>> regions_from({"name": "grid", "levels": [5, 3, 2]}).patches
     38
     """
+    if not isinstance(config, Mapping):
+        raise InputError(f"regions is {config!r:.80}: give a name, one of {', '.join(_KINDS)}, and its settings")
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     name = str(settings.pop("name", None))
     if name not in _KINDS:
-        raise InputError(f"regions is {name!r}: choose one of {', '.join(_KINDS)}")
+        raise InputError(f"regions is {name!r:.80}: choose one of {', '.join(_KINDS)}")
     try:
         return _KINDS[name](**settings)
     except TypeError as error:
-        raise InputError(f"regions {name!r} does not take these settings: {settings} ({error})") from error
+        raise InputError(f"regions {name!r} does not take these settings: {settings!r:.200} ({error})") from error
 
 
 def parse_regions(text: str) -> Regions:

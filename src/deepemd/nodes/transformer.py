@@ -1,6 +1,5 @@
 """Encoders of the library `transformers` that return feature maps: DINOv2, DINOv3, ViT, ConvNeXt and ResNet."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepemd.checks import whole_number
 from deepemd.errors import InputError
+from deepemd.json_files import read_json
 
 __all__ = ["FAMILIES", "Transformer", "transformer"]
 
@@ -56,8 +57,8 @@ class Transformer(nn.Module):
         module: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if side is not None and side < 1:
-            raise InputError(f"side is {side}: give at least 1 to average tokens to side x side, or None to use all")
+        if side is not None:
+            side = whole_number("side", side, hint="tokens are averaged to side x side; None uses all")
         settings = _settings(model)
         self.model: Any = _build(settings, model) if module is None else module
         self.channels = int(settings.hidden_sizes[-1] if hasattr(settings, "hidden_sizes") else settings.hidden_size)
@@ -109,10 +110,7 @@ def transformer(folder: str | Path, side: int | None = 7) -> Transformer:
     (CVPR 2022); Dosovitskiy et al., An Image is Worth 16x16 Words (ICLR 2021).
     """
     folder = Path(folder)
-    try:
-        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'}: cannot be read ({error}); fetch the model again") from error
+    model = read_json(folder / "config.json", remedy="fetch the model again")
     settings = _settings(model)
     if not any((folder / name).is_file() for name in _WEIGHTS):
         pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))

@@ -12,6 +12,7 @@ out/
 
 import json
 import logging
+import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,13 +21,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepemd.checks import real_number, whole_number
 from deepemd.errors import InputError
 from deepemd.files import atomic_write, remove_leftovers
+from deepemd.json_files import read_json, write_json
 from deepemd.processes import barrier, rank
 from deepemd.training.checkpoint import Checkpoint, previous, read
 from deepemd.training.old_names import rename_keys
 
 __all__ = ["RunFolder", "TrainingResult"]
+
+_MAX_BYTES = 1_000_000  # of config.yaml
 
 
 @dataclass(frozen=True)
@@ -85,21 +90,21 @@ class RunFolder:
             The result if the run has already ended, else None.
 
         Raises:
-            InputError: the folder holds a run and `resume` is not set, or the run had other settings or data.
+            InputError: the folder holds a run and `resume` is not set, the run had other settings or data, or the folder
+                holds files that a run would replace.
         """
-        import yaml  # type: ignore[import-untyped]
-
         if not self.config.exists():
+            self._refuse_other()
             return None
         if not resume:
             raise InputError(
                 f"{self.path}: holds a run already: pass --resume to continue it, or choose another folder"
             )
         try:
-            earlier = yaml.safe_load(self.config.read_text())
+            earlier = _read_yaml(self.config)
             before = _flat(rename_keys({key: value for key, value in earlier.items() if key != "made_with"}))
-        except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.config}: damaged ({error}); start again in another folder") from error
+        except Exception as error:  # a damaged file raises many types
+            raise InputError(f"{self.config}: damaged ({error!s:.200}); start again in another folder") from error
         now = _flat(_plain(settings))
         missing = [name for name in now if name not in before]
         if missing:
@@ -116,6 +121,15 @@ class RunFolder:
                 )
         return self.result()
 
+    def _refuse_other(self) -> None:
+        """Refuse a folder without a run that holds files of the names of a run's, which would be replaced."""
+        for name in ("best", "metrics.csv", "last.ckpt", "previous.ckpt", "result.json", "tensorboard"):
+            if os.path.lexists(self.path / name):
+                raise InputError(
+                    f"{self.path}: holds {name} but no {self.config.name}, so it is not of a run, and would be replaced:"
+                    " choose another folder, or move it away"
+                )
+
     def begin(self, settings: dict[str, Any]) -> None:
         """Write config.yaml, unless the run has begun, and remove the unfinished files of a killed process.
 
@@ -124,7 +138,7 @@ class RunFolder:
         Raises:
             InputError: the folder cannot be written.
         """
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         barrier()  # every process has checked whether there is a run
         if rank() > 0:
@@ -185,7 +199,7 @@ class RunFolder:
         result = TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
         content = {**asdict(result), "model": self.best.name, "metrics": self.metrics.name}
         if rank() == 0:
-            atomic_write(self.path / "result.json", (json.dumps(content, indent=2) + "\n").encode())
+            write_json(content, self.path / "result.json")
         return result
 
     def result(self) -> TrainingResult | None:
@@ -194,10 +208,29 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_text())
-            return TrainingResult(**{**content, "model": self.best, "metrics": self.metrics})
-        except (ValueError, TypeError) as error:
+            content = read_json(path, remedy="remove it and resume the run")
+            accuracy, ci95 = (real_number(name, content[name], 0, 1) for name in ("accuracy", "ci95"))
+            step, steps = (whole_number(name, content[name], 0) for name in ("step", "steps"))
+        except KeyError as error:
+            raise InputError(f"{path}: damaged, {error} is missing; remove it and resume the run") from error
+        except InputError as error:
             raise InputError(f"{path}: damaged ({error}); remove it and resume the run") from error
+        return TrainingResult(self.best, accuracy, ci95, step, steps, self.metrics)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that a run has written; references, which could unfold to gigabytes, are refused."""
+    import yaml
+
+    if path.stat().st_size > _MAX_BYTES or not path.is_file():
+        raise ValueError("not a file of settings")
+    text = path.read_text(encoding="utf-8")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("it holds references")
+    found = yaml.safe_load(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}")
+    return found
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from deepemd.errors import Interrupted
 from deepemd.files import atomic_write
 from deepemd.processes import all_reduce_max, rank
+from deepemd.training.checkpoint import STATE
 from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
 from deepemd.training.signals import StopSignals
@@ -20,7 +21,6 @@ from deepemd.training.steps import diverged
 __all__ = ["STATE", "CheckpointCallback"]
 
 SAVE_EVERY = 120.0  # seconds between checkpoints, in addition to one after each validation
-STATE = "deepemd"  # key of this callback's state in a checkpoint
 
 
 class CheckpointCallback(pl.Callback):

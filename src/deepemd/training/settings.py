@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from deepemd.checks import real_number, real_numbers
 from deepemd.data import Episodes
 from deepemd.errors import InputError
 from deepemd.matching import Weights
@@ -102,6 +103,13 @@ class Augmentation:
     flip: bool = True
     crop_scale: tuple[float, float] = (0.08, 1.0)
     jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        hint = "give a range of shares of the image, 0 < low <= high <= 1"
+        low, high = real_numbers("augmentation.crop_scale", self.crop_scale, 1e-6, 1, count=2, hint=hint)
+        if low > high:
+            raise InputError(f"augmentation.crop_scale is {self.crop_scale}: {hint}")
+        real_number("augmentation.jitter", self.jitter, 0, 1, hint="0 leaves the colours as they are")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from deepemd.matching import emd_logits
 from deepemd.nodes import Sampling
 
 RNG = np.random.default_rng(0)
-# Class folders and their colours. The third is two folders, and its name markup to a terminal.
+# Folders and their colours; the first part is the class. The name of the third is markup to a terminal.
 CLASSES = {
     "rot": (200, 40, 40),
     "grün 1": (40, 200, 40),
@@ -67,10 +67,10 @@ def index(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_an_index_stands_alone(index, photos, model, tmp_path):
-    assert index.images.classes == tuple(sorted([".", *CLASSES]))
+    assert index.images.classes == tuple(sorted([".", *(label.partition("/")[0] for label in CLASSES)]))
     assert len(index) == 33
     assert sorted(file.name for file in index.path.iterdir()) == [
-        "images", "index.json", "model", "nodes.npy", "pooled.npy",
+        "checks.npy", "images", "index.json", "model", "nodes.npy", "pooled.npy",
     ]  # fmt: skip
     assert sorted(file.name for file in (index.path / "images").iterdir()) == ["all.bin", "all.npz", "store.json"]
     assert not list(index.path.parent.glob(".tmp-*"))
@@ -177,6 +177,15 @@ def test_evaluation_against_a_slow_twin(index):
     for way, rows in expected.items():
         found = np.stack([ranking.values[way][measure] for measure in MEASURES], axis=1)
         assert np.abs(found - torch.stack(rows).numpy()).max() < 1e-9
+
+
+def test_images_without_a_class_are_found_but_are_no_queries(photos, model, tmp_path):
+    source = Path(shutil.copytree(photos, tmp_path / "photos"))
+    for k in range(3):
+        picture((9, 9, 9)).save(source / f"more {k}.png")
+    ranking = evaluate_index(build_index(model, source, tmp_path / "index"))
+    assert (ranking.images, ranking.classes) == (36, 4)
+    assert ranking.as_dict()["queries"] == 32
 
 
 def test_reports_of_an_evaluation(index):
@@ -286,7 +295,7 @@ def test_what_cannot_be_searched_or_ranked(index, photos, model, tmp_path):
         with pytest.raises(InputError, match="it must be at least 1"):
             evaluate_index(index, **({"queries": 0} if "top" in options else options))
     one_class = build_index(model, photos / "rot", tmp_path / "one")
-    with pytest.raises(InputError, match="8 images in 1 classes: an evaluation needs at least two folders"):
+    with pytest.raises(InputError, match="8 images in 0 classes: an evaluation needs at least two folders"):
         evaluate_index(one_class)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no images in it \(\.jpg"):
@@ -309,7 +318,7 @@ def test_the_command_line(photos, model, tmp_path, capsys):
     code, out, err = run(capsys, "retrieve", "index", model, bad, tmp_path / "index", "--skip-bad")
     assert "rot/bad.png: not an image" in err
     assert "1 bad images were left out" in err
-    assert (code, "33 images of 5 classes, 16 nodes of 8 channels each" in out) == (0, True)
+    assert (code, "33 images of 4 classes, 16 nodes of 8 channels each" in out) == (0, True)
     queries = [tmp_path / "a 'query' é.png", tmp_path / "[bold] $2$.jpg"]
     for query in queries:
         picture(CLASSES["rot"], 64, 48).save(query)
@@ -336,7 +345,7 @@ def test_bad_queries_of_the_command_line(index, photos, tmp_path, capsys):
     for words, says in (
         ([tmp_path / "list.png"], "list.png: not an image that Pillow can read"),
         ([good, tmp_path / "gone.png"], "gone.png: there is no such file: check the path"),
-        ([tmp_path], "cannot be read (Is a directory): check the file"),
+        ([tmp_path], "a folder, not an image file: pass the path of an image"),
         ([good, "--top", 0], "top is 0: it must be at least 1"),
         ([good, "--shortlist", 0], "shortlist is 0: it must be at least 1"),
         ([good, "--out", tmp_path], "is a folder; name a file in it"),

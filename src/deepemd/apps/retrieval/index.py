@@ -1,31 +1,36 @@
 """Image retrieval: every image is embedded once; a query takes a shortlist by pooled cosine and sorts it by EMD.
 
 An index is a self-contained folder: ``images/`` (a prepared data set: the unchanged images, their names and classes),
-``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C) and ``index.json``.
+``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C), ``checks.npy`` (N,) with a check
+sum of each image's nodes, and ``index.json`` with the check sums of the other files.
 """
 
 import hashlib
-import json
+import os
+import re
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deepemd.apps.retrieval.checksums import file_sha256, node_checks, sampled
+from deepemd.arrays import open_npy
 from deepemd.data import Images, decode, load
 from deepemd.data.archives import open_archive
-from deepemd.data.folders import all_images
-from deepemd.data.store import Draft, open_store, write_store
+from deepemd.data.folders import index_draft
+from deepemd.data.store import Draft, is_store_file, open_store, write_store
 from deepemd.embedding.cache import rounded
 from deepemd.embedding.splits import embed
 from deepemd.embedding.views import view_pictures
 from deepemd.errors import InputError
-from deepemd.files import atomic_folder
+from deepemd.files import atomic_folder, contents
+from deepemd.json_files import json_text, read_json
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.model import DeepEMD
@@ -41,6 +46,7 @@ FORMAT = 1  # format of index.json
 _INDEX_FILE = "index.json"
 _CANDIDATE_BYTES = 32_000_000  # bytes of node sets that are matched together
 _REMEDY = "make the index again with --force (force=True)"
+_FILES = re.compile(r"index\.json|(nodes|pooled|checks)\.npy|model/(config\.json|model\.safetensors)")
 
 
 class Hits(NamedTuple):
@@ -61,6 +67,7 @@ class Index:
         images: the images themselves, with names and classes.
         nodes: (N, n, C) float16, or float32 where float16 would overflow; a read-only memory map.
         pooled: (N, C) float32, the mean of each image's nodes.
+        checks: (N,) a check sum of each image's nodes; None in an index of an earlier version.
     """
 
     path: Path
@@ -68,6 +75,7 @@ class Index:
     images: Images
     nodes: np.ndarray = field(repr=False)
     pooled: Tensor = field(repr=False)
+    checks: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,6 +84,38 @@ class Index:
     def _units(self) -> Tensor:
         """The pooled embeddings, centred over their channels and scaled to length 1: (N, C)."""
         return unit_centred(self.pooled)
+
+    @cached_property
+    def _verified(self) -> np.ndarray:
+        """Whether the nodes of each image have been verified, (N,) bool."""
+        return np.zeros(len(self.nodes), bool)
+
+    def rows(self, places: np.ndarray) -> Tensor:
+        """Read the nodes of some images, and verify each image's the first time.
+
+        Args:
+            places: int64 (...), places of images in the index.
+
+        Returns:
+            (..., n, C) float32.
+
+        Raises:
+            InputError: they are not the nodes that the index was written with.
+        """
+        new = np.unique(places)
+        new = new[~self._verified[new]]
+        if self.checks is None:  # the mean of an image's nodes is in a file of its own
+            means, pooled = torch.from_numpy(self.nodes[new]).float().mean(1), self.pooled[torch.from_numpy(new)]
+            right = ((means - pooled).abs().amax(1) <= 1e-4 * (1 + pooled.abs().amax(1))).numpy()
+        else:
+            right = node_checks(self.nodes, new.tolist()) == self.checks[new]
+        if not right.all():
+            raise InputError(
+                f"{self.path / 'nodes.npy'}: damaged, the nodes of image {new[~right][0]} are not those that the index was"
+                f" written with: {_REMEDY}"
+            )
+        self._verified[new] = True
+        return torch.from_numpy(self.nodes[places]).float()
 
     def cosines(self, nodes: Tensor) -> Tensor:
         """Return the cosines of pooled embeddings, centred over their channels: nodes (Q, n, C) -> (Q, N)."""
@@ -87,7 +127,7 @@ class Index:
         rows = []
         with torch.inference_mode():
             for some, theirs in zip(nodes.split(together), candidates.split(together), strict=True):
-                support = torch.from_numpy(self.nodes[theirs.numpy()]).float()  # (q, K, n, C)
+                support = self.rows(theirs.numpy())  # (q, K, n, C)
                 logits = emd_logits(some[:, None], support, temperature=1.0, **self.model.head)  # (q, 1, K)
                 rows.append(logits[:, 0])
         return torch.cat(rows)
@@ -131,8 +171,8 @@ def build_index(
 
     Args:
         model: folder of a saved model, or ``"resnet12-miniimagenet"``; the index holds a copy.
-        data: a folder of images, at any depth, where the folder of an image is its class; or, with `split` or by the
-            name of a prepared data set, one of its splits.
+        data: a folder of class folders, or of images without classes, which have the class ``"."``; or, with `split` or
+            by the name of a prepared data set, one of its splits.
         path: folder for the index.
         split: the split of the data set.
         root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
@@ -141,8 +181,8 @@ def build_index(
         bf16, cache: see :func:`deepemd.embedding.splits.embed`; with a cache, a killed run continues where it stopped.
 
     Raises:
-        InputError: `path` holds something else, there are no images, an image or the model cannot be read, or the disk
-            is full.
+        InputError: `path` holds something else, there are no images, the folders are splits or a level too high, an
+            image or the model cannot be read, or the disk is full.
     """
     _refuse_other(path, force)
     network = DeepEMD.from_pretrained(model)
@@ -162,23 +202,42 @@ def build_index(
 
 def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor) -> None:
     """Write all files of an index except the images, which already exist."""
+    if not bool(nodes.isfinite().all()):
+        bad = images.names[int((~nodes.isfinite()).flatten(1).any(1).nonzero()[0, 0])]
+        raise InputError(f"{bad}: its embedding is not finite, so it cannot be compared: use another model")
     half = nodes.half()
-    np.save(folder / "nodes.npy", (half if half.isfinite().all() else nodes).numpy())
-    np.save(folder / "pooled.npy", nodes.mean(1).numpy())
+    stored = (half if half.isfinite().all() else nodes).numpy()
+    arrays = {"nodes": stored, "pooled": nodes.mean(1).numpy(), "checks": node_checks(stored, range(len(stored)))}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
     for pixels in images.path.parent.glob("*.npy"):  # made to embed them
         pixels.unlink()
     network.save(folder / "model")
-    description = {"format": FORMAT, "model": _fingerprint(folder / "model"), "data": images.fingerprint.sha256}
-    (folder / _INDEX_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
+    description = {
+        "format": FORMAT,
+        "model": _fingerprint(folder / "model"),
+        "data": images.fingerprint.sha256,
+        "files": {name: file_sha256(folder / name) for name in ("pooled.npy", "checks.npy")},
+    }
+    (folder / _INDEX_FILE).write_text(json_text(description, folder / _INDEX_FILE, indent=1), encoding="utf-8")
 
 
 def _refuse_other(path: Path, force: bool) -> None:
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and not contents(path)):
         return
     if not (path / _INDEX_FILE).is_file():
         raise InputError(f"{path}: holds something other than an index: choose another folder")
     if not force:
         raise InputError(f"{path}: holds an index already: pass --force (force=True) to make it again")
+    for place, _, names in os.walk(path):
+        within = Path(place).relative_to(path).as_posix()
+        for name in contents(Path(place)) if within in (".", "images", "model") else names:
+            full = name if within == "." else f"{within}/{name}"
+            ours = is_store_file(name) if within == "images" else _FILES.fullmatch(full)
+            if not ours and full not in ("images", "model"):
+                raise InputError(
+                    f"{path}: holds {full}, which is not of an index: move it away, or choose another folder"
+                )
 
 
 def _copy_images(data: str | Path, split: str | None, root: Path | None, path: Path, skip_bad: bool) -> None:
@@ -186,8 +245,9 @@ def _copy_images(data: str | Path, split: str | None, root: Path | None, path: P
     folder = Path(data)
     if split is None and folder.is_dir() and not (folder / "store.json").is_file():
         with closing(open_archive(folder, path.parent)) as archive:
-            drafts = {"all": all_images(archive)}
-            write_store(path, folder.resolve().name, drafts, {"source": str(folder)}, skip_bad=skip_bad)
+            draft, found = index_draft(archive)
+            notes = {"source": str(folder), "messages": "\n".join(found.messages("has no class"))}
+            write_store(path, folder.resolve().name, {"all": draft}, notes, skip_bad=skip_bad)
             return
     splits = load(data, root).splits
     if split is None and len(splits) > 1:
@@ -214,10 +274,10 @@ def open_index(path: Path) -> Index:
             images.
     """
     try:
-        description = json.loads((path / _INDEX_FILE).read_text(encoding="utf-8"))
+        description = _description(path / _INDEX_FILE)
         if description["format"] != FORMAT:
             raise InputError(
-                f"{path}: an index of format {description['format']}, but this version reads {FORMAT}: {_REMEDY}"
+                f"{path}: an index of format {description['format']!r:.80}, but this version reads {FORMAT}: {_REMEDY}"
             )
         found = _fingerprint(path / "model")
         if found != description["model"]:
@@ -228,16 +288,52 @@ def open_index(path: Path) -> Index:
         (images,) = open_store(path / "images").splits.values()
         if images.fingerprint.sha256 != description["data"]:
             raise InputError(f"{path / 'images'}: not the images that the index was made with: {_REMEDY}")
-        nodes, pooled = np.load(path / "nodes.npy", mmap_mode="r"), np.load(path / "pooled.npy")
-        if not (nodes.ndim == 3 and pooled.shape == (len(images), nodes.shape[2]) and len(nodes) == len(images)):
-            raise InputError(f"{path}: {len(images):,} images, but nodes of shape {nodes.shape}: {_REMEDY}")
+        index = _with_arrays(path, DeepEMD.load(path / "model"), images, description.get("files"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no index, {error.filename} is missing: pass a folder of `retrieve index`") from error
-    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+    except (KeyError, TypeError, ValueError, OSError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: the index is damaged ({error}): {_REMEDY}") from error
-    return Index(path, DeepEMD.load(path / "model"), images, nodes, torch.from_numpy(pooled))
+    index.rows(sampled(index.nodes))
+    return index
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FileNotFoundError(None, None, str(path))
+    try:
+        return read_json(path, remedy=_REMEDY)
+    except InputError as error:
+        raise InputError(f"{path.parent}: the index is damaged: {error}") from error
+
+
+def _with_arrays(path: Path, model: DeepEMD, images: Images, sums: dict[str, str] | None) -> Index:
+    """Open the arrays of an index, and check that they fit the model and the images.
+
+    Args:
+        path: the folder.
+        model, images: those of the index.
+        sums: the sha256 of files, by name; None in an index of an earlier version.
+    """
+    nodes, pooled = open_npy(path / "nodes.npy"), open_npy(path / "pooled.npy")
+    if not (nodes.ndim == 3 and pooled.shape == (len(images), nodes.shape[2]) and len(nodes) == len(images)):
+        raise InputError(f"{path}: {len(images):,} images, but nodes of shape {nodes.shape}: {_REMEDY}")
+    _, n, channels = nodes.shape
+    if nodes.dtype not in (np.float16, np.float32) or pooled.dtype != np.float32:
+        raise InputError(f"{path}: the index is damaged (nodes of {nodes.dtype}, means of {pooled.dtype}): {_REMEDY}")
+    if channels != model.backbone.channels or n != (model.regions.nodes or n):
+        raise InputError(f"{path}: {n} nodes of {channels} channels, which are not those of its model: {_REMEDY}")
+    for name in sums or ():
+        if name not in ("pooled.npy", "checks.npy") or sums is None or file_sha256(path / name) != sums[name]:
+            raise InputError(f"{path / name}: damaged, not the file that the index was written with: {_REMEDY}")
+    checks = None if sums is None else open_npy(path / "checks.npy")
+    if checks is not None and (checks.dtype != np.uint64 or checks.shape != (len(images),)):
+        raise InputError(f"{path}: the index is damaged (check sums of {checks.dtype}{checks.shape}): {_REMEDY}")
+    means = torch.from_numpy(np.array(pooled))
+    if not bool(means.isfinite().all()):
+        raise InputError(f"{path / 'pooled.npy'}: the index is damaged, a value is not finite: {_REMEDY}")
+    return Index(path, model, images, nodes, means, checks)
 
 
 def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], Tensor]:

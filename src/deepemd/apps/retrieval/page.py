@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from deepemd.apps.reports.drawing import Drawings
@@ -72,7 +72,7 @@ def _sections(
         query = Side(picture, (picture.height, picture.width), nodes[q], q)
         figures = []
         for place, i in enumerate(hits.images[q, :_DRAWN].tolist(), 1):
-            found, own = index.images.image(i), torch.from_numpy(index.nodes[[i]])[0].float()
+            found, own = index.images.image(i), index.rows(np.array([i]))[0]
             match = match_nodes(index.model, query, Side(found, (found.height, found.width), own, i))
             example = f"{index.images.names[i]}, class {_class(index, i)}"
             svg = drawings.draw(match, query=name, example=example)

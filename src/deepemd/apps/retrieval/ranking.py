@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deepemd.apps.reports.tables import TextTable, signed
 from deepemd.apps.retrieval.index import Index
+from deepemd.data.folders import LOOSE
 from deepemd.errors import InputError
 from deepemd.evaluation.intervals import MeanCI
 from deepemd.matching import protonet_logits
@@ -90,7 +91,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
 
     Three ways to sort all other images are compared on the same queries: by the cosine of the pooled embeddings; by the
     cosine after centring over the channels; and by the latter with its first `shortlist` images re-ranked by the EMD.
-    An image whose class has no other image is not a query.
+    An image without a class, or whose class has no other image, is not a query.
 
     Recall@k is 1 if an image of the class is among the first k, else 0. The average precision of a query is the mean of
     the precision at the rank of each image of its class; mAP is its mean over the queries. Intervals are over the
@@ -110,10 +111,12 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}: it must be at least 1")
     labels = torch.from_numpy(index.images.labels)
-    asked = torch.from_numpy(np.flatnonzero(np.bincount(index.images.labels)[index.images.labels] > 1))
-    if len(index.images.classes) < 2 or not len(asked):
+    classes = [label for label in index.images.classes if label != LOOSE]
+    several = np.bincount(index.images.labels)[index.images.labels] > 1
+    asked = torch.from_numpy(np.flatnonzero(several & (np.array(index.images.classes)[index.images.labels] != LOOSE)))
+    if len(classes) < 2 or not len(asked):
         raise InputError(
-            f"{index.path}: {len(index)} images in {len(index.images.classes)} classes: an evaluation needs at "
+            f"{index.path}: {len(index)} images in {len(classes)} classes: an evaluation needs at "
             "least two folders of images, one of them with at least two images"
         )
     if queries is not None and queries < len(asked):
@@ -121,7 +124,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
     shortlist = min(shortlist, len(index) - 1)
     found: dict[str, list[dict[str, Tensor]]] = {_COSINE: [], _CENTRED: [], EMD: []}
     for some in track(asked.split(_BATCH), "ranking", -(-len(asked) // _BATCH)):
-        nodes = torch.from_numpy(index.nodes[some.numpy()]).float()  # (q, n, C)
+        nodes = index.rows(some.numpy())  # (q, n, C)
         cosine = protonet_logits(nodes, index.pooled[:, None])  # (q, N); the mean of one pooled node is itself
         orders = {_COSINE: _order(cosine, some), _CENTRED: _order(index.cosines(nodes), some)}
         first, rest = orders[_CENTRED].split([shortlist, len(index) - 1 - shortlist], dim=1)
@@ -133,7 +136,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
         way: {measure: torch.cat([part[measure] for part in parts]).numpy() for measure in MEASURES}
         for way, parts in found.items()
     }
-    return Ranking(values, shortlist, len(index.images.classes), len(index), index.images.fingerprint.sha256)
+    return Ranking(values, shortlist, len(classes), len(index), index.images.fingerprint.sha256)
 
 
 def _order(scores: Tensor, own: Tensor) -> Tensor:
