@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it teaches, what it refuses, and with which exit code.
 
-Tests deepemd.__main__, deepemd.commands.app, deepemd.commands.console, deepemd.commands.data, deepemd.progress.
+Tests deepemd.__main__, deepemd.commands.app, deepemd.commands.console, deepemd.commands.data, deepemd.parsing,
+deepemd.progress.
 """
 
 import json

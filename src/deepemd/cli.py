@@ -4,9 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import import_module
-from inspect import Parameter, signature
-from itertools import pairwise
-from typing import NamedTuple, get_args, get_origin
+from typing import NamedTuple
 
 __all__ = ["COMMANDS", "main"]
 
@@ -88,10 +86,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 for success, 2 for input that the user can correct, 75 if another process of the command died,
-        130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0 for success, 2 for input that the user can correct, 74 if standard output could not be written,
+        75 if another process of the command died, 130 after Ctrl-C, 143 after SIGTERM. A closed output, such as that to
+        `head`, is no error.
     """
+    from deepemd.streams import guarded_streams, in_utf8
+
+    if argv is None:
+        in_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
+    with guarded_streams() as lost:
+        try:
+            code = _main(words)
+        except SystemExit as stop:  # after --help and --print_config
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        sys.stdout.flush()
+        if lost.error is not None:
+            print(f"deepemd: standard output could not be written ({lost.error.strerror})", file=sys.stderr)
+            code = code or 74
+    return code
+
+
+def _main(words: list[str]) -> int:
+    """Run one command; return the exit code."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview(), end="")
         return 0
@@ -135,17 +152,20 @@ def _fail(message: str, more: str = "") -> int:
 
 def _run(name: str, words: list[str]) -> int:
     from deepemd.errors import InputError, Interrupted, ProcessLost
+    from deepemd.files import check_current_folder
+    from deepemd.parsing import parse
     from deepemd.processes import process_group, torchrun_info
 
     command, here = COMMANDS[name], torchrun_info()
     module, _, attribute = command.function.partition(":")
-    function: Callable[..., None] = getattr(import_module(module), attribute)
     try:
+        check_current_folder()
+        function: Callable[..., None] = getattr(import_module(module), attribute)
         if here.world_size > 1 and not command.shared:
             raise InputError(
                 f"{name} runs in one process, but torchrun started {here.world_size}: run it without torchrun"
             )
-        options = _parse(name, function, words)
+        options = parse(name, function, words)
         with process_group() if command.shared else nullcontext():
             function(**options)
     except InputError as error:
@@ -158,93 +178,6 @@ def _run(name: str, words: list[str]) -> int:
         print(f"deepemd: {loss}", file=sys.stderr)
         return loss.exit_code
     return 0
-
-
-def _parse(name: str, function: Callable[..., None], words: list[str]) -> dict[str, object]:
-    """Parse the options of a function from the command line and from YAML files (--config).
-
-    Names, types, defaults and help texts come from the function's signature and docstring.
-    """
-    from argparse import Action
-
-    from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
-
-    from deepemd.errors import InputError
-
-    class Help(DefaultHelpFormatter):
-        def _expand_help(self, action: Action) -> str:
-            """Write types as they are written in Python."""
-            return super()._expand_help(action).replace("<class 'Path'>", "Path")
-
-        def _fill_text(self, text: str, width: int, indent: str) -> str:
-            """Wrap each paragraph of a docstring separately."""
-            return "\n\n".join(super(Help, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
-
-    text = (function.__doc__ or "").split("\n\n    Args:")[0]
-    parser = ArgumentParser(prog=f"deepemd {name}", description=text, exit_on_error=False, formatter_class=Help)
-    if "recipe" in signature(function).parameters:
-        parser.parser_mode = _recipe_loader()
-    parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
-    lists = _lists(function)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True, skip=set(lists))
-    for argument, (kind, description) in lists.items():
-        if signature(function).parameters[argument].kind is Parameter.KEYWORD_ONLY:
-            parser.add_argument(f"--{argument}", nargs="+", type=kind, help=description, required=True)
-        else:
-            parser.add_argument(argument, nargs="+", type=kind, help=description)
-    try:
-        options = parser.instantiate(parser.parse_args(_switches(function, words)))
-    except (ArgumentError, UnicodeDecodeError) as error:
-        message = " ".join(str(error).split())
-        files = [after for word, after in pairwise(words) if word == "--config"]
-        in_file = bool(files) and ("config" in message or isinstance(error, UnicodeDecodeError))
-        where = f"{', '.join(files)}: " if in_file else ""
-        raise InputError(f"{where}{message}; 'deepemd {name} --help' explains every option") from error
-    return {key: value for key, value in vars(options).items() if key != "config"}
-
-
-def _recipe_loader() -> str:
-    """Register a loader of YAML that accepts the old names of a recipe's settings; return its name."""
-    from jsonargparse import get_loader, set_loader
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
-    from deepemd.training.old_names import rename_keys
-
-    load = get_loader("yaml")
-    set_loader("recipe", lambda text: rename_keys(load(text)), exceptions=(YAMLError,))
-    return "recipe"
-
-
-def _lists(function: Callable[..., None]) -> dict[str, tuple[type, str]]:
-    """Return the parameters that are required lists, with the type of their items and their help text.
-
-    A list takes all remaining words or, if it is keyword-only, those after its option.
-    """
-    from docstring_parser import parse
-
-    descriptions = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}
-    return {
-        name: (get_args(p.annotation)[0], descriptions[name])
-        for name, p in signature(function).parameters.items()
-        if p.default is p.empty and get_origin(p.annotation) is list
-    }
-
-
-def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
-    """Rewrite ``--n-way`` to ``--n_way``, and switches such as ``--resume`` to ``--resume=true``."""
-    from deepemd.training.old_names import rename_option
-
-    words = [rename_option(_underscored(word)) for word in words]
-    switches = {f"--{name}" for name, p in signature(function).parameters.items() if isinstance(p.default, bool)}
-    return [
-        f"{word}=true" if word in switches and after.startswith("-") else word
-        for word, after in pairwise([*words, "--"])
-    ]
-
-
-def _underscored(word: str) -> str:
-    option, equals, value = word.partition("=")
-    return option[:2] + option[2:].replace("-", "_") + equals + value if option.startswith("--") else word
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "atomic_write",
+    "check_current_folder",
     "contents",
     "explain_disk_errors",
     "lock_file",
@@ -158,6 +159,14 @@ def remove_leftovers(folder: Path) -> None:
                     _remove(folder / name)
                 finally:
                     os.close(descriptor)
+
+
+def check_current_folder() -> None:
+    """Raise an InputError if the current folder was removed while it was open."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the current folder no longer exists: change to another one with cd") from error
 
 
 def contents(folder: Path) -> list[str]:
