@@ -44,6 +44,7 @@ def test_a_file_that_cannot_be_used_is_told_and_the_others_are_added(model, phot
     assert [(one.name, one.photos) for one in visitor.classes] == [("my flower", 1)]
     assert done == ["1 photo added to 'my flower'."]
     assert [line.split(":")[0] for line in wrong] == ["cut.jpg", "notes.pdf"]
+    assert "notes.pdf: not an image" in wrong[1]
     assert str(tmp_path) not in " ".join(wrong)  # where the server keeps uploads is nobody's business
     with pytest.raises(InputError, match="Nothing was added to 'b'"):
         visitor.added("b", [cut])

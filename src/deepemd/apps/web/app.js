@@ -1,19 +1,27 @@
-// Two things that gradio does not do. app.py fills in MAX_BYTES.
+// What gradio does not do. app.py fills in MAX_BYTES and MAX_FILES.
 (() => {
-  // Files that are too large are reported before they are sent, and the others are sent. The server would refuse
-  // them too, but together with everything in the same drop.
-  const max = MAX_BYTES, ours = new WeakSet();
+  // Gradio chooses the language of its own words by the browser's, and has no translation of some of them. The page is
+  // in English.
+  for (const [name, value] of Object.entries({ language: "en", languages: ["en"] }))
+    Object.defineProperty(navigator, name, { get: () => value });
+
+  // Files that are too large or too many are reported before they are sent, and the others are sent. The server would
+  // refuse them too, but together with everything in the same drop.
+  const max = MAX_BYTES, most = MAX_FILES, ours = new WeakSet();
   const size = bytes => `${(bytes / 2**20).toFixed(1)} MB`;
-  const report = (box, large) => {
+  const report = (box, large, count) => {
     const lines = large.map(f => `${f.name}: ${size(f.size)}, at most ${size(max)} can be uploaded: make it smaller`);
+    if (count > most) lines.push(`${count} photos are too many: at most ${most} at once`);
     document.querySelector(`.too-large[data-box="${box.id}"]`).textContent = lines.join("; ");
   };
   const check = event => {
     const dropped = event.type === "drop", box = event.target.closest?.(".uploads");
     const input = dropped ? box?.querySelector("input[type=file]") : event.target;
     if (!box || input?.type !== "file" || ours.has(event)) return;
-    const files = [...(dropped ? event.dataTransfer : input).files], accepted = files.filter(f => f.size <= max);
-    report(box, files.filter(f => f.size > max));
+    const files = [...(dropped ? event.dataTransfer : input).files];
+    let accepted = files.filter(f => f.size <= max);
+    report(box, files.filter(f => f.size > max), accepted.length);
+    if (accepted.length > most) accepted = [];
     if (accepted.length === files.length) return;
     event.preventDefault();
     event.stopImmediatePropagation();
@@ -26,6 +34,23 @@
     input.dispatchEvent(again);
   };
   for (const name of ["change", "drop"]) window.addEventListener(name, check, true);
+
+  // A message that something is missing does not stay when it is there.
+  const outdate = event => {
+    if (!event.target.closest?.("#class-name, #class-photos")) return;
+    document.querySelectorAll("#said .message.wrong").forEach(message => message.classList.add("outdated"));
+  };
+  for (const name of ["input", "change", "drop"]) window.addEventListener(name, outdate);
+
+  // The buttons that remove a class.
+  window.addEventListener("click", event => {
+    const name = event.target.closest?.("[data-remove]")?.dataset.remove;
+    if (name === undefined) return;
+    const box = document.querySelector("#removed textarea, #removed input");
+    box.value = name;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    setTimeout(() => document.querySelector("#remove, #remove button").click());
+  });
 
   // The two boxes have the same words on them: screen readers need a name for each.
   const names = { "class-photos": "Photos of the class", "queries": "Photos to classify" };

@@ -8,9 +8,9 @@ from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import data_url
 
 if TYPE_CHECKING:
-    from deepemd.apps.web.session import Answer, KnownClass
+    from deepemd.apps.web.session import Answer, KnownClass, Visitor
 
-__all__ = ["answer", "known_class", "messages", "too_large"]
+__all__ = ["answer", "classes", "known_class", "messages", "too_large", "waiting"]
 
 _THUMBNAILS = 8  # photos shown of a class
 _MAX_BARS = 8  # most probable classes of an answer
@@ -26,13 +26,25 @@ def messages(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
     return "".join(parts)
 
 
+def classes(visitor: "Visitor") -> str:
+    """Return all classes of a visitor."""
+    return "".join(known_class(known) for known in visitor.classes)
+
+
+def waiting(names: Sequence[str], photos: int) -> str:
+    """Return why photos are not classified yet, and that they will be."""
+    there = f"only '{names[0]}'" if names else "none yet"
+    kept = "Your photo is" if photos == 1 else f"Your {photos} photos are"
+    return messages(wrong=[f"At least two classes are needed; there is {there}. {kept} classified when there are two."])
+
+
 def too_large(box: str) -> str:
     """Return the empty element for messages about files that are too large for the box with this id."""
     return f'<div class="message wrong too-large" role="alert" data-box="{box}"></div>'
 
 
 def known_class(known: "KnownClass") -> str:
-    """Return a class: its name, the number of its photos, and the first few photos."""
+    """Return a class: its name, the number of its photos, the first few photos, and the button that removes it."""
     pictures = [
         f'<li><img alt="{escape(known.name)}, photo {k}" src="{data_url(example.picture)}"></li>'
         for k, example in enumerate(known.examples[:_THUMBNAILS], 1)
@@ -41,8 +53,9 @@ def known_class(known: "KnownClass") -> str:
         pictures.append(f'<li class="more">and {known.photos - len(pictures)} more</li>')
     photos = "1 photo" if known.photos == 1 else f"{known.photos} photos"
     return (
-        f'<section class="known"><h3>{escape(known.name)} <small>{photos}</small></h3>'
-        f'<ul class="thumbnails">{"".join(pictures)}</ul></section>'
+        f'<section class="known card"><h3>{escape(known.name)} <small>{photos}</small></h3>'
+        f'<ul class="thumbnails">{"".join(pictures)}</ul>'
+        f'<button type="button" data-remove="{escape(known.name)}">Remove {escape(known.name)}</button></section>'
     )
 
 
@@ -58,8 +71,8 @@ def answer(one: "Answer", drawings: Drawings) -> str:
         heading = "Resembles none of your classes"
         doubt = f'<p class="unfamiliar">The most similar of your classes is {label}, but it is not very similar.</p>'
     elif not one.certain:
-        few = "To recognise photos of other things, give at least 19 photos in all, two or more of each class."
-        doubt = f"<p><small>{few}</small></p>"
+        few = "To recognise photos of other things, give at least 19 photos in all, two or more of each class"
+        doubt = f"<p><small>{few}: there are {one.counted} now.</small></p>"
     caption = (
         f"{photo} (query) and the most similar photo of {label} (support). Matched parts have the same number and "
         "colour; dark parts count little."

@@ -4,27 +4,33 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Explanation
 from deepemd.classifier.support import Example
 from deepemd.data import decode
 from deepemd.data.decoding import as_picture, shrink
-from deepemd.data.folders import IMAGES
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Answer", "KnownClass", "Visitor"]
+__all__ = ["Answer", "KnownClass", "Photo", "UnreadablePhotos", "Visitor"]
+
+Photo: TypeAlias = "Path | tuple[Path, str] | Image"
+"""A photo: a file, a file with the name that it has for the visitor, or an image in memory."""
 
 MAX_PHOTOS = 500  # photos of one visitor, whose nodes take some 130 KB each
 MAX_UPLOAD = 100  # photos in one upload
 MAX_CLASSES = 50
 MAX_NAME = 60  # characters
 _SIDE = 1024  # pixels; larger photos are scaled down, as the encoder sees far fewer pixels
+
+
+class UnreadablePhotos(InputError):
+    """None of the photos of a class can be read."""
 
 
 class KnownClass(NamedTuple):
@@ -42,6 +48,7 @@ class Answer(NamedTuple):
     explanation: Explanation | None = None
     classes: tuple[str, ...] = ()
     certain: bool = True  # whether there are enough photos to recognise photos of other things
+    counted: int = 0  # photos that count for this: those of classes of two or more
     error: str = ""
 
 
@@ -54,10 +61,12 @@ class Visitor:
     Attributes:
         model: the model that encodes the photos, shared by all visitors.
         classifier: None before the first photo.
+        names: the classes, in the order in which they were added.
     """
 
     model: DeepEMD = field(repr=False)
     classifier: PhotoClassifier | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> list[KnownClass]:
@@ -69,9 +78,10 @@ class Visitor:
         for label, example in zip(support.labels.tolist(), support.examples, strict=True):
             examples[label].append(example)
         names = map(str, self.classifier.classes_.tolist())
-        return [KnownClass(*one) for one in zip(names, support.count.tolist(), examples, strict=True)]
+        found = [KnownClass(*one) for one in zip(names, support.count.tolist(), examples, strict=True)]
+        return sorted(found, key=lambda one: self.names.index(one.name))
 
-    def added(self, name: str, files: "Sequence[Path | Image]") -> tuple[Self, list[str], list[str]]:
+    def added(self, name: str, files: "Sequence[Photo]") -> tuple[Self, list[str], list[str]]:
         """Add photos to a class, which may be new.
 
         Returns:
@@ -96,14 +106,14 @@ class Visitor:
         pictures, wrong = list["Image"](), list[str]()
         for number, file in enumerate(files, 1):
             try:
-                pictures.append(_opened(file, f"photo {number}"))
+                pictures.append(_opened(file, _name(file, number)))
             except InputError as error:
                 wrong.append(str(error))
         if not pictures:
-            raise InputError("\n".join([*wrong, f"Nothing was added to '{name}'"]))
+            raise UnreadablePhotos("\n".join([*wrong, f"Nothing was added to '{name}'"]))
         made = PhotoClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
         made.partial_fit(pictures, [name] * len(pictures))
-        grown = replace(self, classifier=made)
+        grown = replace(self, classifier=made, names=tuple(dict.fromkeys([*self.names, name])))
         wrong += _repeated(grown.classes, name)
         return grown, [f"{_count(len(pictures))} added to '{name}'."], wrong
 
@@ -113,10 +123,11 @@ class Visitor:
         if self.classifier is None or name not in names:
             return self
         if len(names) == 1:
-            return replace(self, classifier=None)
-        return replace(self, classifier=copy(self.classifier).forget(name))
+            return replace(self, classifier=None, names=())
+        left = tuple(one for one in self.names if one != name)
+        return replace(self, classifier=copy(self.classifier).forget(name), names=left)
 
-    def ask(self, files: "Sequence[Path | Image]") -> Iterator[Answer]:
+    def ask(self, files: "Sequence[Photo]") -> Iterator[Answer]:
         """Classify and explain photos.
 
         Raises:
@@ -126,15 +137,16 @@ class Visitor:
             raise InputError("No photo to classify: drop at least one into the box, or choose files")
         if len(files) > MAX_UPLOAD:
             raise InputError(f"{len(files)} photos are too many: at most {MAX_UPLOAD} at once")
-        names = tuple(one.name for one in self.classes)
+        names = [one.name for one in self.classes]
         if self.classifier is None or len(names) < 2:
             there = f"only '{names[0]}'" if names else "none yet"
             raise InputError(f"At least two classes are needed; there is {there}")
-        certain = self.classifier.threshold_ > float("-inf")
+        counted = sum(one.photos for one in self.classes if one.photos > 1)
+        certain, labels = self.classifier.threshold_ > float("-inf"), tuple(map(str, self.classifier.classes_.tolist()))
         for number, file in enumerate(files, 1):
-            name = file.name if isinstance(file, Path) else f"photo {number}"
+            name = _name(file, number)
             try:
-                yield Answer(name, self.classifier.explain(_opened(file, name)), names, certain)
+                yield Answer(name, self.classifier.explain(_opened(file, name)), labels, certain, counted)
             except InputError as error:
                 yield Answer(name, error=str(error))
 
@@ -149,13 +161,17 @@ def _cleaned(name: str) -> str:
     return name
 
 
-def _opened(file: "Path | Image", name: str) -> "Image":
+def _name(file: "Photo", number: int) -> str:
+    return f"photo {number}" if not isinstance(file, Path | tuple) else file.name if isinstance(file, Path) else file[1]
+
+
+def _opened(file: "Photo", name: str) -> "Image":
     """Open a photo, turned upright and scaled down to the needed size."""
-    if not isinstance(file, Path):
-        return shrink(as_picture(file, name), _SIDE)
-    if file.suffix.lower() not in IMAGES:
-        raise InputError(f"{file.name}: not named like a photo; photos are {', '.join(IMAGES)}")
-    return shrink(decode(file, file.name), _SIDE)
+    if isinstance(file, tuple):
+        file = file[0]
+    if isinstance(file, Path):
+        return shrink(decode(file, name), _SIDE)
+    return shrink(as_picture(file, name), _SIDE)
 
 
 def _repeated(classes: Sequence[KnownClass], name: str) -> list[str]:

@@ -1,0 +1,324 @@
+"""What stands between the network and gradio: who may ask, what may be asked, and what the browser may do with it.
+
+Gradio serves more than this page needs, among it the paths of this machine. Here only what the page needs is passed on,
+and files are received here, under names that say nothing of this machine.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from deepemd.apps.web.events import GONE, VISITOR
+from deepemd.apps.web.hosts import Hosts
+from deepemd.apps.web.uploads import Refused, receive_files
+from deepemd.apps.web.visitors import FORGOTTEN_AFTER, Visit, Visitors
+
+__all__ = ["Guard"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_API = "/gradio_api"
+_PASSED = re.compile(
+    rf"GET (/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(static|assets|svelte)/[\w./+-]+"
+    rf"|{_API}/(startup-events|heartbeat/\w{{1,64}}))"
+)
+_TEXT = "text/plain; charset=utf-8"
+_MAX_EVENT = 2**20  # bytes of a request that is no upload
+_PRIVATE = {b"x-gradio-server", b"cookie", VISITOR.encode(), GONE.encode()}  # of these gradio gets none from outside
+# Gradio's page sets styles in its elements. Scripts come only from here; those in the page are named by their hash.
+_POLICY = (
+    "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS = {
+    b"x-frame-options": b"DENY",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
+}
+
+
+class Guard:
+    """An ASGI application around gradio's, which passes on what the page needs and refuses the rest.
+
+    Args:
+        app: gradio's application.
+        hosts: the names by which the page may be reached.
+        visitors: whose files are received here.
+        script: JavaScript of the page, served as a file.
+        events: numbers of the events that a visitor may start.
+    """
+
+    def __init__(self, app: Any, hosts: Hosts, visitors: Visitors, script: str, events: frozenset[int]) -> None:
+        self.app, self.hosts, self.visitors, self.events = app, hosts, visitors, events
+        self._script = script.encode()
+        self._progress: dict[str, deque[tuple[str, int] | None]] = {}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            request = _Request(scope, receive, send, self.hosts.port)
+            try:
+                await self._answer(request)
+            except Refused as error:
+                is_event = scope["path"] == f"{_API}/queue/join"  # gradio's page reads the reason from JSON
+                reason = json.dumps({"detail": str(error)}) if is_event else str(error)
+                await request.answer(error.status, reason, "application/json" if is_event else _TEXT)
+
+    async def _answer(self, request: "_Request") -> None:
+        self._check_sender(request)
+        method, path = request.scope["method"], request.scope["path"]
+        method = "GET" if method == "HEAD" else method
+        if method == "GET" and path == "/":
+            await self._page(request)
+        elif method == "GET" and path == "/deepemd.js":
+            await request.answer(200, self._script, "text/javascript; charset=utf-8")
+        elif method == "POST" and path == f"{_API}/upload":
+            await self._upload(request)
+        elif method == "GET" and path == f"{_API}/upload_progress":
+            await self._upload_progress(request)
+        elif method == "POST" and path == f"{_API}/queue/join":
+            await self._event(request)
+        elif method == "GET" and path.startswith(f"{_API}/heartbeat/") and _PASSED.fullmatch(f"GET {path}"):
+            with self.visitors.open_page(path.rsplit("/", 1)[1]):
+                await self.app(request.passed_on(), request.receive, request.send)
+        elif method == "GET" and path == f"{_API}/queue/data":
+            await self._answers(request)
+        elif ".." not in path and _PASSED.fullmatch(f"{method} {path}"):
+            await self.app(request.passed_on(query_string=b""), request.receive, request.send)
+        else:
+            raise Refused(404, "Not found")
+
+    def _check_sender(self, request: "_Request") -> None:
+        """Raise unless a request is addressed to this page, and comes from it or from the visitor."""
+        hosts, origins = request.all(b"host"), request.all(b"origin")
+        forwarded = [f"http://{name.split(',')[0].strip()}" for name in request.all(b"x-forwarded-host")]
+        host = hosts[0] if len(hosts) == 1 else ""
+        if not self.hosts.accept(host, (request.scope.get("server") or ("",))[0]):
+            raise Refused(
+                403, "This page is not served under that name. Whoever runs it can allow a name by --allowed_hosts"
+            )
+        if len(origins) > 1 or not all(self.hosts.accept_origin(one, host) for one in origins + forwarded):
+            raise Refused(403, "Other pages cannot use this one: open it in a tab of its own")
+        site, kind = request.header("sec-fetch-site"), request.header("sec-fetch-dest")
+        if site in ("cross-site", "same-site") and not (kind == "document" and request.scope["method"] == "GET"):
+            raise Refused(403, "Other pages cannot use this one: open it in a tab of its own")
+
+    async def _page(self, request: "_Request") -> None:
+        """Answer with gradio's page, the page's own script before gradio's, and the policy for them."""
+        status, kind, content = 500, "text/plain", [b""]
+
+        async def collect(message: Message) -> None:
+            nonlocal status, kind
+            if message["type"] == "http.response.start":
+                status, kind = message["status"], dict(message["headers"]).get(b"content-type", b"").decode()
+            else:
+                content.append(message.get("body", b""))
+
+        plain = [(name, value) for name, value in request.passed_on()["headers"] if name != b"accept-encoding"]
+        scope = {**request.scope, "headers": plain, "method": "GET", "query_string": b""}
+        await self.app(scope, request.receive, collect)
+        page = b"".join(content).replace(b"<head>", b'<head><script src="./deepemd.js"></script>', 1)
+        inline = re.findall(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", page, re.DOTALL)
+        hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one).digest()).decode()}'" for one in inline)
+        policy = _POLICY.format(scripts=hashes).encode()
+        await request.answer(status, page, kind, {b"content-security-policy": policy})
+
+    async def _upload(self, request: "_Request") -> None:
+        """Receive files, and answer with what refers to them."""
+        visit = self._visit(request)
+        upload = _parameter(request, "upload_id")
+        steps: deque[tuple[str, int] | None] = deque(maxlen=10_000)
+        if upload:
+            self._progress[upload] = steps
+        try:
+            uploads = await receive_files(
+                request.headers, request.receive, self.visitors.room, lambda name, size: steps.append((name, size))
+            )
+        finally:
+            steps.append(None)
+            self._progress.pop(upload, None)
+        self.visitors.keep(visit, uploads)
+        await request.answer(200, json.dumps([one.token for one in uploads]), "application/json")
+
+    async def _upload_progress(self, request: "_Request") -> None:
+        """Report how far an upload is, as server-sent events."""
+        upload = _parameter(request, "upload_id")
+        steps = None
+        for _ in range(30):  # the request for the progress may arrive before the upload
+            steps = self._progress.get(upload)
+            if steps is not None or not upload:
+                break
+            await asyncio.sleep(0.1)
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        await request.send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = steps is None
+        while not last:
+            await asyncio.sleep(0.1)
+            for step in [steps.popleft() for _ in range(len(steps))] if steps else []:
+                last = step is None
+                if step:
+                    await _event(request.send, {"msg": "update", "orig_name": step[0], "chunk_size": step[1]})
+        await _event(request.send, {"msg": "done"})
+        await request.send({"type": "http.response.body", "body": b""})
+
+    async def _event(self, request: "_Request") -> None:
+        """Pass an event on to gradio, with the paths of files in place of what refers to them."""
+        visit = self._visit(request)
+        try:
+            event = json.loads(await request.body())
+            number, session, data = event["fn_index"], event["session_hash"], event["data"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise Refused(400, "Not an event of this page") from error
+        known = type(number) is int and number in self.events and isinstance(data, list) and len(data) <= 2
+        if not known or not isinstance(session, str) or not re.fullmatch(r"\w{1,64}", session):
+            raise Refused(400, "Not an event of this page: load it again")
+        if visit.allowance < 1:
+            raise Refused(429, "Too many requests at once: wait a little")
+        visit.allowance -= 1
+        self.visitors.use_page(visit, session)
+        cleaned = [_cleaned(one, visit) for one in data]
+        gone = sum(len(old) - len(new) for old, new in zip(data, cleaned, strict=True) if isinstance(old, list))
+        body = json.dumps({"data": cleaned, "fn_index": number, "session_hash": session}).encode()
+        scope = request.passed_on(
+            {VISITOR: visit.id, GONE: str(gone), "content-length": str(len(body)), "content-type": "application/json"}
+        )
+        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replay() -> Message:
+            return next(parts, None) or await request.receive()
+
+        await self.app(scope, replay, request.send)
+
+    async def _answers(self, request: "_Request") -> None:
+        """Pass on gradio's answers to events, as server-sent events."""
+        page = _parameter(request, "session_hash")
+        if not self.visitors.is_known(page):
+            raise Refused(404, "There is nothing for this page: load it again")
+        try:
+            query = f"session_hash={page}".encode()
+            await self.app(request.passed_on(query_string=query), request.receive, request.send)
+        except Exception:  # gradio's way to say that all was answered before
+            if not request.started:
+                raise
+            await request.send({"type": "http.response.body", "body": b""})
+
+    def _visit(self, request: "_Request") -> Visit:
+        """Return the visit that a request belongs to; who has none, or was forgotten, gets a new cookie."""
+        visit = self.visitors.open(request.cookie)
+        request.set_cookie(visit.id)
+        return visit
+
+
+def _parameter(request: "_Request", name: str) -> str:
+    """Return a parameter of a request, empty if there is none."""
+    found = re.search(rf"(?:^|&){name}=(\w{{1,64}})(?:&|$)", request.scope["query_string"].decode("latin-1"))
+    return found[1] if found else ""
+
+
+def _cleaned(value: Any, visit: Visit) -> Any:
+    """Return a value of an event: a text, or the paths of files that this visitor has uploaded and that are here."""
+    if not isinstance(value, list):
+        return value if isinstance(value, str) else None
+    tokens = [one.get("path") if isinstance(one, dict) else None for one in value]
+    uploads = [visit.uploads.get(token) for token in tokens if isinstance(token, str)]
+    return [
+        {"path": str(one.path), "orig_name": one.name, "meta": {"_type": "gradio.FileData"}}
+        for one in uploads
+        if one is not None
+    ]
+
+
+async def _event(send: Send, content: dict[str, Any]) -> None:
+    await send({"type": "http.response.body", "body": f"data: {json.dumps(content)}\n\n".encode(), "more_body": True})
+
+
+class _Request:
+    """One request, and the answer to it."""
+
+    def __init__(self, scope: Message, receive: Receive, send: Send, port: int) -> None:
+        self.scope, self.receive, self._send = scope, receive, send
+        self._name = f"deepemd-{port}"  # browsers do not keep cookies of different ports apart
+        self._cookie: bytes | None = None
+        self.started = False
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+    def all(self, name: bytes) -> list[str]:
+        """Return the contents of all headers of this name."""
+        return [value.decode("latin-1") for found, value in self.scope["headers"] if found == name]
+
+    def header(self, name: str) -> str:
+        """Return the content of a header, empty if there is none."""
+        return str(self.headers.get(name, ""))
+
+    @property
+    def cookie(self) -> str:
+        """The secret of the visitor, empty if there is none."""
+        found = re.search(rf"(?:^|;\s*){self._name}=([0-9a-f]{{64}})(?:;|$)", self.header("cookie"))
+        return found[1] if found else ""
+
+    def set_cookie(self, secret: str) -> None:
+        """Let the browser keep the secret; scripts and other sites cannot use it."""
+        age = 24 * FORGOTTEN_AFTER  # longer than the visit, so that a visitor who was forgotten is recognised
+        self._cookie = f"{self._name}={secret}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict".encode()
+
+    def passed_on(self, instead: Mapping[str, str] | None = None, **changes: Any) -> Message:
+        """Return the scope for gradio: without what it would believe unchecked, with other headers instead."""
+        ours = [(name.encode(), value.encode()) for name, value in (instead or {}).items()]
+        left_out = _PRIVATE | {name for name, _ in ours} | ({b"transfer-encoding"} if ours else set())
+        headers = [(name, value) for name, value in self.scope["headers"] if name not in left_out]
+        return {**self.scope, "headers": headers + ours, **changes}
+
+    async def body(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            Refused: it is too long, or was broken off.
+        """
+        content, more = b"", True
+        while more:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise Refused(400, "The request was broken off")
+            content += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(content) > _MAX_EVENT:
+                raise Refused(413, "The request is too long")
+        return content
+
+    async def answer(self, status: int, content: str | bytes, kind: str = _TEXT, more: Any = None) -> None:
+        """Send a whole answer."""
+        body = content.encode() if isinstance(content, str) else content
+        headers = {b"content-type": kind.encode(), b"content-length": str(len(body)).encode(), **(more or {})}
+        if status >= 400:
+            headers[b"connection"] = b"close"  # whatever else is being sent is not read
+        headers[b"cache-control"] = b"no-store"
+        await self.send({"type": "http.response.start", "status": status, "headers": list(headers.items())})
+        await self.send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
+
+    async def send(self, message: Message) -> None:
+        """Send a part of an answer; its head gets the headers that restrict what the browser may do."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            ours = {b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'", **_HEADERS}
+            sent = {name.lower() for name, _ in message["headers"]}
+            kept = [(name, value) for name, value in message["headers"] if not name.startswith(b"access-control-")]
+            added = [(name, value) for name, value in ours.items() if name not in sent]
+            if self._cookie:
+                added.append((b"set-cookie", self._cookie))
+            message = {**message, "headers": kept + added}
+        await self._send(message)

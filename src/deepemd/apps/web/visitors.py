@@ -1,0 +1,164 @@
+"""Everybody who uses the page: who is who, what the page shows to each, and when they are forgotten."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+
+from deepemd.apps.web.session import Visitor
+from deepemd.apps.web.uploads import Room, Upload
+from deepemd.model import DeepEMD
+
+__all__ = ["FORGOTTEN_AFTER", "Visit", "Visitors"]
+
+FORGOTTEN_AFTER = 3600  # seconds without a request or an open page
+_MAX_VISITORS = 50  # visitors whose classes are in memory; for more, the oldest visit is forgotten
+_BURST = 60  # requests of one visitor that are accepted at once; after them, one a second
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(eq=False)
+class Visit:
+    """What the page has of one visitor, whether the page is open or is loaded again.
+
+    Attributes:
+        id: the secret that the visitor's browser keeps in a cookie.
+        visitor: the classes.
+        uploads: files that were uploaded and not used yet, by their token, the oldest first.
+        waiting: photos to classify, which wait for a second class.
+        answers: the answers that the page shows, as HTML.
+        forgotten: whether this visitor was forgotten before, and has not been informed.
+        last_used: when the last request came.
+        pages: the pages in the visitor's browser, by the name that gradio gives to each.
+        allowance: requests that are accepted at once.
+    """
+
+    id: str
+    visitor: Visitor
+    uploads: dict[str, Upload] = field(default_factory=dict)
+    waiting: list[Upload] = field(default_factory=list)
+    answers: str = ""
+    forgotten: bool = False
+    last_used: float = 0.0
+    pages: set[str] = field(default_factory=set)
+    allowance: float = _BURST
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is lost if this visitor is forgotten."""
+        return self.visitor.classifier is None and not self.uploads and not self.waiting
+
+
+class Visitors:
+    """The visitors of the page, found by the secret in their cookie.
+
+    Args:
+        model: the model that encodes the photos of all visitors.
+        room: counts the bytes of uploaded files.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, model: DeepEMD, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
+        self.model, self.room, self._clock = model, room, clock
+        self._visits: dict[str, Visit] = {}
+        self._open_pages: set[str] = set()
+        self._lock = Lock()
+
+    def open(self, id: str = "") -> Visit:
+        """Return the visit of a cookie; a new one, with a new secret, if the cookie is not known."""
+        with self._lock:
+            now = self._clock()
+            visit = self._visits.get(id)
+            if visit is None or self._is_over(visit, now):
+                self._forget([visit] if visit else [])
+                visit = Visit(secrets.token_hex(32), Visitor(self.model), forgotten=bool(_ID.fullmatch(id)))
+                visit.last_used = now
+                self._make_place()
+                self._visits[visit.id] = visit
+            visit.allowance = min(_BURST, visit.allowance + now - visit.last_used)
+            visit.last_used = now
+            return visit
+
+    def find(self, id: str) -> Visit | None:
+        """Return the visit of a cookie, None if it is not known."""
+        with self._lock:
+            return self._visits.get(id)
+
+    @contextmanager
+    def open_page(self, page: str) -> Iterator[None]:
+        """Remember the visitor of a page for as long as it is open, and for an hour more."""
+        self._open_pages.add(page)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open_pages.discard(page)
+                for visit in self._visits.values():
+                    if page in visit.pages:
+                        visit.last_used = self._clock()
+
+    def use_page(self, visit: Visit, page: str) -> None:
+        """Note that a page is this visitor's."""
+        visit.pages = (visit.pages & self._open_pages) | {page}
+
+    def is_known(self, page: str) -> bool:
+        """Return whether a page is a visitor's."""
+        with self._lock:
+            return any(page in visit.pages for visit in self._visits.values())
+
+    def sweep(self) -> None:
+        """Forget those who left an hour ago, and remove their files."""
+        with self._lock:
+            now = self._clock()
+            self._forget([visit for visit in self._visits.values() if self._is_over(visit, now)])
+
+    def keep(self, visit: Visit, uploads: Sequence[Upload]) -> None:
+        """Add uploaded files to a visit; if they are too many, its oldest unused files are removed."""
+        with self._lock:
+            visit.uploads.update((upload.token, upload) for upload in uploads)
+            if self._visits.get(visit.id) is not visit:  # forgotten during the upload
+                self._forget([visit])
+            size, most = sum(one.size for one in visit.uploads.values()), self.room.limits
+            while len(visit.uploads) > 3 * most.files or (size > most.visitor and len(visit.uploads) > 1):
+                oldest = visit.uploads[next(iter(visit.uploads))]
+                size -= oldest.size
+                self._remove(visit, oldest)
+
+    def take(self, visit: Visit, tokens: Sequence[str]) -> list[Upload]:
+        """Take uploaded files out of a visit; those that are gone are left out."""
+        with self._lock:
+            found = [visit.uploads.pop(token, None) for token in dict.fromkeys(tokens)]
+        return [upload for upload in found if upload]
+
+    def done(self, uploads: Sequence[Upload]) -> None:
+        """Remove files that were used."""
+        with self._lock:
+            for upload in uploads:
+                upload.remove()
+                self.room.give(upload.size)
+
+    def _is_over(self, visit: Visit, now: float) -> bool:
+        return now - visit.last_used > FORGOTTEN_AFTER and not visit.pages & self._open_pages
+
+    def _make_place(self) -> None:
+        """Forget one visitor if there are too many: if possible one who has nothing here, or whose page is closed."""
+        if len(self._visits) >= _MAX_VISITORS:
+            order = [
+                (not one.is_empty, bool(one.pages & self._open_pages), one.last_used) for one in self._visits.values()
+            ]
+            self._forget([list(self._visits.values())[order.index(min(order))]])
+
+    def _forget(self, visits: Sequence[Visit]) -> None:
+        for visit in visits:
+            self._visits.pop(visit.id, None)
+            for upload in [*visit.uploads.values(), *visit.waiting]:
+                self._remove(visit, upload)
+            visit.waiting = []
+
+    def _remove(self, visit: Visit, upload: Upload) -> None:
+        visit.uploads.pop(upload.token, None)
+        upload.remove()
+        self.room.give(upload.size)
