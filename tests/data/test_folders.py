@@ -185,7 +185,20 @@ def test_a_folder_that_is_a_level_too_high(tmp_path, model, folders, remedy):
     said = refusals(root, model, tmp_path)
     for way in ("photos", "index"):
         assert remedy.format(root=root) in said[way]
+    remedy = remedy.replace(
+        "pass one of them, such as {root}/data/support", "if these are the splits, pass {root}/data"
+    )
     assert remedy.format(root=root) in said["store"] or "none of them: expected <class>/<image>" in said["store"]
+
+
+def test_splits_below_one_folder_are_a_data_set(tmp_path):
+    root = pictures(tmp_path / "mine", "data/train/cat/1.png", "data/test/dog/1.png")
+    with pytest.raises(InputError, match=r"folders test and train in it: if these are the splits, pass .*mine/data;"):
+        load(root, root=tmp_path / "root")
+    assert list(load(root / "data", root=tmp_path / "root").splits) == ["base", "novel"]
+    spread(root / "data" / "val", "wrapped")
+    with pytest.raises(InputError, match=r"cat and dog in it: if these are the classes, move them to .*data/val;"):
+        load(root / "data", root=tmp_path / "root")
 
 
 def test_splits_without_class_folders(tmp_path, model):

@@ -126,7 +126,8 @@ def class_drafts(archive: Archive) -> tuple[dict[str, Draft], Found]:
         others,
     )
     for split, folder in folders.items():
-        _refuse_wrapper(f"{archive.path}/{folder}".rstrip("/"), [name[len(folder) :] for _, name in found[split].rows])
+        where, names = f"{archive.path}/{folder}".rstrip("/"), [name[len(folder) :] for _, name in found[split].rows]
+        _refuse_wrapper(where, names, f"move them to {where}" if folder else "")
         whole.loose += found[split].loose
         whole.empty += [folder + name for name in found[split].empty]
         whole.warnings += found[split].warnings
@@ -216,18 +217,18 @@ def _refuse_splits(where: str, tops: Tops) -> None:
     )
 
 
-def _refuse_wrapper(where: str, images: Sequence[str]) -> None:
+def _refuse_wrapper(where: str, images: Sequence[str], remedy: str | None = None) -> None:
+    """Raise if one folder holds all class folders; without a `remedy`, also say so if they are splits."""
     prefix = wrapper(images)
     if not prefix:
         return
-    inner, path = (
-        top_folders(name[len(prefix) :] for name in images if name.startswith(prefix)),
-        f"{where}/{prefix[:-1]}",
-    )
-    _refuse_splits(path, inner)
+    path, inner = f"{where}/{prefix[:-1]}", top_folders(n[len(prefix) :] for n in images if n.startswith(prefix))
+    if remedy is None:
+        _refuse_splits(path, inner)
+    kind = "splits" if are_splits(inner) else "classes"
     raise InputError(
-        f"{where}: one folder holds all images, with the folders {listed(inner)} in it: if these are the classes, pass "
-        f"{path}; if it is one class, add the folder of another"
+        f"{where}: one folder holds all images, with the folders {listed(inner)} in it: if these are the {kind}, "
+        f"{remedy or f'pass {path}'}; if it is one class, add the folder of another"
     )
 
 
