@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from deepemd.apps.photos.fitting import Note
 from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier.classifier import PhotoClassifier
-from deepemd.classifier.support import MAX_EXAMPLES
+from deepemd.classifier.support import MAX_EXAMPLES, Example
+from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
 from deepemd.evaluation.intervals import wilson
 from deepemd.explain.matches import Match, match_nodes
@@ -22,6 +23,8 @@ CAVEAT = (
     "several photos show one scene or come from one series, and it says nothing about new light, places and cameras."
 )
 _OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled if its own class is less likely, and another class more likely
+_SMALL = 80  # pixels, the longest side of a photo that is looked at to find whether it is of one colour
+_NEARLY = 3  # of 255: standard deviation of its colours below which it nearly is
 _MAX_COLUMNS = 12  # largest number of classes whose matrix fits a terminal
 _MAX_ROWS = 20  # largest number of suspicious photos listed on a terminal
 
@@ -62,6 +65,7 @@ class Check:
         doubts: the photos that were given another label, the most suspicious first.
         untested: classes with only one photo.
         capped: classes with more photos than were tested.
+        blank: photos that are nearly of one colour, which hardly tell anything.
     """
 
     classes: list[str]
@@ -69,6 +73,7 @@ class Check:
     doubts: list[Doubt] = field(repr=False)
     untested: list[str]
     capped: list[str]
+    blank: list[str] = field(default_factory=list)
 
     @property
     def photos(self) -> int:
@@ -142,8 +147,10 @@ class Check:
     @property
     def notes(self) -> list[Note]:
         """Notes on the result for the user."""
-        title = f"of classes with many photos, the first {MAX_EXAMPLES} of each were tested:"
-        return [Note(title, self.capped)] if self.capped else []
+        many = f"of classes with many photos, the first {MAX_EXAMPLES} of each were tested:"
+        count = "1 photo is" if len(self.blank) == 1 else f"{len(self.blank):,} photos are"
+        blank = f"{count} nearly of one colour, as the model sees them; look at the files, and replace or remove them:"
+        return [Note(title, names) for title, names in ((many, self.capped), (blank, self.blank)) if names]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -158,6 +165,7 @@ class Check:
             "confusion": self.confusion.tolist(),
             "untested": self.untested,
             "tested_in_part": self.capped,
+            "nearly_of_one_colour": self.blank,
             "mistakes": [
                 {
                     "image": d.name,
@@ -199,7 +207,13 @@ def check_classifier(classifier: PhotoClassifier) -> Check:
         doubts,
         [name for name, count in counts.items() if count == 1],
         [name for name, count in counts.items() if count > MAX_EXAMPLES],
+        [example.name for example in classifier.support_.examples if _is_nearly_of_one_colour(example)],
     )
+
+
+def _is_nearly_of_one_colour(example: Example) -> bool:
+    small, _ = read_image(example.picture, example.name, _SMALL)
+    return bool(np.asarray(small).std(axis=(0, 1)).max() < _NEARLY)
 
 
 def explain_doubt(classifier: PhotoClassifier, doubt: Doubt) -> tuple[Match, str]:
