@@ -21,7 +21,7 @@ from deepemd.errors import InputError
 from deepemd.files import atomic_write, explain_disk_errors, lock_file, sync, temporary_name, temporary_sibling
 from deepemd.processes import broadcast, rank
 
-__all__ = ["Output", "ResultFiles", "check_output", "output_lock", "shared_output_lock"]
+__all__ = ["Output", "ResultFiles", "check_output", "is_lock", "output_lock", "shared_output_lock"]
 
 _REMEDY = "free some space or choose another place"
 _ATTEMPTS, _PAUSE = 5, 0.02  # a process that removes leftovers holds a lock for a moment
@@ -122,6 +122,12 @@ def check_output(option: str, file: Path | None, example: str, *, force: bool = 
 def _digest(path: Path) -> str:
     """Return 16 hexadecimal digits that depend on the name of a file alone."""
     return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+
+
+def is_lock(name: str) -> bool:
+    """Return whether a temporary file's name is that of a lock."""
+    half, _, tail = name.removeprefix(".tmp-").partition("-")
+    return name == temporary_name(Path(tail or "-"), half[:16]).name and half[:16] == _digest(Path(tail))
 
 
 def _missing_folders(folder: Path) -> list[Path]:
