@@ -87,6 +87,28 @@ def test_when_there_are_too_many_the_oldest_closed_one_is_forgotten_and_the_empt
         assert visitors.open(second.id).forgotten
 
 
+def test_an_event_that_waited_while_its_visitor_was_forgotten_belongs_to_the_same_cookie(visitors, clock):
+    visit = visitors.open()
+    clock.now += 2 * FORGOTTEN_AFTER
+    visitors.sweep()
+    again = visitors.open(visit.id, issued=True)
+    assert again.id == visit.id
+    assert again.forgotten
+    assert visitors.open(visit.id) is again
+
+
+def test_too_many_photos_of_all_visitors_let_the_oldest_be_forgotten(visitors, clock):
+    class Many:
+        classifier, photos = "some", 9_000
+
+    visits = []
+    for _ in range(3):
+        clock.now += 1
+        visits.append(visitors.open())
+        visitors.change(visits[-1], Many())
+    assert [visitors.open(visit.id).forgotten for visit in visits] == [True, False, False]
+
+
 def test_the_oldest_uploads_make_room(visitors):
     visit = visitors.open()
     uploads = [_uploaded(visitors, number, size=30) for number in range(5)]

@@ -107,7 +107,8 @@ class Events:
         if changed is not visit.visitor:
             if visit.answers:
                 done = [*done, "The answers were removed: they were given with other classes."]
-            visit.visitor, visit.answers = changed, ""
+            self.visitors.change(visit, changed)
+            visit.answers = ""
         photos: list[Any] = list(samples)
         ready = len(changed.names) > 1
         waiting, visit.waiting = (visit.waiting, []) if ready else ([], visit.waiting)
@@ -129,7 +130,7 @@ class Events:
         return fragments.messages(done, wrong), fragments.classes(visit.visitor), answers
 
     def _visit(self, headers: Mapping[str, str]) -> Visit:
-        return self.visitors.open(headers.get(VISITOR, ""))
+        return self.visitors.open(headers.get(VISITOR, ""), issued=True)
 
 
 def _answers(visitor: Visitor, photos: Sequence[Any]) -> Iterator[str]:

@@ -81,6 +81,11 @@ class Visitor:
         found = [KnownClass(*one) for one in zip(names, support.count.tolist(), examples, strict=True)]
         return sorted(found, key=lambda one: self.names.index(one.name))
 
+    @property
+    def photos(self) -> int:
+        """The number of photos of all classes."""
+        return int(self.classifier.support_.count.sum()) if self.classifier else 0
+
     def added(self, name: str, files: "Sequence[Photo]") -> tuple[Self, list[str], list[str]]:
         """Add photos to a class, which may be new.
 

@@ -15,7 +15,9 @@ from deepemd.model import DeepEMD
 __all__ = ["FORGOTTEN_AFTER", "Visit", "Visitors"]
 
 FORGOTTEN_AFTER = 3600  # seconds without a request or an open page
-_MAX_VISITORS = 50  # visitors whose classes are in memory; for more, the oldest visit is forgotten
+_MAX_VISITORS = 200  # for more, the oldest visit is forgotten
+_MAX_PHOTOS = 25_000  # photos of all visitors, whose nodes take some 3 GB
+_MAX_PAGES = 10_000  # pages whose events are answered
 _BURST = 60  # requests of one visitor that are accepted at once; after them, one a second
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -65,27 +67,35 @@ class Visitors:
         self.model, self.room, self._clock = model, room, clock
         self._visits: dict[str, Visit] = {}
         self._open_pages: set[str] = set()
+        self._pages: dict[str, None] = {}
         self._lock = Lock()
 
-    def open(self, id: str = "") -> Visit:
-        """Return the visit of a cookie; a new one, with a new secret, if the cookie is not known."""
+    def open(self, id: str = "", *, issued: bool = False) -> Visit:
+        """Return the visit of a cookie; if it is not known, a new one, whose visitor is to be informed.
+
+        Args:
+            id: the secret in the cookie.
+            issued: whether the secret is certainly one of ours; then a new visit has it too.
+        """
         with self._lock:
             now = self._clock()
             visit = self._visits.get(id)
             if visit is None or self._is_over(visit, now):
                 self._forget([visit] if visit else [])
-                visit = Visit(secrets.token_hex(32), Visitor(self.model), forgotten=bool(_ID.fullmatch(id)))
+                known = bool(_ID.fullmatch(id))
+                visit = Visit(id if issued and known else secrets.token_hex(32), Visitor(self.model), forgotten=known)
                 visit.last_used = now
-                self._make_place()
                 self._visits[visit.id] = visit
+                self._make_place(visit)
             visit.allowance = min(_BURST, visit.allowance + now - visit.last_used)
             visit.last_used = now
             return visit
 
-    def find(self, id: str) -> Visit | None:
-        """Return the visit of a cookie, None if it is not known."""
+    def change(self, visit: Visit, visitor: Visitor) -> None:
+        """Give a visitor other classes."""
         with self._lock:
-            return self._visits.get(id)
+            visit.visitor = visitor
+            self._make_place(visit)
 
     @contextmanager
     def open_page(self, page: str) -> Iterator[None]:
@@ -102,12 +112,16 @@ class Visitors:
 
     def use_page(self, visit: Visit, page: str) -> None:
         """Note that a page is this visitor's."""
-        visit.pages = (visit.pages & self._open_pages) | {page}
+        with self._lock:
+            visit.pages = (visit.pages & self._open_pages) | {page}
+            self._pages.pop(page, None)
+            self._pages[page] = None
+            if len(self._pages) > _MAX_PAGES:
+                self._pages.pop(next(iter(self._pages)))
 
     def is_known(self, page: str) -> bool:
-        """Return whether a page is a visitor's."""
-        with self._lock:
-            return any(page in visit.pages for visit in self._visits.values())
+        """Return whether a page has started an event."""
+        return page in self._pages
 
     def sweep(self) -> None:
         """Forget those who left an hour ago, and remove their files."""
@@ -143,13 +157,14 @@ class Visitors:
     def _is_over(self, visit: Visit, now: float) -> bool:
         return now - visit.last_used > FORGOTTEN_AFTER and not visit.pages & self._open_pages
 
-    def _make_place(self) -> None:
-        """Forget one visitor if there are too many: if possible one who has nothing here, or whose page is closed."""
-        if len(self._visits) >= _MAX_VISITORS:
-            order = [
-                (not one.is_empty, bool(one.pages & self._open_pages), one.last_used) for one in self._visits.values()
-            ]
-            self._forget([list(self._visits.values())[order.index(min(order))]])
+    def _make_place(self, kept: Visit) -> None:
+        """Forget visitors while there is too much: first who has nothing, then whose page is closed."""
+        others = [visit for visit in self._visits.values() if visit is not kept]
+        others.sort(key=lambda one: (not one.is_empty, bool(one.pages & self._open_pages), one.last_used))
+        photos = kept.visitor.photos + sum(visit.visitor.photos for visit in others)
+        while others and (len(others) >= _MAX_VISITORS or photos > _MAX_PHOTOS):
+            photos -= others[0].visitor.photos
+            self._forget([others.pop(0)])
 
     def _forget(self, visits: Sequence[Visit]) -> None:
         for visit in visits:
