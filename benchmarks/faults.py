@@ -1,60 +1,66 @@
-"""Kill a run with SIGKILL at random moments, resume it each time, and compare its end with an undisturbed run's.
+"""Kill every command that writes, run the same command again, and compare its result with an undisturbed run's.
 
-    nice -n 10 python benchmarks/faults.py
+    nice -n 10 python benchmarks/faults.py --out benchmarks/results/faults.json
 
-The run: prepare a class folder, pre-train, meta-train, evaluate with the cache, index for retrieval; tiny, on one
-thread. Of the kills one half comes at moments drawn uniformly over the stage's time, the other at the first moment
-after such a one at which the stage's store, checkpoint, piece of the cache or index is half-written. After each kill
-all that is there under its final name is read and must be whole. At the end weights, metrics, result, report, store,
-index and embeddings must equal the undisturbed run's, to the bit. Linux; some four minutes of one core. Writes
-benchmarks/results/faults.json.
+The commands: data prepare, predict, check, pretrain, metatrain, evaluate, retrieve index and app; on small images, on
+one thread. Of the kills (SIGKILL), half come at random moments of a command. The others come while a file is
+half-written, or between two files of one result: just before a file is renamed to its final name. After each kill,
+everything under a final name is read and must be undamaged. Then the same command must finish, and all that it leaves
+must equal the undisturbed run's to the byte, but for the seconds; the app must remove the uploads of the killed one.
+Linux; under 20 minutes of one core. `--kills 10` is a rehearsal.
 """
 
 import argparse
-import csv
 import json
 import os
 import random
+import re
 import select
+import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
+import deepemd.apps.photos.check_page
+import deepemd.apps.photos.predict_page
+import deepemd.apps.web.app
+import deepemd.training.metatrain
+import deepemd.training.pretrain  # noqa: F401  (imported before the processes fork)
+from deepemd import cli
 from deepemd.apps.reports.tables import write_json
-from deepemd.apps.retrieval.index import build_index, open_index
-from deepemd.data import Episodes, load
+from deepemd.apps.retrieval.index import open_index
 from deepemd.data.store import open_store, verify
-from deepemd.errors import InputError
-from deepemd.evaluation.evaluate import evaluate
 from deepemd.model import DeepEMD
+from deepemd.results import is_lock
 from deepemd.training.checkpoint import read
-from deepemd.training.metatrain import metatrain
-from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import Augmentation, MetatrainRecipe, ModelConfig, PretrainRecipe, Schedule, Validation
 from deepemd.versions import versions
 
 PRE = PretrainRecipe(
     ModelConfig("conv4", channels=32, pools=3, image_size=32, resize=32),
-    epochs=60,
+    epochs=30,
     batch_size=64,
     schedule=Schedule("cosine", warmup=0.5),
     augmentation=Augmentation(flip=False, crop_scale=(0.6, 1.0)),
     validation=Validation(n_episodes=20, n_way=4, n_query=5),
 )
 META = MetatrainRecipe(
-    epochs=40,
+    epochs=20,
     episodes_per_epoch=8,
     n_way=4,
     n_query=6,
@@ -62,115 +68,195 @@ META = MetatrainRecipe(
     augmentation=PRE.augmentation,
     validation=PRE.validation,
 )
-EPISODES = Episodes(n_way=5, n_query=5, n_episodes=200)
-KILLS = {"prepare": 4, "pretrain": 8, "metatrain": 8, "evaluate": 5, "index": 5}  # of 30
-AIM = {"prepare": "", "pretrain": "last.ckpt", "metatrain": "last.ckpt", "evaluate": ".npz", "index": "index"}
-PER_CLASS = {"base": (10, 40), "val": (6, 20), "novel": (8, 160)}  # split: classes, images of each
+PER_CLASS = {"base": (10, 40), "val": (6, 20), "novel": (8, 160), "support": (4, 6), "query": (4, 15)}
+LATE = 8  # the last renames of a command, among which are those of its result
+ATTEMPTS = 4  # to kill a command before it has ended
 
 
-class Life(NamedTuple):
-    """What became of one process."""
+@dataclass(frozen=True)
+class Stage:
+    """A command and what it leaves.
 
-    stage: str  # in which it was
-    killed: bool
+    Attributes:
+        words: the command, in the folder of a run.
+        kills: number of kills, of 34.
+        results: patterns of the files and folders that it leaves.
+        resumes: whether a killed run continues where it was.
+    """
+
+    words: str
+    kills: int
+    results: tuple[str, ...]
+    resumes: bool = False
+
+
+STAGES = {
+    "data prepare": Stage("data prepare {set} --root stores", 4, ("stores",)),
+    "predict": Stage(
+        "predict --support {photos}/support --query {photos}/query --out predicted --report predicted --cache cache-p",
+        6,
+        ("predicted", "cache-p"),
+    ),
+    "check": Stage(
+        "check {photos}/support --out checked/check.json --report checked --cache cache-c", 4, ("checked", "cache-c")
+    ),
+    "pretrain": Stage(
+        "pretrain {set} pretrain --config ../pre.yaml --resume --root stores --precision 32",
+        5,
+        ("pretrain/*.*", "pretrain/best"),
+        True,
+    ),
+    "metatrain": Stage(
+        "metatrain pretrain/best {set} metatrain --config ../meta.yaml --resume --root stores --precision 32",
+        5,
+        ("metatrain/*.*", "metatrain/best"),
+        True,
+    ),
+    "evaluate": Stage(
+        "evaluate metatrain/best {set} --root stores --n_query 5 --n_episodes 200 --out evaluated/report.json"
+        " --picture evaluated/matches.png --cache cache-e",
+        3,
+        ("evaluated", "cache-e"),
+    ),
+    "retrieve index": Stage("retrieve index metatrain/best {set}/novel index --cache cache-i", 4, ("index", "cache-i")),
+}
+APP_KILLS = 3
+
+
+@dataclass
+class Life:
+    """What became of one process.
+
+    Attributes:
+        code: its exit code; -9 if it was killed.
+        seconds: how long it lived.
+        renames: number of files that it renamed, if it ended by itself.
+        left: temporary files and marks that it left.
+    """
+
+    code: int
     seconds: float
-    entered: dict[str, float]  # when each stage began
+    renames: int = 0
+    left: list[str] = field(default_factory=list)
 
 
-def draw(folder: Path) -> None:
-    """Class folders of noisy stripes, 32 x 32."""
+def draw(root: Path) -> dict[str, Path]:
+    """Draw class folders of noisy stripes: a data set with three splits, and photos to predict and check."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:32, :32]
+    places = {"set": root / "set", "photos": root / "photos"}
     for split, (classes, count) in PER_CLASS.items():
+        parent = places["photos" if split in ("support", "query") else "set"] / split
         for k in range(classes):
-            (folder / split / f"{split}{k}").mkdir(parents=True)
+            (parent / f"class {k} of {split[0]}").mkdir(parents=True)
             angle = np.pi * (k + (split == "val") / 2 + (split == "novel") / 3) / classes
             for i in range(count):
                 along = (rows * np.sin(angle) + columns * np.cos(angle)) * (0.6 + 0.1 * (k % 3))
                 pixels = 128 + 70 * np.sin(along + rng.uniform(0, 6))[..., None] + rng.normal(0, 40, (32, 32, 3))
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / split / f"{split}{k}" / f"{i}.png")
+                picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                picture.save(parent / f"class {k} of {split[0]}" / f"{i}.png")
+    for name, recipe in (("pre", PRE), ("meta", META)):
+        (root / f"{name}.yaml").write_text(yaml.safe_dump({"recipe": json.loads(json.dumps(asdict(recipe)))}))
+    return places
 
 
-def run(source: Path, out: Path, tell: Callable[[str], None]) -> None:
-    """All stages, each of which goes on where it was or is done already."""
-    tell("prepare")
-    splits = load(source, out / "stores").splits
-    tell("pretrain")
-    first = pretrain(PRE, splits["base"], splits["val"], out / "pretrain", resume=True, precision="32")
-    tell("metatrain")
-    second = metatrain(META, first.model, splits["base"], splits["val"], out / "metatrain", resume=True, precision="32")
-    tell("evaluate")
-    if not (out / "report.json").exists():
-        found = evaluate(DeepEMD.load(second.model), splits["novel"], EPISODES, cache=out / "cache")
-        write_json({name: values.tolist() for name, values in found.accuracies.items()}, out / "report.json")
-    tell("index")
-    if not (out / "indexed").exists():  # killed before this: once more, in the place of the one that may be there
-        build_index(second.model, source / "novel", out / "index", force=True)
-        (out / "indexed").touch()
-    tell("end")
+def count_renames(last: int) -> Callable[[], int]:
+    """Kill this process just before its rename number `last`; return a function that returns how many there were."""
+    count = 0
+
+    def counted(original: Callable[[Path, Any], Path]) -> Callable[[Path, Any], Path]:
+        def rename(path: Path, target: Any) -> Path:
+            nonlocal count
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(path, target)
+
+        return rename
+
+    for name in ("replace", "rename"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    return lambda: count
 
 
-def live(source: Path, out: Path, kill: Callable[[str, float], bool]) -> Life:
-    """One process, killed when `kill` says so, which is asked again and again with the stage and its age."""
+def start(folder: Path, words: list[str], last: int = 0) -> tuple[int, int]:
+    """Fork a process that runs a command in a folder; return its number and a pipe with what it reports at its end."""
     reader, writer = os.pipe()
     child = os.fork()
-    if not child:
-        try:
-            os.close(reader)
-            log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1), os.dup2(log, 2)
-            run(source, out, lambda stage: os.write(writer, f"{stage}\n".encode()))
-        except BaseException:  # told in the log
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
-    os.close(writer)
-    began = time.monotonic()
-    stage, entered, killed = "start", dict[str, float](), False
+    if child:
+        os.close(writer)
+        return child, reader
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        os.close(reader)
+        log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder)
+        renames = count_renames(last)
+        code = cli.main(words)
+        os.write(writer, str(renames()).encode())
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def live(folder: Path, words: list[str], due: Callable[[float], bool] = lambda _: False, last: int = 0) -> Life:
+    """Run a command in a process of its own, killed when `due` of its age says so or before rename number `last`."""
+    before, began = set(unfinished(folder)), time.monotonic()
+    child, reader = start(folder, words, last)
+    renames = b""
     while True:
-        if select.select([reader], [], [], 0)[0]:
-            told = os.read(reader, 1000).decode().split()
-            if not told:
-                break
-            stage = told[-1]
-            entered |= dict.fromkeys(told, time.monotonic() - began)
-        if stage in entered and stage != "end" and kill(stage, time.monotonic() - began - entered[stage]):
-            os.kill(child, signal.SIGKILL)
-            killed = True
+        if select.select([reader], [], [], 0.0005)[0]:
+            renames = os.read(reader, 100)
+            break  # it ends, or was killed
+        if due(time.monotonic() - began):
+            os.killpg(child, signal.SIGKILL)
             break
-        time.sleep(0.0005)
-    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(reader)
-    if not killed and status:
-        sys.exit(f"a process failed by itself, see {out.with_suffix('.log')}")
-    return Life(stage, killed, time.monotonic() - began, entered)
+    left = sorted(set(unfinished(folder)) - before)
+    return Life(code, time.monotonic() - began, int(renames or 0), left)
 
 
-def half_written(out: Path) -> list[str]:
-    """What was being written."""
-    return [str(path.relative_to(out)) for path in out.rglob(".tmp-*")]
+def unfinished(folder: Path) -> list[str]:
+    """Return the temporary files, but for locks, and the marks of results that are being put in place."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        names = [name for name in [*folders, *files] if name.startswith((".tmp-", ".unfinished-"))]
+        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if not is_lock(name)]
+    return found
 
 
 def all_whole(out: Path) -> int:
-    """Read everything that is there under its final name; how many things there were."""
+    """Read everything that is there under its final name; return how many things there were."""
     count = 0
     for description in out.glob("stores/[!.]*/store.json"):
         assert verify(open_store(description.parent)) == []
         count += 1
     for stage in ("pretrain", "metatrain"):
-        for name in ("last.ckpt", "previous.ckpt"):
-            if (out / stage / name).exists():
-                read(out / stage / name)
+        for path in (out / stage / name for name in ("last.ckpt", "previous.ckpt")):
+            if path.exists():
+                read(path)
                 count += 1
-        if (out / stage / "best").exists() and any((out / stage / "best").glob("[!.]*")):
+        if (out / stage / "best" / "config.json").exists():
             DeepEMD.load(out / stage / "best")
             count += 1
-        if (out / stage / "result.json").exists():
-            json.loads((out / stage / "result.json").read_text())
-            count += 1
-    for piece in out.glob("cache/*/*/[!.]*"):
-        with np.load(piece) as archive:
-            assert np.isfinite(archive["nodes"]).all()
+    for path in [*out.glob("*/[!.]*.json"), *out.glob("*/best/[!.]*.json")]:
+        json.loads(path.read_text())
+        count += 1
+    for path in out.rglob("[!.]*.npz"):
+        with np.load(path) as archive:
+            assert all(archive[name] is not None for name in archive.files)
+        count += 1
+    for path in out.glob("*/[!.]*.html"):
+        assert path.read_text().endswith("</html>\n")
+        count += 1
+    for path in out.glob("*/[!.]*.png"):
+        with Image.open(path) as picture:
+            picture.load()
         count += 1
     if (out / "index").exists():
         open_index(out / "index")
@@ -178,95 +264,225 @@ def all_whole(out: Path) -> int:
     return count
 
 
-def ends(out: Path) -> dict[str, Any]:
-    """All that a run leaves, but for what the clock says."""
+def ends(out: Path, stage: Stage) -> dict[str, Any]:
+    """Return all that a command leaves, but for what the clock says."""
     found: dict[str, Any] = {}
-    for stage in ("pretrain", "metatrain"):
-        with (out / stage / "metrics.csv").open() as file:
-            found[f"{stage} metrics"] = [
-                {key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)
-            ]
-        found[f"{stage} result"] = (out / stage / "result.json").read_text()
-        found[f"{stage} best weights"] = (out / stage / "best" / "model.safetensors").read_bytes()
-        state = read(out / stage / "last.ckpt").content["state_dict"]
-        found[f"{stage} last weights"] = {name: tensor.numpy().tobytes() for name, tensor in state.items()}
-    found["report"] = (out / "report.json").read_text()
-    for folder in ("index", "cache", "stores"):
-        files = sorted(path for path in (out / folder).rglob("*") if path.is_file())
-        found[folder] = {str(path.relative_to(out)): path.read_bytes() for path in files}
+    paths = [path for pattern in stage.results for path in out.glob(pattern)]
+    for path in sorted(inner for one in paths for inner in ([one] if one.is_file() else one.rglob("*"))):
+        if path.is_file():
+            found[str(path.relative_to(out))] = _content(path)
     return found
 
 
+def _content(path: Path) -> Any:
+    if path.suffix == ".json":
+        return re.sub(r'"seconds": (\{[^}]*\}|[0-9.e-]+)', "", path.read_text())
+    if path.name == "metrics.csv":  # the last column is the seconds
+        return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    if path.suffix == ".ckpt":
+        state = read(path).content["state_dict"]
+        return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
+    return path.read_bytes()
+
+
+@dataclass
+class Outcome:
+    """What the kills of one command led to.
+
+    Attributes:
+        kills: number of kills.
+        half_written: of these, with a file half-written.
+        between: of these, just before a file was put in place.
+        finished: kills after which the same command finished, or had finished before.
+        read: number of files and folders that were read after kills.
+        equal: whether the result equals that of an undisturbed run.
+        leftovers: temporary files at the end.
+        different: names of what differs.
+    """
+
+    kills: int = 0
+    half_written: int = 0
+    between: int = 0
+    finished: int = 0
+    read: int = 0
+    equal: bool = False
+    leftovers: list[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
+
+
+def torture(stage: Stage, words: list[str], whole: Path, broken: Path, kills: int, dice: random.Random) -> Outcome:
+    """Run a command undisturbed, then kill it again and again, and compare."""
+    plain = live(whole, words)
+    if plain.code:
+        sys.exit(f"{' '.join(words)}: failed by itself, see {whole.with_suffix('.log')}")
+    expected, outcome = ends(whole, stage), Outcome()
+    for k in range(kills):
+        for _ in range(ATTEMPTS):
+            life = live(broken, words, *_moment(k, plain, stage, broken, kills, dice))
+            if life.code == -signal.SIGKILL:
+                break
+            _remove(broken, stage)  # it had ended before
+        outcome.kills += life.code == -signal.SIGKILL
+        outcome.between += k % 4 == 1
+        outcome.half_written += bool(life.left) and k % 4 != 1
+        outcome.read += all_whole(broken)
+        if not stage.resumes or k == kills - 1:  # a training is killed again and again on its way
+            again = live(broken, words)
+            found = ends(broken, stage)
+            complete = found.keys() == expected.keys() and all(found[name] == expected[name] for name in expected)
+            outcome.finished += again.code == 0 or complete
+            outcome.different = [
+                name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+            ]
+            outcome.leftovers += unfinished(broken)
+            if k < kills - 1:
+                _remove(broken, stage)
+        else:
+            outcome.finished += 1
+        print(f"  {k + 1}: {life.seconds:5.1f} s, left: {', '.join(life.left) or 'nothing'}", flush=True)
+        if outcome.different or outcome.leftovers:
+            break
+    outcome.equal = not outcome.different
+    return outcome
+
+
+def _moment(
+    k: int, plain: Life, stage: Stage, broken: Path, kills: int, dice: random.Random
+) -> tuple[Callable[[float], bool], int]:
+    """Choose when to kill: at a random moment, before a rename, or when a file is half-written."""
+    share = min(1.0, 2 / kills) if stage.resumes else 1.0
+    delay = dice.uniform(0, plain.seconds * share)
+    if k % 2 == 0:
+        return lambda age: age >= delay, 0
+    if k % 4 == 1:
+        low = 1 if stage.resumes else max(1, plain.renames - LATE + 1)
+        return lambda _: False, dice.randint(low, max(low, round(plain.renames * share)))
+    old = set(unfinished(broken))
+    return lambda age: age >= delay * 0.7 and bool(set(unfinished(broken)) - old), 0
+
+
+def _remove(out: Path, stage: Stage) -> None:
+    """Remove what a command has left, so that it starts anew."""
+    for path in [path for pattern in stage.results for path in out.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def torture_app(out: Path, kills: int, dice: random.Random) -> Outcome:
+    """Kill the app while it starts or while a photo is uploaded; the next one must remove all uploads and serve."""
+    outcome, uploads = Outcome(), out / "tmp"
+    uploads.mkdir()
+    tempfile.tempdir = str(uploads)
+    for k in range(kills + 1):
+        port = _free_port()
+        began = time.monotonic()
+        child, reader = start(out, ["app", "--port", str(port)])
+        delay = dice.uniform(0, 6)
+        if k % 2 == 0 and k < kills:
+            time.sleep(delay)
+        else:
+            _wait_for(port)
+            old = [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size]
+            outcome.different += [str(path.relative_to(out)) for path in old]
+            outcome.read += 1
+            _upload(port, whole=k == kills)
+        os.killpg(child, signal.SIGINT if k == kills else signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        left = [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size]
+        outcome.kills += k < kills
+        outcome.half_written += bool(left) and k < kills
+        print(f"  {k + 1}: {time.monotonic() - began:5.1f} s, {len(left)} uploads left", flush=True)
+    outcome.finished = outcome.kills
+    outcome.leftovers = [str(path.relative_to(out)) for path in uploads.iterdir()]
+    outcome.equal = not outcome.different
+    tempfile.tempdir = None
+    return outcome
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _wait_for(port: int, limit: float = 120) -> None:
+    """Wait until the page answers."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    sys.exit("the app does not answer")
+
+
+def _upload(port: int, *, whole: bool) -> None:
+    """Upload a photo of 4 MB, or its first half."""
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    body = head + bytes(4_000_000) + b"\r\n--b--\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(
+            f"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\nConnection: close\r\n\r\n".encode()
+        )
+        connection.sendall(body if whole else body[: len(body) // 2])
+        if whole:
+            assert b" 200 " in connection.recv(100)
+        else:
+            time.sleep(0.5)
+
+
+def table(outcomes: Mapping[str, Outcome]) -> str:
+    """Return the table of docs/faults.md."""
+    heads = ["", *outcomes, "all"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    rows = {
+        "kills": "kills",
+        "of these, with a file half-written": "half_written",
+        "of these, between two files": "between",
+        "the same command finished": "finished",
+    }
+    for title, name in rows.items():
+        numbers = [int(getattr(one, name)) for one in outcomes.values()]
+        lines.append(f"| {' | '.join([title, *map(str, [*numbers, sum(numbers)])])} |")
+    lines.append(f"| {' | '.join(['equal', *('yes' if one.equal else 'no' for one in outcomes.values()), ''])} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Run undisturbed, run with kills, compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=30)
+    """Run every command undisturbed and with kills; write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=34, help="number of kills in all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one command")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "faults.json")
     settings = parser.parse_args()
     torch.set_num_threads(1)
-    numbers = random.Random(settings.seed)
-    began = time.monotonic()
+    dice, began, outcomes = random.Random(settings.seed), time.monotonic(), dict[str, Outcome]()
     with tempfile.TemporaryDirectory() as place:
-        source = Path(place) / "photos"
-        draw(source)
+        places = draw(Path(place))
         whole, broken = Path(place) / "undisturbed", Path(place) / "killed"
-        whole.mkdir(), broken.mkdir()
-        plain = live(source, whole, lambda *_: False)
-        names = [*KILLS, "end"]
-        lasts = {a: plain.entered[b] - plain.entered[a] for a, b in pairwise(names)}
-        print("undisturbed:", ", ".join(f"{name} {value:.1f} s" for name, value in lasts.items()), flush=True)
-
-        plan = [stage for stage, share in KILLS.items() for _ in range(round(share * settings.kills / 30))]
-        stages, writes, checked = Counter[str](), Counter[str](), 0
-        for k, aim in enumerate(plan):
-            # what goes on where it was ends after some lives; the store begins again, and may be killed anywhere
-            delay = numbers.uniform(0, lasts[aim] * (1 if aim == "prepare" else 2 / plan.count(aim)))
-
-            def kill(stage: str, age: float, aim: str = aim, delay: float = delay, aimed: bool = k % 2 == 1) -> bool:
-                late = names.index(stage) > names.index(aim)
-                due = late or (stage == aim and age >= delay)
-                return due and (not aimed or any(late or name.endswith(AIM[aim]) for name in half_written(broken)))
-
-            old = set(half_written(broken))
-            life = live(source, broken, kill)
-            left = set(half_written(broken)) - old
-            if life.killed:
-                stages[life.stage] += 1
-                writes[life.stage] += bool(left)
-            else:  # it was through before the kill came: the index once more, for the kills that are left
-                (broken / "indexed").unlink()
-            try:
-                checked += all_whole(broken)
-            except (AssertionError, InputError, ValueError, OSError) as error:
-                sys.exit(f"read as whole, and is not: {error}")
-            print(
-                f"{k + 1:3}  {life.stage:10}{life.seconds:6.1f} s  {'killed' if life.killed else 'ended'}"
-                f"  {', '.join(sorted(left))}",
-                flush=True,
-            )
-        last = live(source, broken, lambda *_: False)
-        one, other = ends(whole), ends(broken)
-        equal = {name: one[name] == other[name] for name in one}
-        leftovers = half_written(broken)
-        result = {
-            "kills": sum(stages.values()),
-            "by_stage": dict(stages),
-            "within_a_write": dict(writes),
-            "whole_things_read_after_kills": checked,
-            "resumed": sum(stages.values()),
-            "leftovers_at_the_end": leftovers,
-            "equal": equal,
-            "seed": settings.seed,
-            "seconds_undisturbed": plain.seconds,
-            "seconds_of_the_last_process": last.seconds,
-            "seconds": time.monotonic() - began,
-            "versions": versions(),
-        }
-    write_json(result, settings.out)
-    print(json.dumps(result, indent=1))
-    if not all(equal.values()):
-        sys.exit("the killed run ended otherwise than the undisturbed one")
+        whole.mkdir()
+        broken.mkdir()
+        for name, stage in STAGES.items():
+            words = [word.format(**places) for word in stage.words.split()]
+            kills = max(1, round(stage.kills * settings.kills / 34)) if settings.only in (None, name) else 0
+            print(f"{name} ({time.monotonic() - began:.0f} s so far)", flush=True)
+            outcomes[name] = torture(stage, words, whole, broken, kills, dice)
+            if not kills:
+                shutil.copytree(whole, broken, dirs_exist_ok=True)
+        if settings.only in (None, "app"):
+            print(f"app ({time.monotonic() - began:.0f} s so far)", flush=True)
+            outcomes["app"] = torture_app(broken, max(1, round(APP_KILLS * settings.kills / 34)), dice)
+    report = {name: asdict(one) for name, one in outcomes.items()}
+    total = Counter({key: sum(one[key] for one in report.values()) for key in ("kills", "finished", "read")})
+    about = {"seed": settings.seed, "seconds": time.monotonic() - began, "versions": versions()}
+    write_json({"all": total, "commands": report, "table": table(outcomes), **about}, settings.out)
+    print(table(outcomes))
+    if total["finished"] < total["kills"] or not all(one.equal and not one.leftovers for one in outcomes.values()):
+        sys.exit(f"not every command finished with an equal result, see {settings.out}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """``deepemd predict`` and ``deepemd check``: classify and check the user's own photos, in class folders."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepemd.commands.console import console
 from deepemd.commands.outputs import Output, ResultFiles
 from deepemd.errors import InputError, printable
-from deepemd.model.folder import CONFIG_FILE
 from deepemd.model.pretrained import DEFAULT
-from deepemd.results import check_output, output_lock
 
 if TYPE_CHECKING:
     from deepemd.apps.photos.check import Check
@@ -81,10 +78,8 @@ def predict(
     page = _page(report, "predictions.html")
     queries = query_photos(query)
     keep_freed_memory()
-    with PredictionFiles(out, page, force=force) as files, _saving(save, force):
+    with PredictionFiles(out, page, save, force=force) as files:
         classifier, notes, bad = _classifier(support, model, backbone, regions, unknown, cache)
-        if save is not None:
-            print(f"model: {printable(classifier.save(save))}")
         summary = predict_photos(classifier, queries, files, limit=report_limit if page else 0)
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *summary.bad]]}
 
@@ -92,12 +87,11 @@ def predict(
             shown = [*notes, *summary.notes]
             write_predictions_page(classifier, summary, path, notes=shown, used=used, top=top)
 
-        written = files.finish(used, write_page)
+        written = files.finish(used, write_page, lambda folder: classifier.save(folder, force=True))
     console().print(summary.table().rich())
     few = f" (the {report_limit:,} least certain of {summary.photos:,} photos)"
-    for path in written:
-        kind = "page" if path is page else path.suffix[1:]
-        print(f"{kind}: {printable(path)}{few if path is page and summary.photos > report_limit else ''}")
+    for kind, path in written.items():
+        print(f"{kind}: {printable(path)}{few if kind == 'page' and summary.photos > report_limit else ''}")
     _fail_if_unreadable(len(bad) + len(summary.bad))
 
 
@@ -246,14 +240,6 @@ def _page(report: Path | None, name: str) -> Path | None:
     if report.exists() and not report.is_dir():
         raise InputError(f"report: {report} is a file: name a folder, for {name} in it")
     return report / name
-
-
-def _saving(save: Path | None, force: bool) -> AbstractContextManager[None]:
-    """Lock the folder that a classifier will be saved to, after checking that it can be written."""
-    if save is None:
-        return nullcontext()
-    check_output("save", save / CONFIG_FILE, CONFIG_FILE, force=force)
-    return output_lock(save / CONFIG_FILE, option="--save")
 
 
 def _fail_if_unreadable(bad: int) -> None:

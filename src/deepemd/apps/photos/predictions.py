@@ -17,6 +17,7 @@ from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.errors import printable
 from deepemd.files import atomic_file, explain_disk_errors
+from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
 from deepemd.results import Output, ResultFiles
 
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
@@ -71,19 +72,24 @@ class PredictionFiles:
     Args:
         folder: folder of the files; it is made if it does not exist.
         page: HTML file of the report, which appears together with the two others; None for no page.
+        save: folder of the classifier, which appears together with them; None if it is not saved.
         force: replace files of an earlier run.
 
     Raises:
         InputError: the folder holds files of an earlier run, another run is writing them, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, page: Path | None = None, *, force: bool = False) -> None:
+    def __init__(
+        self, folder: Path, page: Path | None = None, save: Path | None = None, *, force: bool = False
+    ) -> None:
         self.csv, self.json, self.page = folder / "predictions.csv", folder / "predictions.json", page
         self.partial = folder / "predictions.partial.csv"
+        self._model = [] if save is None else [save / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
         self._result = ResultFiles(
             Output("out", self.csv, self.csv.name),
             Output("out", self.json, self.json.name),
             Output("report", page, "predictions.html"),
+            *(Output("save", path, path.name) for path in self._model),
             force=force,
         )
         self.rows = 0
@@ -137,12 +143,18 @@ class PredictionFiles:
         self._sheet.flush()
         return self.partial.read_bytes().count(b"\n") - 1
 
-    def finish(self, head: Mapping[str, Any], write_page: Callable[[Path], object] | None = None) -> list[Path]:
-        """Write all files under their final names; return them.
+    def finish(
+        self,
+        head: Mapping[str, Any],
+        write_page: Callable[[Path], object] | None = None,
+        write_model: Callable[[Path], object] | None = None,
+    ) -> dict[str, Path]:
+        """Write all files under their final names; return what each is, and its path.
 
         Args:
             head: the first entries of predictions.json: settings, versions, photos that could not be read.
             write_page: function that writes the page to a path.
+            write_model: function that writes the classifier into a folder.
 
         Raises:
             InputError: the disk is full; the finished rows stay in the partial file.
@@ -155,11 +167,18 @@ class PredictionFiles:
             file.write(b"\n  ]\n}\n")
         if self.page is not None and write_page is not None:
             write_page(self._result.draft(self.page))
+        if self._model and write_model is not None:
+            made = self._result.draft(self._model[0]).parent
+            write_model(made)
+            for path in self._model:
+                self._result.adopt(path, made / path.name)
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
             self._sheet.flush()
         self._result.adopt(self.csv, self.partial)
         self._result.commit()
-        return [self.csv, self.json, *([] if self.page is None else [self.page])]
+        written = {"csv": self.csv, "json": self.json, "page": self.page}
+        written["model"] = self._model[0].parent if self._model else None
+        return {kind: path for kind, path in written.items() if path is not None}
 
 
 def _rounded(value: float) -> float:
