@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from pictures import encoded, photo, png
+from pictures import encoded, in_mode, photo, png
 from PIL import Image
 
 from deepemd.data.decoding import as_picture, decode, measure, read_image
@@ -178,3 +178,49 @@ def test_too_little_memory_is_said(monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     with pytest.raises(InputError, match=r"x\.png: the memory is too small"):
         decode(encoded(photo(20, 10), "PNG"), "x.png")
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file with some bytes replaced, mostly in its head, and sometimes cut."""
+    changed = bytearray(data)
+    for _ in range(rng.choice([1, 2, 5, 20])):
+        place = int(rng.integers(min(len(changed), rng.choice([64, 200, len(changed)]))))
+        changed[place] = rng.choice([0, 255, int(rng.integers(256)), changed[place] ^ 1 << int(rng.integers(8))])
+    return bytes(changed[: int(rng.integers(len(changed)))] if rng.random() < 0.3 else changed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("JPEG", {}), ("WEBP", {}), ("AVIF", {}),
+        ("GIF", {}), ("JPEG2000", {}), ("BMP", {}), ("TGA", {}), ("PPM", {}), ("ICO", {}), ("PCX", {}), ("QOI", {}),
+    ],
+)  # fmt: skip
+def test_damage_is_an_error_for_every_reader_or_for_none(form, options, monkeypatch):
+    """A file is decoded, measured and opened with one outcome: the same picture, or an error with its name."""
+    monkeypatch.setattr("deepemd.data.depth._said", {8, 10, 12, 14})
+    rng, outcomes = np.random.default_rng(5), set()
+    frames = {"save_all": True, "append_images": [photo(40, 30)]} if form in ("GIF", "WEBP", "TIFF") else {}
+    images = [in_mode(photo(40, 30), mode) for mode in ("RGB", "L", "P", "RGBA", "I;16")]
+    files = []
+    for image in images:
+        with suppress(OSError, KeyError, ValueError):
+            files.append(encoded(image, form, **options))
+    files.append(encoded(Image.new("RGB", (40, 30)), form, **options, **frames))
+    for k in range(120):
+        data = damaged(files[k % len(files)], rng)
+        found: list[object] = []
+        for read in (decode, measure, lambda d, name: read_image(d, name, None)[0]):
+            try:
+                found.append(read(data, "x"))
+            except InputError as error:
+                assert str(error).startswith("x: ")  # noqa: PT017
+                found.append(None)
+        picture, size, again = found
+        assert (picture is None) == (size is None) == (again is None), k
+        if picture is not None:
+            assert picture.size == size
+            assert np.array_equal(np.asarray(picture), np.asarray(as_picture(Image.open(io.BytesIO(data)))))
+        outcomes.add(picture is None)
+    assert outcomes == {True, False}

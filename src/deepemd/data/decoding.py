@@ -59,13 +59,13 @@ def read_image(source: bytes | Path, name: str, max_side: int | None) -> "tuple[
 
     def read(image: "Image", content: bytes) -> "tuple[Image, tuple[int, int]]":
         width, height = image.size
-        original = (width, height) if _orientation(image) >= 5 else (height, width)
         # A JPEG is decoded at a half, a quarter or an eighth, where that is still larger than max_side.
         large = max_side is not None and max(width, height) > max_side
         drafted = large and image.draft("RGB", _within(width, height, max_side or 1)) is not None
         upright = _upright_rgb(image, name, content)
-        if not drafted:
-            original = (upright.height, upright.width)  # Pillow turns a TIFF upright while it reads it
+        original = (upright.height, upright.width)
+        if drafted:
+            original = (width, height) if _orientation(image) >= 5 else (height, width)
         return upright if max_side is None else shrink(upright, max_side), original
 
     return with_image(encoded, name, read)
@@ -75,13 +75,14 @@ def measure(encoded: bytes, name: str) -> tuple[int, int]:
     """Return width and height of an image, upright; it is fully decoded, so that damage is found."""
 
     def read(image: "Image", content: bytes) -> tuple[int, int]:
-        width, height = image.size
-        turned = _orientation(image) >= 5
-        # This makes the decoding of a JPEG faster: every byte is read, but fewer pixels are computed.
-        if image.draft("RGB", (max(1, width // 8), max(1, height // 8))) is None:
+        if image.format == "TIFF" or image.mode[0] in "IF":  # what can be refused only after it was decoded
             return _upright_rgb(image, name, content).size
+        size = image.size
+        # This makes the decoding of a JPEG faster: every byte is read, but fewer pixels are computed.
+        drafted = image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8))) is not None
         image.load()
-        return (height, width) if turned else (width, height)
+        width, height = size if drafted else image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
     return with_image(encoded, name, read)
 
@@ -229,7 +230,7 @@ def _upright_rgb(image: "Image", name: str, encoded: bytes, depth: Depth | None 
 
 
 def _orientation(image: "Image") -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where it is damaged, as viewers do."""
+    """Return the EXIF orientation, 1 to 8, of a loaded image; 1 where it is damaged, as viewers do."""
     try:
         found = image.getexif().get(0x0112, 1)
     except Exception:  # there are as many kinds as there are kinds of damage

@@ -72,25 +72,32 @@ def check_mode(image: "Image", name: str) -> None:
         )
 
 
-def is_blank_start(image: "Image") -> bool:
-    """Return whether the first frame or page, which is loaded, is of one colour, and may be followed by others."""
+def _has_frames(image: "Image") -> bool:
     try:
-        return image.format in _ANIMATED and getattr(image, "is_animated", False) and is_one_colour(image)
-    except Exception:  # the file is closed
+        return image.format in _ANIMATED and bool(getattr(image, "is_animated", False))
+    except Exception:  # the file is closed, or damaged behind the first frame
         return False
+
+
+def is_blank_start(image: "Image") -> bool:
+    """Return whether the first frame or page, which is loaded, is of one colour, and others follow."""
+    return _has_frames(image) and is_one_colour(image)
 
 
 def skip_blank_frames(image: "Image") -> None:
     """Go to the first frame or page that is not of one colour; stay at the first if all are."""
+    if not _has_frames(image):
+        return
+    image.load()
+    if not is_one_colour(image):
+        return
     try:
-        if image.format not in _ANIMATED or not getattr(image, "is_animated", False):
-            return
-        for frame in range(_MOST_FRAMES):
+        for frame in range(1, _MOST_FRAMES):
             image.seek(frame)
             image.load()
             if not is_one_colour(image):
                 return
-    except Exception:  # there is no further frame, or it is damaged; if the first one is, its reader finds it
+    except Exception:  # there is no further frame, or it is damaged
         pass
     image.seek(0)
 
