@@ -248,5 +248,10 @@ def test_what_is_not_a_file_with_a_name_of_text(tmp_path, spoil: Callable[[Path]
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_hidden_files_are_left_out(tmp_path, form):
     hidden = [("a/.DS_Store", b""), ("__MACOSX/a/1.jpg", b""), (".git/x.jpg", b""), ("a/Thumbs.db", b"")]
-    hidden += [("a/@eaDir/1.jpg/x.jpg", b""), ("#recycle/a/1.jpg", b""), ("$RECYCLE.BIN/1.jpg", b""), ("a/._1.jpg", b"")]
+    hidden += [
+        ("a/@eaDir/1.jpg/x.jpg", b""),
+        ("#recycle/a/1.jpg", b""),
+        ("$RECYCLE.BIN/1.jpg", b""),
+        ("a/._1.jpg", b""),
+    ]
     assert contents(pack(tmp_path / f"x.{form}", ("a/1.jpg", b"one"), *hidden), tmp_path) == {"a/1.jpg": b"one"}
