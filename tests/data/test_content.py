@@ -9,7 +9,7 @@ from pictures import encoded, photo, png
 
 from deepemd.data import content
 from deepemd.data.content import kind, read_file, without_text
-from deepemd.data.decoding import decode
+from deepemd.data.decoding import as_picture, decode
 from deepemd.errors import InputError
 
 
@@ -43,6 +43,12 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, monkeypatc
             with pytest.raises(InputError, match=f"{name}: {message}"):
                 read(Path(name), name)
     listener.close()
+
+
+def test_an_empty_path_is_named():
+    for read in (lambda: read_file(Path(), ""), lambda: as_picture("")):
+        with pytest.raises(InputError, match="an empty path: a folder, not an image file"):
+            read()
 
 
 def test_a_file_that_grows_is_read_up_to_a_bound(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Decoding: a file, a PIL image and an array give the same upright pixels, in every format and mode."""
 
 import io
+import os
 import struct
 import threading
 
@@ -186,6 +187,16 @@ def test_a_pil_image_whose_file_was_closed(form, tmp_path):
 def test_a_pil_image_without_pixels(size, mode):
     with pytest.raises(InputError, match=r"image 6: an image of \d x \d has no pixels"):
         as_picture(Image.new(mode, size), "image 6")
+
+
+def test_paths_of_all_types(tmp_path):
+    UPRIGHT.save(tmp_path / "x.png")
+    (entry,) = os.scandir(tmp_path)
+    for path in (tmp_path / "x.png", str(tmp_path / "x.png"), entry):
+        assert np.array_equal(array(path), np.asarray(UPRIGHT))
+    (tmp_path / "x.png").unlink()
+    with pytest.raises(InputError, match=r"^/.*x\.png: there is no such file"):
+        as_picture(entry)
 
 
 def test_an_uncompressed_tiff_of_ycbcr_which_pillow_cannot_read():

@@ -166,6 +166,25 @@ def colour_tiff(values: np.ndarray, compression: str) -> bytes:
     return head + body + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("colour", [4, 6])
+def test_colours_and_grey_of_16_bits_with_transparency(bits, colour):
+    values = np.repeat(deep(bits)[..., None], 3 if colour == 6 else 1, axis=2)
+    alpha = np.full((*GREY.shape, 1), 65_535)
+    alpha[3:9, 5:9] = 0
+    rows = b"".join(b"\0" + row.tobytes() for row in np.concatenate((values, alpha), axis=2).astype(">u2"))
+    found = np.asarray(decode(png(40, 30, 16, colour, rows), "deep.png"))[..., 0]
+    assert np.array_equal(found, np.where(alpha[..., 0] > 0, GREY, 255))
+
+
+def test_a_colour_of_16_bits_that_stands_for_transparency():
+    for colour, size in ((0, 1), (2, 3)):
+        key, dark, light = b"\x01\x02" * size, b"\x01\x03" * size, b"\x08\x00" * size
+        data = png(3, 1, 16, colour, b"\0" + key + dark + light, (b"tRNS", key))
+        for found in (np.asarray(decode(data, "x")), np.asarray(as_picture(Image.open(io.BytesIO(data))))):
+            assert found[0].tolist() == [[255] * 3, [16] * 3, [128] * 3]  # of 12 bits
+
+
 def test_a_guess_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(depth, "_said", set())
     with caplog.at_level(logging.WARNING):

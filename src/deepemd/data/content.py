@@ -33,6 +33,7 @@ def read_file(path: Path, name: str) -> bytes:
         InputError: the file is missing, cannot be read, is larger than 1 GiB, or is no regular file (a folder, a pipe,
             a socket, a device).
     """
+    name = name or "an empty path"
     try:
         found = _checked(path.stat(), name)  # before it is opened, which can act on a device
         with open(path, "rb", opener=_open_without_waiting) as file:

@@ -137,7 +137,8 @@ def as_picture(image: "Picture", name: str = "image") -> "Image":
     from PIL import Image
 
     if isinstance(image, str | os.PathLike):
-        return decode(Path(image), str(image))
+        path = os.fsdecode(image)
+        return decode(Path(path), path)
     if isinstance(image, Image.Image):
         return _from_pillow(image, name)
     try:

@@ -9,6 +9,7 @@ or 65,535, the least that holds it. So an image is never stretched to its own la
 import io
 import logging
 import sys
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -148,6 +149,8 @@ def deep_colour(image: "Image", encoded: bytes) -> NDArray[np.uint16] | None:
     bands: Any = image.getextrema()
     if max(high for _, high in bands[:3]) > 63:
         return None
+    if image.format == "PNG" and encoded[25:26] == b"\x04":
+        return _grey_with_alpha(encoded)
     with Image.open(io.BytesIO(encoded)) as again:
         if again.tell() != image.tell():
             again.seek(image.tell())
@@ -167,6 +170,17 @@ def _has_sixteen_bits(image: "Image", encoded: bytes) -> bool:
     if image.format == "PNG":
         return encoded[24:25] == b"\x10"
     return image.format == "TIFF" and 16 in getattr(image, "tag_v2", {}).get(258, ())
+
+
+def _grey_with_alpha(encoded: bytes) -> NDArray[np.uint16]:
+    """Decode a PNG file of 16-bit grey with alpha to (H, W, 4), by its bytes: as if these were four 8-bit colours."""
+    from PIL import Image
+
+    head = encoded[12:24] + b"\x08\x06" + encoded[26:29]
+    with Image.open(io.BytesIO(encoded[:12] + head + zlib.crc32(head).to_bytes(4, "big") + encoded[33:])) as image:
+        upper, lower = np.asarray(image)[..., ::2].astype(np.uint16), np.asarray(image)[..., 1::2]
+    values: NDArray[np.uint16] = (upper << 8 | lower)[..., [0, 0, 0, 1]]
+    return values
 
 
 def _in_other_order(piece: Any) -> Any:
