@@ -26,6 +26,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,7 @@ def start(folder: Path, words: list[str], last: int = 0) -> tuple[int, int]:
     code = 1
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         os.close(reader)
         log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
@@ -341,6 +343,7 @@ def torture(stage: Stage, words: list[str], whole: Path, broken: Path, kills: in
             outcome.finished += 1
         print(f"  {k + 1}: {life.seconds:5.1f} s, left: {', '.join(life.left) or 'nothing'}", flush=True)
         if outcome.different or outcome.leftovers:
+            print(f"  different: {outcome.different}, left over: {outcome.leftovers}", flush=True)
             break
     outcome.equal = not outcome.different
     return outcome
@@ -459,6 +462,8 @@ def main() -> None:
     parser.add_argument("--only", help="one command")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "faults.json")
     settings = parser.parse_args()
+    for command in cli.COMMANDS.values():  # before the processes fork
+        import_module(command.function.partition(":")[0])
     torch.set_num_threads(1)
     dice, began, outcomes = random.Random(settings.seed), time.monotonic(), dict[str, Outcome]()
     with tempfile.TemporaryDirectory() as place:
@@ -466,7 +471,7 @@ def main() -> None:
         whole, broken = Path(place) / "undisturbed", Path(place) / "killed"
         whole.mkdir()
         broken.mkdir()
-        for name, stage in STAGES.items():
+        for name, stage in STAGES.items() if settings.only != "app" else ():
             words = [word.format(**places) for word in stage.words.split()]
             kills = max(1, round(stage.kills * settings.kills / 34)) if settings.only in (None, name) else 0
             print(f"{name} ({time.monotonic() - began:.0f} s so far)", flush=True)

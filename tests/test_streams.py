@@ -13,6 +13,9 @@ from PIL import Image
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors and /dev/full are POSIX")
 
 
+END = ("csv", "html", "json")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of three photos, with names in other letters."""
@@ -55,6 +58,17 @@ def test_the_files_of_a_result_are_written_all_the_same(photos, tmp_path, where)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["predictions.csv", "predictions.html", "predictions.json"]
     assert len(json.loads((tmp_path / "predictions.json").read_text())["predictions"]) == 6
+
+
+@pytest.mark.parametrize("kilobytes", [1, 60])  # for the rows, the page and the model
+def test_where_a_file_may_not_be_as_large_the_same_command_finishes_later(photos, tmp_path, kilobytes):
+    command = f"deepemd predict --support '{photos}' --query '{photos}' --out out --report out --save out/model"
+    code, err = shell(f"ulimit -f {kilobytes}; {command}", tmp_path)
+    assert (code, "a quota or file size limit was reached" in err, ".tmp-" in err) == (2, True, False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"predictions.partial.csv", "model"}
+    assert shell(command, tmp_path) == (0, "")
+    names = sorted(path.name for path in (tmp_path / "out").rglob("*"))
+    assert names == ["config.json", "model", "model.safetensors", *(f"predictions.{end}" for end in END)]
 
 
 def test_names_in_other_letters_where_the_locale_is_c(photos, tmp_path):

@@ -271,6 +271,8 @@ def explain_disk_errors(folder: Path, needed: int, remedy: str = _DATA_REMEDY) -
     try:
         yield
     except OSError as error:
+        if _is_temporary(folder.name):
+            folder = folder.parent
         size = f"; about {max(1, round(needed / 1e6)):,} MB ({needed:,} bytes) are needed there" if needed else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             found = "the disk is full" if error.errno == errno.ENOSPC else "a quota or file size limit was reached"
