@@ -201,7 +201,7 @@ def test_bad_photos_are_listed_and_the_rest_goes_on(run, support, queries, tmp_p
     code, told, err = run("predict", "--support", support, *words)
     assert code == 2
     assert "broken.jpg: not an image that Pillow can read" in err
-    assert "1 file not named like photos, ignored:\n  " + str(support / "dots" / "film.mp4") in err
+    assert "1 file ignored (no photo, or not in a class folder):\n  " + str(support / "dots" / "film.mp4") in err
     assert "paper.pdf" in err
     assert "cut.png: truncated or damaged image" in err
     assert "huge.png: too many pixels" in err

@@ -84,7 +84,7 @@ def fit_photos(
     usable = Photos([file for file, _ in good], [label for _, label in good], photos.others)
     notes = [
         *([unreadable(bad, "of the classes")] if bad else []),
-        *([not_photos(photos.others)] if photos.others else []),
+        *([not_photos(photos.others, "no photo, or not in a class folder")] if photos.others else []),
         *([no_photos(photos.empty)] if photos.empty else []),
         *map(Note, photos.warnings),
         *_doubts(usable),
@@ -98,9 +98,9 @@ def unreadable(bad: Sequence[InputError], where: str) -> Note:
     return Note(f"{_count(len(bad), 'photo')} {where} cannot be read and left out:", [str(error) for error in bad])
 
 
-def not_photos(others: Sequence[Path]) -> Note:
-    """Return a note on files that are not named like photos."""
-    return Note(f"{_count(len(others), 'file')} not named like photos, ignored:", [str(file) for file in others])
+def not_photos(others: Sequence[Path], reason: str = "no photo") -> Note:
+    """Return a note on files that are ignored."""
+    return Note(f"{_count(len(others), 'file')} ignored ({reason}):", [str(file) for file in others])
 
 
 def no_photos(classes: Sequence[str]) -> Note:
