@@ -149,7 +149,7 @@ class Check:
         """Notes on the result for the user."""
         many = f"of classes with many photos, the first {MAX_EXAMPLES} of each were tested:"
         count = "1 photo is" if len(self.blank) == 1 else f"{len(self.blank):,} photos are"
-        blank = f"{count} nearly of one colour, which tells nothing of a class: look at these files, and replace or remove them:"
+        blank = f"{count} nearly of one colour: look at these files, and replace or remove them:"
         return [Note(title, names) for title, names in ((many, self.capped), (blank, self.blank)) if names]
 
     def as_dict(self) -> dict[str, Any]:
