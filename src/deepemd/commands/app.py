@@ -26,12 +26,13 @@ def app(
             proxy in front of it; by default the names and addresses of this machine, at this port, if `host` opens the
             page to them. A name without a port stands for all ports.
     """
-    from deepemd.apps.web.app import serving, wait
+    from deepemd.apps.web.app import ending_in_order, serving, wait
     from deepemd.device import keep_freed_memory
     from deepemd.model.pretrained import pretrained
 
     keep_freed_memory()
     model = pretrained(backbone)
-    with serving(model, host=host, port=port, max_megabytes=max_megabytes, allowed_hosts=allowed_hosts) as address:
+    page = serving(model, host=host, port=port, max_megabytes=max_megabytes, allowed_hosts=allowed_hosts)
+    with ending_in_order(), page as address:
         print(f"page: {address}\nCtrl-C ends it.", flush=True)
         wait()

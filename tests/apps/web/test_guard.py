@@ -199,6 +199,17 @@ def test_a_path_or_the_upload_of_somebody_else_is_not_read(server, tmp_path, pho
     assert list(server.uploads.rglob(token)) == []
 
 
+def test_a_file_can_be_read_by_the_one_who_uploaded_it_and_nobody_else(server):
+    _, headers, body = _upload(server, "<a>.html", b"<script>")
+    path = f"/gradio_api/file={json.loads(body)[0]}"
+    status, answered, content = _ask(server, "GET", path, Cookie=_cookie(headers))
+    assert (status, content) == (200, b"<script>")
+    assert answered["content-type"] == "application/octet-stream"
+    assert answered["content-disposition"] == "attachment"
+    for cookie in ("", _cookie(_upload(server)[1])):
+        assert _ask(server, "GET", path, Cookie=cookie)[0] == 404
+
+
 def test_the_same_photo_of_two_visitors_is_two_files(server, photos):
     photo = photos["flower"][0]["buffer"]
     visits = [_upload(server, "same.jpg", photo) for _ in range(2)]

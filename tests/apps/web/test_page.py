@@ -4,6 +4,8 @@ Tests deepemd.apps.web.app.
 """
 
 import signal
+import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -150,6 +152,27 @@ def test_the_page_by_keyboard_on_a_phone(visit):
     assert person.page.evaluate("document.documentElement.scrollWidth") <= 360
     person.page.get_by_role("button", name="Remove flower").press("Enter")
     person.page.get_by_text("'flower' was removed.").wait_for()
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_end_in_the_middle_of_an_upload(tmp_path, kill):
+    server = Server(tmp_path)
+    address = urlsplit(server.address)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(
+            f"POST /gradio_api/upload HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 9000000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            '--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'.encode()
+            + b"x" * 1_000_000
+        )
+        while not server.kept():
+            time.sleep(0.05)
+        server.process.send_signal(kill)
+        server.process.communicate(timeout=60)
+    assert "Traceback" not in server.log.read_text()
+    if kill == signal.SIGKILL:
+        Server(tmp_path).stop()
+    assert list(server.uploads.glob("deepemd-app-*")) == []
 
 
 @pytest.mark.parametrize("how", ["fetch", "form", "frame", "script"])

@@ -24,7 +24,7 @@ from deepemd.model import DeepEMD
 if TYPE_CHECKING:
     import gradio
 
-__all__ = ["free_port", "page", "serving", "wait"]
+__all__ = ["ending_in_order", "free_port", "page", "serving", "wait"]
 
 _MAX_QUEUE = 100  # events of all visitors that wait for the model
 _MAX_PAGES = 200  # pages that gradio remembers; a page that it has forgotten works on
@@ -101,13 +101,22 @@ def _gradio_app(blocks: "gradio.Blocks", max_bytes: int) -> Any:
     )
 
 
-def wait() -> None:
-    """Sleep until Ctrl-C or SIGTERM; both end the program in an orderly way."""
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end a ``with`` block like Ctrl-C, so that what it has written is removed."""
 
     def leave(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait() -> None:
+    """Sleep until the program is ended."""
     while True:
         threading.Event().wait(3600)
 

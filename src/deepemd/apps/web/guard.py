@@ -87,6 +87,8 @@ class Guard:
             await self._page(request)
         elif method == "GET" and path == "/deepemd.js":
             await request.answer(200, self._script, "text/javascript; charset=utf-8")
+        elif method == "GET" and path.startswith(f"{_API}/file="):
+            await self._file(request, path.removeprefix(f"{_API}/file="))
         elif method == "POST" and path == f"{_API}/upload":
             await self._upload(request)
         elif method == "GET" and path == f"{_API}/upload_progress":
@@ -154,6 +156,18 @@ class Guard:
             self._progress.pop(upload, None)
         self.visitors.keep(visit, uploads)
         await request.answer(200, json.dumps([one.token for one in uploads]), "application/json")
+
+    async def _file(self, request: "_Request", token: str) -> None:
+        """Answer with a file that this visitor has uploaded, which the page has a link to."""
+        visit = self.visitors.find(request.cookie)
+        upload = visit and visit.uploads.get(token)
+        try:
+            content = upload.path.read_bytes() if upload else None
+        except OSError:  # it was used just now
+            content = None
+        if content is None:
+            raise Refused(404, "Not found")
+        await request.answer(200, content, "application/octet-stream", {b"content-disposition": b"attachment"})
 
     async def _upload_progress(self, request: "_Request") -> None:
         """Report how far an upload is, as server-sent events."""

@@ -1,6 +1,7 @@
 """Run the page's application on a port of this machine, in a thread, for as long as a block lasts."""
 
 import errno
+import logging
 import os
 import socket
 import threading
@@ -61,6 +62,7 @@ def running(app: Any, host: str, port: int, sweep: Callable[[], None]) -> Iterat
             stopped.wait(0.02)
         yield
     finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it reports each page that is open as an error
         server.should_exit = True
         stopped.set()
         for thread in threads:

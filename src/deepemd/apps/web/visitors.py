@@ -91,6 +91,10 @@ class Visitors:
             visit.last_used = now
             return visit
 
+    def find(self, id: str) -> Visit | None:
+        """Return the visit of a cookie, None if it is not known."""
+        return self._visits.get(id)
+
     def change(self, visit: Visit, visitor: Visitor) -> None:
         """Give a visitor other classes."""
         with self._lock:
