@@ -51,6 +51,34 @@ def test_vmap(problem):
     assert torch.equal(shared, emd(cost, a[0], b[0]).value)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # raised inside torch.func.jvp
+@pytest.mark.parametrize("lead", [(0,), (0, 5), (5, 0), (2, 0, 3)])
+def test_empty_batches(lead):
+    """Every transform of a batch of nothing is nothing, of the right shape, as by PyTorch's own operations."""
+    cost, a, b = torch.ones(*lead, 3, 4), torch.ones(*lead, 3), torch.full((*lead, 4), 0.75)
+    assert vmap(value)(cost, a, b).shape == lead
+    assert vmap(value, in_dims=(0, None, None))(cost, torch.ones(3), torch.full((4,), 0.75)).shape == lead
+    assert vmap(lambda *p: emd(*p).plan)(cost, a, b).shape == cost.shape
+    assert vmap(lambda *p: tuple(emd(*p).certificate()))(cost, a, b)[2].shape == lead
+    for got in (grad(total, argnums=(0, 1, 2))(cost, a, b), vmap(grad(total, argnums=(0, 1, 2)))(cost, a, b)):
+        assert [g.shape for g in got] == [cost.shape, a.shape, b.shape]
+    out, pull = torch.func.vjp(value, cost, a, b)
+    assert [g.shape for g in pull(out)] == [cost.shape, a.shape, b.shape]
+    assert jacrev(lambda c: value(c, a, b))(cost).shape == (*lead, *cost.shape)
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(value, (cost, a, b), (cost, a, b))
+
+
+@pytest.mark.parametrize("lead", [(0,), (0, 5), (5, 0)])
+def test_empty_nested_vmap(lead):
+    cost, a, b = torch.ones(*lead, 2, 3, 4), torch.ones(*lead, 2, 3), torch.full((*lead, 2, 4), 0.75)
+    for function, shape in ((value, (*lead, 2)), (grad(total), cost.shape)):
+        nested = function
+        for _ in lead:
+            nested = vmap(nested)
+        assert nested(cost, a, b).shape == shape
+
+
 def test_vmap_names_the_problem_that_is_wrong(problem):
     cost, a, b = problem
     a[3, 1, 2] = -1

@@ -135,8 +135,7 @@ def emd_logits(
             except ValueError as error:
                 _check_finite(query=known[0], support=support)  # names the caller's arguments
                 raise error
-        logits = torch.cat(rows) if rows else support.new_empty(0)
-        return logits.reshape(*lead, queries, supports)
+        return torch.cat(rows).reshape(*lead, queries, supports)
 
 
 def _pieces(episodes: int, queries: int, size: int, chunk: int | None = None) -> Iterator[tuple[slice, slice]]:
@@ -146,12 +145,12 @@ def _pieces(episodes: int, queries: int, size: int, chunk: int | None = None) ->
     """
     if size * queries <= _CHUNK and not chunk:
         together = max(1, _CHUNK // max(1, size * queries))
-        for e in range(0, episodes, together):
+        for e in range(0, max(1, episodes), together):  # one piece even of nothing, for its gradient
             yield slice(e, e + together), slice(None)
         return
     step = min(max(1, _CHUNK // max(1, size)), chunk or queries)
-    for e in range(episodes):
-        for q in range(0, queries, step):
+    for e in range(max(1, episodes)):
+        for q in range(0, max(1, queries), step):
             yield slice(e, e + 1), slice(q, q + step)
 
 
@@ -176,6 +175,11 @@ def _check(query: Tensor, support: Tensor) -> None:
         raise ValueError(
             f"query nodes have {query.shape[-1]} channels but support nodes have {support.shape[-1]}; "
             "use one encoder for both"
+        )
+    if 0 in (*query.shape[-2:], *support.shape[-2:]):
+        raise ValueError(
+            "every node set needs at least one node of at least one channel; "
+            f"got query {tuple(query.shape)} and support {tuple(support.shape)}"
         )
     if query.shape[:-3] != support.shape[:-3]:
         raise ValueError(

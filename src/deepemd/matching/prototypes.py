@@ -100,7 +100,8 @@ def fit_prototypes(
     with torch.autocast(support.device.type, enabled=False), torch.no_grad():
         support = support if support.dtype == torch.float64 else support.float()
         prototypes = class_means(support, labels, n_way).reshape(-1, n_way, m, channels)  # (E, n_way, m, C)
-        support, labels = support.reshape(-1, shots, m, channels), labels.reshape(-1, shots)  # (E, K, m, C), (E, K)
+        episodes = len(prototypes)
+        support, labels = support.reshape(episodes, shots, m, channels), labels.reshape(episodes, shots)
         order = list(_batches(epochs, shots, batch_size, generator))
 
         def begin(some: slice) -> Descent:

@@ -52,6 +52,10 @@ def members_of(support: Tensor, labels: Tensor, n_way: int) -> Tensor:
             "support must be (..., K, m, C) of a floating-point dtype and labels (..., K); "
             f"got {tuple(support.shape)} of {support.dtype} and {tuple(labels.shape)}"
         )
+    if 0 in support.shape[-2:]:
+        raise ValueError(
+            f"every node set needs at least one node of at least one channel; got support {tuple(support.shape)}"
+        )
     return _members(labels, n_way)
 
 
@@ -68,9 +72,10 @@ def _members(labels: Tensor, n_way: int) -> Tensor:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers, got {labels.dtype}; convert them with labels.long()")
     wrong = (labels < 0) | (labels >= n_way)
-    if n_way < 1 or wrong.any():
-        found = f"found {int(labels[wrong][0])}" if wrong.any() else f"n_way is {n_way}"
-        raise ValueError(f"labels must be classes from 0 to n_way - 1 = {n_way - 1}; {found}")
+    if n_way < 1:
+        raise ValueError(f"n_way must be at least 1 class, got {n_way}")
+    if wrong.any():
+        raise ValueError(f"labels must be classes from 0 to n_way - 1 = {n_way - 1}; found {int(labels[wrong][0])}")
     member = F.one_hot(labels.long(), n_way).bool()  # (..., K, n_way)
     missing = (~member.any(-2)).nonzero()
     if len(missing):

@@ -21,6 +21,7 @@ Reference: Zhang et al., DeepEMD (arXiv 2003.06777), section 3.3, differentiates
 of a dense (nm + n + m)-square solve per problem; the two agree wherever the derivative exists.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from deepemd.transport import _solve, _threads
+from deepemd.transport._memory import require, require_for
 from deepemd.transport._resume import resume_batch
 
 _REASONS = {
@@ -118,14 +120,15 @@ def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
     """Merge the additional batch dimension into the existing one."""
     *tensors, tolerance, batch_shape = given
     size = info.batch_size
-    joined = []
-    for tensor, dim in zip(tensors, in_dims, strict=False):
-        if tensor is not None:
-            tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            tensor = tensor.reshape(-1, *tensor.shape[2:])
-        joined.append(tensor)
+    wide: list[Any] = [
+        t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, in_dims, strict=False)
+    ]
+    lead = wide[0].shape[:2]
+    require_for(wide[0], lead, wide[0].dtype)
+    joined = (t if t is None else t.reshape(math.prod(lead), *t.shape[2:]) for t in wide)
     answer = torch.ops.deepemd.transport(*joined, tolerance, [size, *batch_shape])
-    return tuple(t.reshape(size, -1, *t.shape[1:]) for t in answer), (0,) * len(answer)
+    return tuple(t.reshape(*lead, *t.shape[1:]) for t in answer), (0,) * len(answer)
 
 
 # --- the gradient -----------------------------------------------------------------------------------------------------
@@ -133,7 +136,11 @@ def _(info, in_dims, *given):  # type: ignore[no-untyped-def]
 
 def dense_plan(arcs: Tensor, flow: Tensor, n: int, m: int) -> Tensor:
     """Return the transport plan (B, n, m) of basis arcs (B, n + m - 1)."""
-    return flow.new_zeros(flow.shape[0], n * m).scatter_add_(1, arcs.long(), flow).view(-1, n, m)  # (B, n, m)
+    batch = flow.shape[0]
+    if flow.device.type == "cpu":
+        what = f"the dense plan, or the gradient, of shape {(batch, n, m)}"
+        require(batch * n * m * flow.element_size(), what, "solve the batch in parts")
+    return flow.new_zeros(batch, n * m).scatter_add_(1, arcs.long(), flow).view(batch, n, m)
 
 
 class _Solve(torch.autograd.Function):

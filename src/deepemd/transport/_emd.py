@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepemd.transport._autograd import dense_plan, transport
+from deepemd.transport._memory import FEW, SIDES, require, require_for
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -31,6 +32,7 @@ class Transport:
     v: Tensor
     _basis: tuple[Tensor, Tensor] | Tensor  # arcs i m + j (B, n + m - 1) int32 and their flow; or the plan itself
     _posed: tuple[Tensor, Tensor, Tensor]  # cost (B, n, m), a (B, n) and b (B, m)
+    _versions: tuple[int, int, int]  # PyTorch's count of in-place changes of each when it was solved
 
     @property
     def plan(self) -> Tensor:
@@ -44,12 +46,27 @@ class Transport:
 
         A plan with the right marginals is optimal if its cost equals a.u + b.v for potentials with u_i + v_j <= c_ij,
         because no plan costs less than a.u + b.v of any such potentials. Needs memory for a few copies of the costs.
+        The solution refers to the tensors that were passed to ``emd``; it copies them only to convert or broadcast
+        them. If one was changed in place since, the certificate is refused. Changes that PyTorch does not count,
+        namely through ``.data`` or NumPy or of tensors made in inference mode, appear as defects. The solution itself
+        is not affected by either.
+
+        Raises:
+            RuntimeError: cost, a or b was changed in place.
 
         >>> cost = torch.tensor([[6.0, 4.0, 6.0], [6.0, 5.0, 5.0]])
         >>> proof = emd(cost, torch.tensor([200.0, 300.0]), torch.tensor([150.0, 150.0, 200.0])).certificate()
         >>> max(float(part) for part in proof) < 1e-15
         True
         """
+        for name, before, now in zip(("cost", "a", "b"), self._versions, versions_of(*self._posed), strict=True):
+            if before != now:
+                raise RuntimeError(
+                    f"{name} was changed in place after it was solved, so this solution cannot be checked any more; "
+                    f"ask for the certificate before, or pass emd a copy: {name}.clone()"
+                )
+        size = 8 * self._posed[0].numel()
+        require(5 * size, f"the certificate of {size // 8:,} costs", "solve and check the batch in parts")
         cost, a, b = (t.detach().to(self.value.device, torch.float64) for t in self._posed)
         shape = self.value.shape
         plan = self.plan.double().reshape(cost.shape)  # (B, n, m)
@@ -99,7 +116,8 @@ def emd(cost: Tensor, a: Tensor, b: Tensor) -> Transport:
     Raises:
         TypeError: an argument is not a tensor of floating-point numbers.
         ValueError: shapes, devices or totals do not match; a set is empty; weights are negative, non-finite or all
-            zero; or costs are non-finite. The message names the argument and the first offending batch index.
+            zero; costs are non-finite; or there is not enough memory, in which case it is a MemoryError, too. The
+            message names the argument and the first offending batch index.
         RuntimeError: the pivot limit was reached, or a second derivative was requested.
 
     A textbook problem, whose least cost is 2500:
@@ -135,7 +153,15 @@ def solve(posed: Posed, old_arcs: Tensor | None) -> tuple[Transport, Tensor]:
         value, u, v = value.view(shape), u.view(*shape, n), v.view(*shape, m)
     if home != cost.device:
         value, u, v, arcs, flow = (t.to(home) for t in (value, u, v, arcs, flow))
-    return Transport(value, u, v, (arcs, flow), (cost, a, b)), resumed
+    return Transport(value, u, v, (arcs, flow), (cost, a, b), versions_of(cost, a, b)), resumed
+
+
+def versions_of(cost: Tensor, a: Tensor, b: Tensor) -> tuple[int, int, int]:
+    """Return how often each was changed in place, as far as PyTorch counts: not in inference mode."""
+    try:
+        return cost._version, a._version, b._version
+    except RuntimeError:
+        return 0, 0, 0
 
 
 def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
@@ -147,14 +173,10 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
     """
     _check(cost, a, b)
     tolerance = 1e-4
-    if not cost.dtype == a.dtype == b.dtype or cost.dtype in _HALF:
-        tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
-        double = any(t.dtype == torch.float64 for t in (cost, a, b))
-        cost, a, b = (t.to(torch.float64 if double else torch.float32) for t in (cost, a, b))
-
     n, m = cost.shape[-2:]
-    shape = list(cost.shape[:-2])
-    if not shape == list(a.shape[:-1]) == list(b.shape[:-1]):
+    one = cost.ndim == 2 and a.ndim == b.ndim == 1
+    shape = [] if one else list(cost.shape[:-2])
+    if not one and not shape == list(a.shape[:-1]) == list(b.shape[:-1]):
         try:
             # torch.broadcast_shapes would do, but its first call imports half a second of symbolic shapes
             shape = list(torch.broadcast_tensors(cost[..., 0, 0], a[..., 0], b[..., 0])[0].shape)
@@ -168,12 +190,24 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
             f"cost, broadcast to {(*shape, n, m)}, has {elements:,} elements, at most {2**31 - 1:,} are allowed; "
             "solve the batch in parts"
         )
-    if cost.ndim == 2 and a.ndim == b.ndim == 1:  # one problem, in a third of the time of the general case
+    if elements >= FEW or n + m >= SIDES:
+        require_for(cost, shape, _dtype(cost, a, b))
+    if not cost.dtype == a.dtype == b.dtype or cost.dtype in _HALF:
+        tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
+        dtype = _dtype(cost, a, b)
+        cost, a, b = cost.to(dtype), a.to(dtype), b.to(dtype)
+    if one:  # in a third of the time of the general case
         return cost.unsqueeze(0), a.unsqueeze(0), b.unsqueeze(0), tolerance, shape
     if len(shape) != 1 or cost.ndim != 3 or a.ndim != 2 or b.ndim != 2 or not len(cost) == len(a) == len(b):
-        cost = cost.expand(*shape, n, m).reshape(-1, n, m)  # (B, n, m)
-        a, b = a.expand(*shape, n).reshape(-1, n), b.expand(*shape, m).reshape(-1, m)  # (B, n), (B, m)
+        batch = math.prod(shape)
+        cost = cost.expand(*shape, n, m).reshape(batch, n, m)
+        a, b = a.expand(*shape, n).reshape(batch, n), b.expand(*shape, m).reshape(batch, m)
     return cost, a, b, tolerance, shape
+
+
+def _dtype(*given: Tensor) -> torch.dtype:
+    """Return the dtype in which the problems of these tensors are solved."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
 
 
 def _check(cost: Tensor, a: Tensor, b: Tensor) -> None:

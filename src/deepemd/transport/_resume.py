@@ -17,9 +17,9 @@ import numpy as np
 
 from deepemd.transport._compile import cached_njit, inlined, source_fingerprint
 from deepemd.transport._simplex import INF32, contains, fill_subtrees, optimise, potentials, rehang, sort_tree
-from deepemd.transport._solve import OK, PIVOT_CAP, describe, load, write
+from deepemd.transport._solve import OK, PIVOT_CAP, STOPPED, describe, load, write
 from deepemd.transport._start import start
-from deepemd.transport._tickets import all_done, done, draw, refuse
+from deepemd.transport._tickets import all_done, done, draw, refuse, stopping
 from deepemd.transport._vectors import (
     bits,
     greatest,
@@ -162,8 +162,10 @@ def _cheapest_across(x, sh, ws):
 
 
 @inlined
-def repair(like, total_weight, cap, sh, ws):
+def repair(like, total_weight, cap, shared, sh, ws):
     """Make dual pivots until no flow is negative. Return their number, or -1 if ``cap`` of them were not enough.
+
+    Once the batch is to stop, -1 is returned too.
 
     The resulting tree is strongly feasible, as ``optimise`` requires: a flow of zero from a row down to a column is
     replaced by TRACE. Modifies parent, flow, sub, pot, pot32.
@@ -176,7 +178,7 @@ def repair(like, total_weight, cap, sh, ws):
         if value >= -SLACK * total_weight:
             break
         i, j = _cheapest_across(x, sh, ws)
-        if pivots == cap or i < 0:
+        if pivots == cap or i < 0 or stopping(shared):
             return -1
         j += base
         reduced = ws.exact[i * sh.row + j - base] - ws.pot[i] + ws.pot[j]
@@ -218,24 +220,26 @@ def _entry(fingerprint: str) -> Callable[..., bool]:
                     warm = restore_tree(arcs[p], cost.shape[1], cost.shape[2], sh, ws)
                     warm = warm and restore_flows(total_weight, sh, ws)
                     while True:
-                        if star or not warm:
-                            start(sh, total_weight, ws)
+                        if (star or not warm) and not start(sh, total_weight, shared, ws):
+                            break
                         potentials(sh, ws)
                         if star:
                             break
                         fill_subtrees(kind[0], sh, ws)
                         if warm:
                             cap = FEW + int(ALL * nodes)
-                            pivots = repair(kind[0], total_weight, FEW + int(DUAL * nodes), sh, ws)
+                            pivots = repair(kind[0], total_weight, FEW + int(DUAL * nodes), shared, sh, ws)
                         else:
                             cap, pivots = 10_000 + 1_000 * nodes, 0
-                        if pivots >= 0 and optimise(kind[0], top, cap - pivots, sh, ws) <= cap - pivots:
+                        if pivots >= 0 and optimise(kind[0], top, cap - pivots, shared, sh, ws) <= cap - pivots:
                             break
                         if not warm:
                             status = PIVOT_CAP
                             break
                         warm = False
                     resumed[p] = warm
+                if stopping(shared):
+                    status = STOPPED
                 if status != OK:
                     refuse(shared, cost.shape[0], p, status)
                     break

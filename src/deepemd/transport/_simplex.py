@@ -21,6 +21,7 @@ is exact to the rounding of float64, for float32 and float64 costs alike.
 import numpy as np
 
 from deepemd.transport._compile import inlined
+from deepemd.transport._tickets import stopping
 from deepemd.transport._vectors import (
     bits,
     lane_bits,
@@ -279,8 +280,10 @@ def _exact_scan(limit, sh, ws):
 
 
 @inlined
-def optimise(like, top, cap, sh, ws):
+def optimise(like, top, cap, shared, sh, ws):
     """Pivot until no price is negative. Return the number of pivots; more than ``cap`` if they were not enough.
+
+    Once the batch is to stop, more than ``cap`` is returned too.
 
     While float32 finds prices below its tolerance, the candidates of each scan are used for several pivots. Then
     float64 prices end the search, or name one more arc.
@@ -313,4 +316,6 @@ def optimise(like, top, cap, sh, ws):
             pivots += 1
             since += 1
             fast = value < rough
+        if stopping(shared):
+            return cap + 1
     return pivots

@@ -8,7 +8,7 @@ import numpy as np
 from deepemd.transport._compile import cached_njit, inlined, source_fingerprint, subroutine
 from deepemd.transport._simplex import fill_subtrees, optimise, potentials
 from deepemd.transport._start import start
-from deepemd.transport._tickets import all_done, done, draw, refuse
+from deepemd.transport._tickets import all_done, done, draw, refuse, stopping
 from deepemd.transport._vectors import (
     bits,
     first16,
@@ -29,6 +29,7 @@ from deepemd.transport._workspace import shape_of, workspace
 
 # The reasons for refusing a problem; _autograd.py turns them into error messages.
 OK, COST_NOT_FINITE, A_NEGATIVE, A_NOT_FINITE, A_ZERO, B_NEGATIVE, B_NOT_FINITE, B_ZERO, TOTALS, PIVOT_CAP = range(10)
+STOPPED = 10  # the batch was ended by ``stop``: no message
 
 
 @inlined
@@ -262,14 +263,15 @@ def _entry(fingerprint: str) -> Callable[..., bool]:
                 break
             for p in range(first, last):
                 status, sh, total_weight, top, exponent, lift = load(cost[p], a[p], b[p], totals_tolerance, kind, ws)
-                if status == OK:
-                    start(sh, total_weight, ws)
+                if status == OK and start(sh, total_weight, shared, ws):
                     potentials(sh, ws)
                     if min(sh.n, sh.m) > 1:  # else there is only one tree
                         fill_subtrees(kind[0], sh, ws)
                         cap = 10_000 + 1_000 * (sh.n + sh.m)
-                        if optimise(kind[0], top, cap, sh, ws) > cap:
+                        if optimise(kind[0], top, cap, shared, sh, ws) > cap:
                             status = PIVOT_CAP
+                if stopping(shared):
+                    status = STOPPED
                 if status != OK:
                     refuse(shared, cost.shape[0], p, status)
                     break

@@ -12,6 +12,7 @@ Nothing in this file needs to be exact: it decides how many pivots follow, not w
 import numpy as np
 
 from deepemd.transport._compile import inlined
+from deepemd.transport._tickets import stopping
 from deepemd.transport._vectors import (
     bits,
     first16,
@@ -126,7 +127,7 @@ def _plan_side(first, count, width, at, to, varied, ws):
 
 
 @inlined
-def _sinkhorn(sh, total_weight, ws):
+def _sinkhorn(sh, total_weight, shared, ws):
     """Fill links, by rows and by columns, with a positive plan that is close to an optimal one."""
     links, scale, share = ws.links, ws.scale, ws.share
     n, m, row, across, base = sh.n, sh.m, sh.row, sh.across, sh.base
@@ -143,6 +144,8 @@ def _sinkhorn(sh, total_weight, ws):
                 _square(links, columns, columns + m * across)
                 _square(scale, base, base + row)
             for _ in range(ROUNDS[k]):
+                if stopping(shared):
+                    break
                 _fit_side(links, columns, m, across, scale, base, share, 0)
                 _fit_side(links, 0, n, row, scale, 0, share, base)
     for i in range(0, across, 16):
@@ -225,8 +228,10 @@ def _remove(x, ws):
 
 
 @inlined
-def _strip_leaves(sh, ws):
+def _strip_leaves(sh, shared, ws):
     """Make the first tree of the plan in links: fill parent, flow, and order (children before parents).
+
+    Return False, with half a tree, if the batch is to stop.
 
     Every shipment uses up a row or a column, which becomes a child of the other. The tree is strongly feasible
     (Cunningham 1976): a flow of zero occurs only from a row up to its parent. That is why a tie uses up the column.
@@ -242,6 +247,8 @@ def _strip_leaves(sh, ws):
     slack = LEAF_SLACK / np.float32(n + m)
     rows, columns, count = n, m, 0
     while rows > 1 and columns > 1:
+        if stopping(shared):
+            return False
         threshold = _highest_score(sh.span, score) - slack
         for k in range(0, sh.span, 16):
             leaves = 0xFFFF & ~bits(load16(score, k) < splat16(threshold))  # at least one node
@@ -281,11 +288,15 @@ def _strip_leaves(sh, ws):
         parent[i], flow[i], order[count] = j, rest[j], i
         count += 1
     parent[j], flow[j], order[count] = -1, 0.0, j
+    return True
 
 
 @inlined
-def start(sh, total_weight, ws):
-    """Make the first tree of a problem: fill parent, flow, and order (children before parents)."""
+def start(sh, total_weight, shared, ws):
+    """Make the first tree of a problem: fill parent, flow, and order (children before parents).
+
+    Return False, with half a tree, if the batch is to stop.
+    """
     if min(sh.n, sh.m) > 1:  # else there is only one tree
-        _sinkhorn(sh, total_weight, ws)
-    _strip_leaves(sh, ws)
+        _sinkhorn(sh, total_weight, shared, ws)
+    return _strip_leaves(sh, shared, ws)

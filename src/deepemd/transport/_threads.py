@@ -3,20 +3,32 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
+import numpy as np
 import torch
 
-from deepemd.transport._tickets import BUSY, refusal, tickets
+from deepemd.threads import stopped
+from deepemd.transport._memory import affordable, workspace_size
+from deepemd.transport._tickets import BUSY, refusal, stop, tickets
 from deepemd.transport._workspace import kind
 
 # Work is counted in problems times n times m. With less than this for each, waking another thread does not pay.
 _WORK_FOR_A_THREAD = 8_000
 _WORK_FOR_A_TICKET = 8_000
+
+# A call with so much work, or so much work times n + m, is watched, so that Ctrl-C can end it. It takes 30 to 200 ms or
+# more, and watching it 1 ms.
+_LONG, _LONG_FOR_LARGE = 2**24, 2_000_000_000
+_GLANCE = 0.1  # seconds between two looks at whether a watched call is still wanted
+_GRACE = 2.0  # seconds that a stopped batch has to end
 _PATIENCE = 20_000  # how often to check, in about 100 us, whether the others have finished, before sleeping
+
+_Answers = SimpleQueue[BaseException | None]  # what threads report when they end: an exception, or None
 
 _VARIABLE = "DEEPEMD_NUM_THREADS"
 _limit: ContextVar[int | None] = ContextVar("deepemd threads", default=None)
@@ -87,8 +99,11 @@ class _Pool:
     def submit(self, work: Callable[[], object], count: int) -> None:
         """Call ``work`` on ``count`` threads. It must not raise an exception."""
         while self._threads < count:
+            try:
+                threading.Thread(target=self._serve, name=f"deepemd-{self._threads + 1}", daemon=True).start()
+            except RuntimeError:  # no more threads are allowed: those that exist do the work
+                break
             self._threads += 1
-            threading.Thread(target=self._serve, name=f"deepemd-{self._threads}", daemon=True).start()
         for _ in range(count):
             self._work.put(work)
 
@@ -128,27 +143,78 @@ def solve(
     count = min(batch, cost.size // _WORK_FOR_A_THREAD)
     if count > 1:
         count = min(count, _most_threads(), _processors())
-    if count <= 1:
+    if count > 1 and n + m > 200:
+        count = affordable(count, workspace_size(n, m))
+    long = cost.size >= _LONG or cost.size * (n + m) >= _LONG_FOR_LARGE
+    if count <= 1 and not long:
         shared = tickets(batch, 1)
         kernel(*arrays, totals_tolerance, kind(n, m), shared, 0, *outputs)
         return refusal(shared)
 
-    shared = tickets(max(1, _WORK_FOR_A_TICKET // (n * m)), 2 * count)
-    answers: SimpleQueue[BaseException | None] = SimpleQueue()
+    shared = tickets(batch, 1) if count <= 1 else tickets(max(1, _WORK_FOR_A_TICKET // (n * m)), 2 * count)
 
-    def assist() -> None:
-        try:
-            kernel(*arrays, totals_tolerance, kind(n, m), shared, 0, *outputs)
-        except BaseException as error:
-            answers.put(error)
-        else:
-            answers.put(None)
+    def work(patience: int) -> bool:
+        return kernel(*arrays, totals_tolerance, kind(n, m), shared, patience, *outputs)
 
-    _pool.submit(assist, count - 1)
-    all_done = kernel(*arrays, totals_tolerance, kind(n, m), shared, _PATIENCE, *outputs)
+    if long:
+        _watched(lambda: _share(work, shared, count), shared)
+    else:
+        _share(work, shared, count)
+    return refusal(shared)
+
+
+def _share(work: Callable[[int], bool], shared: np.ndarray, count: int) -> None:
+    """Call ``work`` in this thread and ``count`` - 1 others, and wait until all tickets are done."""
+    if count <= 1:
+        work(0)
+        return
+    answers: _Answers = SimpleQueue()
+    _pool.submit(lambda: _answer(lambda: work(0), answers), count - 1)
+    all_done = work(_PATIENCE)
     while not all_done:  # a thread that has drawn a ticket answers when it has finished
         error = answers.get()
         if error is not None:
             raise error
         all_done = shared[BUSY] == 0
-    return refusal(shared)
+
+
+def _watched(work: Callable[[], None], shared: np.ndarray) -> None:
+    """Call ``work`` in a thread of its own, so that this one notices signals. If one interrupts it, stop the batch.
+
+    Python delivers Ctrl-C to the main thread between two of its instructions, so never within compiled code. Work that
+    :func:`deepemd.threads.single_threads` has given up is stopped as well.
+    """
+    answers: _Answers = SimpleQueue()
+    try:
+        try:
+            threading.Thread(target=_answer, args=(work, answers), name="deepemd-lead", daemon=True).start()
+        except RuntimeError:  # no more threads are allowed
+            _answer(work, answers)
+        error = _wait(answers)
+    except BaseException:
+        stop(shared)
+        with suppress(Empty):
+            answers.get(timeout=_GRACE)
+        raise
+    if error is not None:
+        raise error
+
+
+def _answer(work: Callable[[], object], answers: _Answers) -> None:
+    """Call ``work``, and answer with the exception that it raised, or None."""
+    try:
+        work()
+    except BaseException as error:
+        answers.put(error)
+    else:
+        answers.put(None)
+
+
+def _wait(answers: _Answers) -> BaseException | None:
+    """Return the answer of a thread, or raise CancelledError if nobody needs it any more."""
+    while True:
+        try:
+            return answers.get(timeout=_GLANCE)
+        except Empty:
+            if stopped():
+                raise CancelledError("the result of this batch is no longer needed") from None

@@ -13,7 +13,7 @@ from deepemd.transport._compile import inlined
 from deepemd.transport._vectors import address
 
 # Places in the array of shared numbers. Those that change have a cache line each, so that threads stay fast.
-NEXT, BUSY, REFUSED, LEAST, PARTS = 0, 8, 16, 24, 25
+NEXT, BUSY, REFUSED, LEAST, PARTS, STOP = 0, 8, 16, 24, 25, 26
 _NONE = 2**62
 _REASONS = 16  # more than there are reasons to refuse a problem
 
@@ -29,6 +29,22 @@ def refusal(shared: np.ndarray) -> tuple[int, int] | None:
     """Return the first problem refused and the reason, or None. All problems before it have been solved."""
     found = int(shared[REFUSED])
     return None if found == _NONE else divmod(found, _REASONS)
+
+
+def stop(shared: np.ndarray) -> None:
+    """End the batch unfinished: the threads stop within a part of a problem. Its results are then worth nothing."""
+    shared[STOP] = 1
+
+
+@intrinsic
+def stopping(typing, shared):
+    """Return whether ``stop`` was called. This is a plain load, but the compiler may not move it out of a loop."""
+
+    def lower(context, builder, sig, args):
+        place = address(context, builder, sig.args[0], args[0], ir.Constant(ir.IntType(64), STOP), 1, ir.IntType(64))
+        return builder.trunc(builder.load_atomic(place, "monotonic", 8), ir.IntType(1))
+
+    return types.boolean(shared), lower
 
 
 def _atomic(operation):

@@ -118,13 +118,20 @@ def _take(buffer, at, count, kind):
 
 
 @inlined
+def buffer_size(sh):
+    """Return the bytes of the buffer for problems of this layout, in which the masks need (n + m)^2 / 8."""
+    nodes, costs, links = 64 * sh.words, sh.n * sh.row, 2 * sh.row * sh.across
+    masks = nodes * sh.words if min(sh.n, sh.m) > 1 else 0  # a star is never pivoted
+    return 12 * costs + 4 * links + 4 * sh.span + 12 * sh.row + 72 * nodes + 8 * masks + 8 * sh.words + 26 * 64
+
+
+@inlined
 def workspace(n, m, kind, cost):
     """Return the arrays for problems of up to n x m, with costs of the type of ``cost``, and their buffer."""
     sh = shape_of(n, m, kind)
     nodes, costs, links = 64 * sh.words, n * sh.row, 2 * sh.row * sh.across
-    masks = nodes * sh.words if min(n, m) > 1 else 0  # a star is never pivoted
-    size = 12 * costs + 4 * links + 4 * sh.span + 12 * sh.row + 72 * nodes + 8 * masks + 8 * sh.words + 26 * 64
-    buffer = np.zeros(size, np.uint8)
+    masks = nodes * sh.words if min(n, m) > 1 else 0
+    buffer = np.zeros(buffer_size(sh), np.uint8)
     exact, at = _take(buffer, (64 - _address(buffer) % 64) % 64, costs, cost)
     price, at = _take(buffer, at, costs, np.float32)
     links, at = _take(buffer, at, links, np.float32)

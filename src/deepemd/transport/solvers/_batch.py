@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from deepemd.transport._emd import Transport, emd, pose
+from deepemd.transport._emd import Transport, emd, pose, versions_of
 
 
 class Batch(NamedTuple):
@@ -79,7 +79,8 @@ def transport_of(
     """Return the result with the shape and dtype of ``emd``; missing potentials are NaN."""
     u, v = (torch.full_like(w, torch.nan) if t is None else t for t, w in ((u, batch.a), (v, batch.b)))
     value, plan, u, v = (t.to(batch.dtype).view([*batch.shape, *t.shape[1:]]) for t in (value, plan, u, v))
-    return Transport(value, u.detach(), v.detach(), plan.detach(), (batch.cost, batch.a, batch.b))
+    posed = batch.cost, batch.a, batch.b
+    return Transport(value, u.detach(), v.detach(), plan.detach(), posed, versions_of(*posed))
 
 
 def row_and_column_sums(n: int, m: int) -> Tensor:
