@@ -9,7 +9,7 @@ import torch
 from deepemd.apps.photos.fitting import Note
 from deepemd.apps.photos.predict import Classified, Summary
 from deepemd.apps.reports.drawing import Drawings
-from deepemd.apps.reports.page import TOOLS, facts, meter, text, warning, write_standalone
+from deepemd.apps.reports.page import TOOLS, facts, meter, name, text, warning, write_standalone
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.threads import single_threads, thread_count
 
@@ -76,36 +76,36 @@ def _counts(summary: Summary) -> str:
 
 
 def _photo(classifier: PhotoClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
-    one, explanation = found.prediction, found.explain(classifier)
-    drawn = drawings.figure(explanation.match, query=str(found.image), example=explanation.example)
+    one, why = found.prediction, found.explain(classifier)
+    drawn = drawings.figure(why.match, query=str(found.image), example=why.example, label=str(one.label))
     order = (-one.probabilities).argsort(kind="stable")[: max(top, 2)]
     classes = classifier.classes_.tolist()
     rows = [(str(classes[c]), float(one.probabilities[c]), f"{one.probabilities[c]:.1%}") for c in order]
     tag = "" if one.familiar else '<p class="tag">resembles no class</p>'
-    runner_up = f'<p class="note">runner-up: <bdi>{text(one.runner_up)}</bdi></p>'
-    return article(k, str(one.label), str(found.image), f"{tag}{bars(rows)}{runner_up}", drawn)
+    runner_up = f'<p class="note">runner-up: {name(one.runner_up)}</p>'
+    return article(k, name(one.label), str(found.image), f"{tag}{bars(rows)}{runner_up}", drawn)
 
 
-def article(k: int, title: str, name: str, details: str, drawn: str) -> str:
-    """Return the article on photo `k`: its title, its file name and details, as HTML, and its drawing."""
+def article(k: int, title: str, file: str, details: str, drawn: str) -> str:
+    """Return the article on photo `k`: its title (HTML), its file name, details (HTML) and its drawing."""
     return (
-        f'<article tabindex="0" aria-labelledby="t{k}"><header><h3 class="big" id="t{k}"><bdi>{text(title)}</bdi></h3>'
-        f'<p class="name"><bdi>{text(name)}</bdi></p>{details}</header>{drawn}</article>'
+        f'<article tabindex="0" aria-labelledby="t{k}"><header><h3 class="big" id="t{k}">{title}</h3>'
+        f'<p class="name"><bdi>{text(file)}</bdi></p>{details}</header>{drawn}</article>'
     )
 
 
 def bars(rows: Sequence[tuple[str, float, str]], *, alike: bool = False) -> str:
     """Return names with their shares, as bars and as text; the first has another colour, unless `alike` is set."""
     parts = (
-        f"<dt><bdi>{text(name)}</bdi></dt><dd>{text(words)}</dd>{meter(share, 'second' if k and not alike else 'part')}"
-        for k, (name, share, words) in enumerate(rows)
+        f"<dt>{name(label)}</dt><dd>{text(words)}</dd>{meter(share, 'second' if k and not alike else 'part')}"
+        for k, (label, share, words) in enumerate(rows)
     )
     return f'<dl class="bars">{"".join(parts)}</dl>'
 
 
 def small_print(used: Mapping[str, Any]) -> str:
     """Return the settings and versions in small print."""
-    classes = ", ".join(f"{name} ({count:,})" for name, count in used["classes"].items())
+    classes = ", ".join(f"{label} ({count:,})" for label, count in used["classes"].items())
     familiar = used["familiar_from"]
     return facts(
         [

@@ -84,9 +84,9 @@ class Drawings:
         box = f'viewBox="0 0 {right.left + right.width:.1f} {_TOP + _HEIGHT:.1f}"'
         return f'{new}<svg class="match" {box} role="img" aria-label="{text(label)}">' + "".join(body) + "</svg>"
 
-    def figure(self, match: Match, *, query: str, example: str) -> str:
-        """Return a drawing with the caption that all pages use."""
-        caption = f"Most similar photo of this class: {example}; similarity {match.similarity:.2f}"
+    def figure(self, match: Match, *, query: str, example: str, label: str) -> str:
+        """Return a drawing with a caption: `example` is the photo of the class `label` that is most like `query`."""
+        caption = f"Most similar photo of {label}: {example}; similarity {match.similarity:.2f}"
         return figure(self.draw(match, query=query, example=example), caption)
 
 

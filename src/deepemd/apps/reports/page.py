@@ -7,6 +7,7 @@ their hash. Names of files and classes enter a page as text, through :func:`text
 import base64
 import hashlib
 import html
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,8 @@ from deepemd.errors import printable
 from deepemd.files import atomic_file, explain_disk_errors
 
 __all__ = [
-    *("TOOLS", "data_url", "drawing_style", "facts", "figure", "image", "meter", "shade", "simple_page", "standalone"),
-    *("text", "warning", "write_standalone"),
+    *("TOOLS", "data_url", "drawing_style", "facts", "figure", "image", "meter", "name", "shade", "simple_page"),
+    *("standalone", "text", "warning", "write_standalone"),
 ]
 
 TOOLS = (
@@ -26,6 +27,8 @@ TOOLS = (
 )
 """The HTML of the switches for drawings."""
 
+_JOINER = "\u200d"  # makes one emoji of two
+_JOINERS = {_JOINER, *map(chr, range(0x1F3FB, 0x1F400))}  # and the colours of skin
 _SHADES = 12  # background shades of the cells of a matrix
 
 
@@ -59,6 +62,33 @@ def text(content: object) -> str:
     '&lt;img src=x onerror=&quot;alert(1)&quot;&gt;'
     """
     return html.escape(printable(content))
+
+
+def name(content: object, most: int = 0) -> str:
+    """Return the name of a class or file, which may run from right to left, apart from the words around it.
+
+    Args:
+        content: the name. Its title holds the whole, because the page may cut it where room is short.
+        most: largest number of characters; a longer name loses its middle, because names often begin alike.
+
+    >>> name("cat & dog")
+    '<bdi title="cat &amp; dog">cat &amp; dog</bdi>'
+    >>> name("Golden-Delicious 17", most=11)
+    '<bdi title="Golden-Delicious 17">Golde…us 17</bdi>'
+    """
+    whole = str(content)
+    shown = whole
+    if most and len(whole) > most:
+        head, tail = whole[: (most - 1) // 2], whole[-(most - 1) // 2 :]
+        while tail and _joins(tail[0]):
+            tail = tail[1:]
+        shown = f"{head.removesuffix(_JOINER)}…{tail}"
+    return f'<bdi title="{text(whole)}">{text(shown)}</bdi>'
+
+
+def _joins(character: str) -> bool:
+    """Return whether a character changes the one before it, such as an accent or the colour of an emoji."""
+    return unicodedata.category(character)[0] == "M" or character in _JOINERS
 
 
 def data_url(picture: bytes, kind: str = "jpeg") -> str:
