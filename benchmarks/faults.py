@@ -366,8 +366,8 @@ def _moment(
 
 def _remove(out: Path, stage: Stage) -> None:
     """Remove what a command has left, so that it starts anew."""
-    for path in [path for pattern in stage.results for path in out.glob(pattern)]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in {pattern.partition("/")[0] for pattern in stage.results}:
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def torture_app(out: Path, kills: int, dice: random.Random) -> Outcome:
