@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 
 __all__ = ["parse"]
 
+_MAX_REFERENCES = 20  # in a YAML file
 _SHIELD = 0x10FE80 - 0xDC80
 
 
@@ -51,10 +52,10 @@ def parse(name: str, function: Callable[..., None], words: list[str]) -> dict[st
             parser.add_argument(argument, nargs="+", type=kind, help=description)
     try:
         options = parser.instantiate(parser.parse_args([_shielded(word) for word in _switches(function, words)]))
-    except (ArgumentError, UnicodeDecodeError) as error:
+    except (ArgumentError, UnicodeDecodeError, RecursionError) as error:
         message = " ".join(str(error).split())
         files = [after for word, after in pairwise(words) if word == "--config"]
-        in_file = bool(files) and ("config" in message or isinstance(error, UnicodeDecodeError))
+        in_file = bool(files) and ("config" in message or not isinstance(error, ArgumentError))
         where = f"{', '.join(files)}: " if in_file else ""
         message = _unshielded(message)
         raise InputError(f"{where}{message}; 'deepemd {name} --help' explains every option") from error
@@ -64,12 +65,21 @@ def parse(name: str, function: Callable[..., None], words: list[str]) -> dict[st
 def _recipe_loader() -> str:
     """Register a loader of YAML that accepts the old names of a recipe's settings; return its name."""
     from jsonargparse import get_loader, set_loader
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from yaml import AliasEvent, SafeLoader, YAMLError, parse  # type: ignore[import-untyped]
 
     from deepemd.training.old_names import rename_keys
 
     load = get_loader("yaml")
-    set_loader("recipe", lambda text: rename_keys(load(text)), exceptions=(YAMLError,))
+
+    def checked(text: str) -> Any:
+        references = (
+            sum(isinstance(event, AliasEvent) for event in parse(text, Loader=SafeLoader)) if "*" in text else 0
+        )
+        if references > _MAX_REFERENCES:  # they could unfold to gigabytes
+            raise YAMLError(f"{references} references, more than {_MAX_REFERENCES}")
+        return rename_keys(load(text))
+
+    set_loader("recipe", checked, exceptions=(YAMLError,))
     return "recipe"
 
 

@@ -3,6 +3,7 @@
 Tests deepemd.data.catalog, deepemd.data.drafts, deepemd.data.folders.
 """
 
+import io
 import json
 import os
 import re
@@ -328,3 +329,64 @@ def test_an_error_within_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match=r"cannot be written \(.*choose another place"):
         prepare("mine", fill(tmp_path / "mine", "a"), root=tmp_path / "file" / "root")
+
+
+def _png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+PNG = _png()
+
+
+def test_a_folder_of_others_is_not_replaced_by_a_store(tmp_path):
+    source = tmp_path / "photos"
+    for label in "ab":
+        (source / label).mkdir(parents=True)
+        (source / label / "1.png").write_bytes(PNG)
+    for folder in ("x", "y"):
+        (tmp_path / "root" / folder).mkdir(parents=True)
+    (tmp_path / "root" / "x" / "thesis.tex").write_text("years of work")
+    prepare("y", source, tmp_path / "root")
+    (tmp_path / "root" / "y" / "notes.txt").write_text("mine")
+    for name, force in (("x", False), ("x", True), ("y", True)):
+        with pytest.raises(InputError, match="which is not a store's: move it away, or choose another folder"):
+            prepare(name, source, tmp_path / "root", force=force)
+    assert (tmp_path / "root" / "x" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "root" / "y" / "notes.txt").unlink()
+    load("y", tmp_path / "root").splits["all"].pixels(8)
+    assert prepare("y", source, tmp_path / "root", force=True)
+
+
+CHANGES = {
+    "reversed names": ("names", lambda a: a[::-1]),
+    "other labels": ("labels", lambda a: 1 - a),
+    "a label out of range": ("labels", lambda a: a + 7),
+    "labels of text": ("labels", lambda a: a.astype(str)),
+    "fewer names": ("names", lambda a: a[:1]),
+    "offsets that fall": ("offsets", lambda a: np.array([0, a[-1] + 1, a[-1]])),
+    "offsets of floats": ("offsets", lambda a: a.astype(float)),
+    "a group too many": ("groups", lambda _: np.zeros(3, np.int64)),
+    "objects": ("classes", lambda a: a.astype(object)),
+    "two dimensions": ("names", lambda a: a[None]),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("older", [False, True])
+def test_an_index_of_images_that_does_not_fit_is_refused(tmp_path, name, change, older):
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / f"{label}.png").write_bytes(PNG)
+    path = prepare("x", tmp_path / "photos", tmp_path).path
+    description = json.loads((path / "store.json").read_text())
+    if older:
+        (path / "store.json").write_text(json.dumps({**description, "index_sha256": {}}))
+        if change(np.arange(2)).tolist() == [1, 0]:
+            pytest.skip("without a check sum, only `verify` finds exchanged names or labels")
+    with np.load(path / "all.npz") as found:
+        arrays = dict(found)
+    np.savez(path / "all.npz", **{**arrays, name: change(arrays[name])})
+    with pytest.raises(InputError, match="prepare it again with --force"):
+        load("x", tmp_path)

@@ -105,3 +105,62 @@ def test_saving_where_it_cannot_be_says_so(model: DeepEMD, tmp_path: Path) -> No
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
         model.save(tmp_path / "file" / "model")
+
+
+def test_weights_that_changed_are_refused_unless_the_check_sum_is_removed(model: DeepEMD, tmp_path: Path) -> None:
+    folder = model.save(tmp_path / "model")
+    other = DeepEMD(conv4(channels=8, pools=3), FCN((2,)), image_size=32, resize=36).save(tmp_path / "other")
+    (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(
+        InputError, match=r"model\.safetensors: damaged, or not the file .* remove 'weights_sha256' from"
+    ):
+        DeepEMD.load(folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["weights_sha256"]  # as in folders of earlier versions
+    (folder / "config.json").write_text(json.dumps(config))
+    assert DeepEMD.load(folder).config == model.config
+
+
+def test_files_of_others_are_not_replaced(model: DeepEMD, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for path, text in (("a/config.json", '{"model_type": "vit"}'), ("b/model.safetensors", "theirs")):
+        (tmp_path / path).write_text(text)
+        with pytest.raises(InputError, match=r"would be replaced: choose another folder"):
+            model.save((tmp_path / path).parent)
+        assert (tmp_path / path).read_text() == text
+    assert model.save(model.save(tmp_path / "c")) == tmp_path / "c"
+
+
+NUMBERS = [None, "84", [84], {}, True, float("nan"), float("inf"), -1, 10**400, 1e300]
+
+
+@pytest.mark.parametrize("name", ["image_size", "resize", "max_side", "temperature", "floor", "context", "mean", "std"])
+@pytest.mark.parametrize("value", NUMBERS, ids=lambda value: type(value).__name__)
+def test_every_setting_is_checked_with_its_name_and_value(name: str, value: object) -> None:
+    for bad in [value] if name not in ("mean", "std") else [value, [value] * 3, [0.5, 0.5], [0.5] * 4]:
+        if name == "mean" and bad == [-1] * 3:
+            continue
+        with pytest.raises(InputError, match=rf"^{name} is .*: it must be"):
+            DeepEMD(conv4(channels=8), **{name: bad})  # type: ignore[arg-type]
+    for name, bad in (("std", [0.0, 1, 1]), ("resize", 10**9), ("image_size", 0), ("image_size", 84.5)):
+        with pytest.raises(InputError, match=f"{name} is .*: it must be"):
+            DeepEMD(conv4(channels=8), **{name: bad})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["image_size", "resize", "mean", "std", "temperature", "floor", "backbone", "regions"])
+@pytest.mark.parametrize(
+    "value", [*NUMBERS, {"name": ["x"]}, {"name": "fcn", "pyramid": "21"}, {"name": "conv4", "x": 1}]
+)
+def test_a_config_with_any_value_is_an_input_error(model: DeepEMD, tmp_path: Path, key: str, value: object) -> None:
+    folder = model.save(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    if value == 10**400:
+        text = json.dumps({**config, key: 7}).replace(f'"{key}": 7', f'"{key}": {"9" * 400}')
+    else:
+        text = json.dumps({**config, key: value})
+    (folder / "config.json").write_text(text)
+    if key == "regions" and value == {"name": "fcn", "pyramid": "21"}:
+        key = "pyramid"
+    with pytest.raises(InputError, match=r"config\.json: "):
+        DeepEMD.load(folder)

@@ -19,7 +19,7 @@ from deepemd import FCN, DeepEMD, conv4
 from deepemd.data import Store
 from deepemd.errors import InputError
 from deepemd.training.checkpoint import read
-from deepemd.training.folder import TrainingResult
+from deepemd.training.folder import RunFolder, TrainingResult
 from deepemd.training.pretrain import pretrain
 from deepemd.training.recipes import ModelConfig, PretrainRecipe, Validation
 
@@ -161,11 +161,63 @@ def test_a_model_saved_over_another_is_never_half_of_each(
     try:
         found = DeepEMD.load(folder)
     except InputError as error:
+        refusal = str(error)
         assert floor != 1e-3
-        assert "not the file that config.json was saved with" in str(error)
+        assert "not the file that config.json was saved with" in refusal
     else:
         source = next(m for m in (one, other) if torch.equal(next(m.parameters()), next(found.parameters())))
         assert found.config == source.config
     assert not list(folder.glob(".tmp-*"))
     again = DeepEMD.load(other.save(folder))  # the same command finishes
     assert torch.equal(next(again.parameters()), next(other.parameters()))
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "metrics.csv", "result.json", "best", "tensorboard"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_files_of_another_run_or_program_are_not_replaced(tmp_path: Path, name: str, resume: bool) -> None:
+    (tmp_path / name).write_text("years of work")
+    (tmp_path / "epoch-3.ckpt").write_text("theirs")
+    with pytest.raises(InputError, match=rf"holds {name} but no config\.yaml, so it is not of a run"):
+        RunFolder(tmp_path).open({}, resume=resume)
+    assert (tmp_path / name).read_text() == "years of work"
+
+
+def begun(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.begin({"seed": 1})
+    folder.finish({"accuracy": 0.5, "ci95": 0.1, "step": 3}, 6)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "seed: " + "[" * 3000,
+        "7",
+        "a: &a [x]\nb: [*a, *a]",
+        "seed: 2026-99-99",
+        "? [1]\n: 2",
+        "\0",
+        "seed: !!python/x 1",
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_a_damaged_config_of_a_run_is_explained(tmp_path: Path, text: str) -> None:
+    folder = begun(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml: damaged"):
+        folder.open({"seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", '"half"', "null", "1e999", "[]"])
+def test_a_damaged_result_of_a_run_is_explained(tmp_path: Path, value: str) -> None:
+    folder = begun(tmp_path)
+    result = folder.open({"seed": 1}, resume=True)
+    assert result is not None
+    assert (result.accuracy, result.step, result.steps) == (0.5, 3, 6)
+    text = (tmp_path / "result.json").read_text()
+    (tmp_path / "result.json").write_text(text.replace("0.5", value))
+    with pytest.raises(InputError, match=r"result\.json: damaged .*remove it and resume the run"):
+        folder.open({"seed": 1}, resume=True)

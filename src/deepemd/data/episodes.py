@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from deepemd.data.images import Images
 from deepemd.checks import whole_number
+from deepemd.data.images import Images
 from deepemd.errors import InputError
 
 __all__ = ["Episode", "EpisodeSampler", "Episodes"]

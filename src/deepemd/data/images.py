@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deepemd.arrays import open_npy
 from deepemd.data.decoding import DECODING, decode, read_image, to_square
 from deepemd.errors import InputError
 from deepemd.files import atomic_file
@@ -150,7 +151,9 @@ class Images:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 self._write_pixels(file, size)
-        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        found = open_npy(path)
+        assert isinstance(found, np.memmap)
+        return found
 
     def _write_pixels(self, file: BinaryIO, size: int) -> None:
         # Plain writes raise when the disk is full; a writable memory map would end the process with SIGBUS.
@@ -167,9 +170,11 @@ def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
     if not path.is_file():
         return False
     try:
-        found = np.load(path, mmap_mode="r").shape
-    except (ValueError, EOFError) as error:
+        pixels = open_npy(path)
+        found: object = (pixels.dtype.str, pixels.shape)
+    except ValueError as error:
         found = error
-    if found != shape:
+    if found != ("|u1", shape):
         logging.getLogger(__name__).warning("%s: damaged (%s); decoding the images again", path, found)
-    return bool(found == shape)
+        return False
+    return True

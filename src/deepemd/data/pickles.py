@@ -104,7 +104,7 @@ class _Unpickler(pickle.Unpickler):
         usual = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
         function = _ALLOWED.get((usual, name))
         if function is None:
-            raise _RefusedError(f"call {module}.{name}")
+            raise _RefusedError(f"call {module:.80}.{name:.80}")
         return lambda *arguments: function(*arguments)
 
 

@@ -236,7 +236,8 @@ def open_store(path: Path) -> Store:
         description = _description(path / "store.json")
         if description["format"] != FORMAT:
             raise InputError(
-                f"{path}: a store of format {description['format']!r:.80}, this version reads format {FORMAT}: {_REMEDY}"
+                f"{path}: a store of format {description['format']!r:.80}, this version reads format {FORMAT}:"
+                f" {_REMEDY}"
             )
         name, notes, sums = description["name"], description["notes"], description.get("index_sha256", {})
         if not isinstance(name, str) or not all(isinstance(note, str) for note in notes.values()):

@@ -63,7 +63,7 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         settings.flush()
         weights.flush()  # now both are known to fit on the disk
         # The check sum tells the old weights from the new, so a process that is killed between the renames that follow
-        # leaves a model or an error. With the same settings both weights are right: a run's best model is never missing.
+        # leaves a model or an error. With the same settings both weights are right: a run's best model is always there.
         same = before is not None and _text({**before, CHECK: None}, path) == _text({**described, CHECK: None}, path)
         if before is not None:
             old = before.get(CHECK)

@@ -239,4 +239,6 @@ def backbone(name: str, **settings: Any) -> Backbone:
     try:
         return BACKBONES[name](**settings)
     except TypeError as error:
-        raise InputError(f"backbone {name!r} does not take these settings: {settings!r:.200} ({error})") from error
+        raise InputError(
+            f"backbone {name!r} does not take these settings: {settings!r:.200} ({error!s:.200})"
+        ) from error

@@ -36,7 +36,9 @@ def regions_from(config: Mapping[str, Any]) -> Regions:
     try:
         return _KINDS[name](**settings)
     except TypeError as error:
-        raise InputError(f"regions {name!r} does not take these settings: {settings!r:.200} ({error})") from error
+        raise InputError(
+            f"regions {name!r} does not take these settings: {settings!r:.200} ({error!s:.200})"
+        ) from error
 
 
 def parse_regions(text: str) -> Regions:

@@ -90,8 +90,8 @@ class RunFolder:
             The result if the run has already ended, else None.
 
         Raises:
-            InputError: the folder holds a run and `resume` is not set, the run had other settings or data, or the folder
-                holds files that a run would replace.
+            InputError: the folder holds a run and `resume` is not set, the run had other settings or data, or without a
+                run the folder holds files that one would replace.
         """
         if not self.config.exists():
             self._refuse_other()
@@ -126,7 +126,7 @@ class RunFolder:
         for name in ("best", "metrics.csv", "last.ckpt", "previous.ckpt", "result.json", "tensorboard"):
             if os.path.lexists(self.path / name):
                 raise InputError(
-                    f"{self.path}: holds {name} but no {self.config.name}, so it is not of a run, and would be replaced:"
+                    f"{self.path}: holds {name} but no {self.config.name}, so it is not of a run and would be replaced:"
                     " choose another folder, or move it away"
                 )
 

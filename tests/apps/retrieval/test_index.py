@@ -287,6 +287,103 @@ def test_damaged_indexes_are_refused(index, tmp_path, spoil, says):
         open_index(path)
 
 
+def rewrite(name: str, change):
+    """Replace an array by another whole one."""
+
+    def spoil(path: Path) -> None:
+        np.save(path / name, change(np.load(path / name)))
+
+    return spoil
+
+
+def one_nan(array: np.ndarray) -> np.ndarray:
+    array.flat[5] = np.nan
+    return array
+
+
+def older(path: Path) -> None:
+    """Make an index one of an earlier version, without check sums."""
+    description = json.loads((path / "index.json").read_text())
+    del description["files"]
+    (path / "index.json").write_text(json.dumps(description))
+    (path / "checks.npy").unlink()
+
+
+WHOLE_BUT_WRONG = {
+    "reversed nodes": rewrite("nodes.npy", lambda a: a[::-1]),
+    "two nodes of an image exchanged": rewrite("nodes.npy", lambda a: np.concatenate([a[:1, ::-1], a[1:]])),
+    "zeros": rewrite("nodes.npy", lambda a: a * 0),
+    "a NaN": rewrite("nodes.npy", one_nan),
+    "nodes of float32": rewrite("nodes.npy", lambda a: a.astype(np.float32)),
+    "nodes of float64": rewrite("nodes.npy", lambda a: a.astype(np.float64)),
+    "nodes of whole numbers": rewrite("nodes.npy", lambda a: a.astype(np.int16)),
+    "reversed means": rewrite("pooled.npy", lambda a: a[::-1]),
+    "a NaN mean": rewrite("pooled.npy", one_nan),
+    "another check sum": rewrite("checks.npy", lambda a: a[::-1]),
+    "check sums of another type": rewrite("checks.npy", lambda a: a.astype(np.float64)),
+}
+
+
+@pytest.mark.parametrize("spoil", WHOLE_BUT_WRONG.values(), ids=WHOLE_BUT_WRONG)
+def test_whole_files_that_are_not_those_that_were_written_are_refused(index, tmp_path, spoil):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    spoil(path)
+    with pytest.raises(InputError, match=r"damaged.*make the index again with --force"):
+        open_index(path)
+
+
+def test_other_channels_are_refused(index, tmp_path):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    older(path)
+    rewrite("nodes.npy", lambda a: a[..., :4])(path)
+    rewrite("pooled.npy", lambda a: a[..., :4])(path)
+    with pytest.raises(InputError, match="16 nodes of 4 channels, which are not those of its model"):
+        open_index(path)
+
+
+@pytest.mark.parametrize("what", ["reversed nodes", "zeros", "a NaN", "reversed means", "a NaN mean"])
+def test_an_index_without_check_sums_is_read_and_its_nodes_compared_with_their_means(index, tmp_path, what):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    older(path)
+    nodes = index.rows(np.array([3, 30]))
+    assert torch.equal(open_index(path).search(nodes).similarity, index.search(nodes).similarity)
+    WHOLE_BUT_WRONG[what](path)
+    with pytest.raises(InputError, match="damaged"):
+        open_index(path)
+
+
+def test_a_large_index_is_verified_where_it_is_read(index, tmp_path, monkeypatch):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    monkeypatch.setattr("deepemd.apps.retrieval.checksums._MAX_ROWS", 2)  # only the ends
+    rewrite("nodes.npy", lambda a: np.concatenate([a[:5], a[5:6] + np.float16(1), a[6:]]))(path)
+    found = open_index(path)
+    found.rows(np.array([[0, 4], [6, 32]]))
+    with pytest.raises(InputError, match="the nodes of image 5 are not those that were written"):
+        found.search(index.rows(np.array([5])))
+
+
+def test_images_and_names_of_an_index_are_verified(index, tmp_path):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    with np.load(path / "images" / "all.npz") as found:
+        arrays = dict(found)
+    np.savez(path / "images" / "all.npz", **{**arrays, "names": arrays["names"][::-1]})
+    with pytest.raises(InputError, match=r"all\.npz: changed since the store was written"):
+        open_index(path)
+
+
+OTHERS = ["thesis.tex", "images/notes.txt", "model/README.md", "model/sub/x.txt", "nodes.npy.bak", "empty/a/b"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_index_with_other_files_is_not_replaced(index, model, photos, tmp_path, name):
+    path = Path(shutil.copytree(index.path, tmp_path / "index"))
+    (path / name).parent.mkdir(exist_ok=True, parents=True)
+    (path / name).write_text("years of work")
+    with pytest.raises(InputError, match="which is not of an index: move it away"):
+        build_index(model, photos, path, force=True)
+    assert (path / name).read_text() == "years of work"
+
+
 def test_what_cannot_be_searched_or_ranked(index, photos, model, tmp_path):
     nodes = torch.zeros(1, 16, 8)
     for options, says in (({"top": 0}, "top is 0"), ({"shortlist": 0}, "shortlist is 0"), ({"top": -3}, "top is -3")):

@@ -5,7 +5,6 @@ appear at the end together, complete. The CSV begins with a byte order mark, by 
 """
 
 import csv
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.errors import printable
 from deepemd.files import atomic_file, explain_disk_errors
+from deepemd.json_files import json_text
 from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
 from deepemd.results import Output, ResultFiles
 
@@ -135,7 +135,8 @@ class PredictionFiles:
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
             self._writer.writerow(cells)
             self._sheet.flush()
-            self._details.write((b",\n    " if self.rows else b"\n    ") + json.dumps(detail).encode())
+            text = json_text(detail, self.json, indent=None)
+            self._details.write((b",\n    " if self.rows else b"\n    ") + text.encode())
         self.rows += 1
 
     def count(self) -> int:
@@ -159,7 +160,7 @@ class PredictionFiles:
         Raises:
             InputError: the disk is full; the finished rows stay in the partial file.
         """
-        text = json.dumps(dict(head), indent=2)
+        text = json_text(dict(head), self.json)
         with atomic_file(self._result.draft(self.json), self._details.tell() + len(text), _REMEDY) as file:
             file.write(text.removesuffix("\n}").encode() + b',\n  "predictions": [')
             self._details.seek(0)

@@ -1,16 +1,15 @@
 """Write the tables of a report, for the terminal and for a page, and its JSON, for programs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepemd import json_files
 from deepemd.apps.reports.page import text
 from deepemd.errors import printable
 from deepemd.evaluation.evaluate import Evaluation
 from deepemd.evaluation.intervals import MeanCI
-from deepemd.files import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,5 +87,9 @@ def signed(figure: MeanCI) -> str:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> Path:
-    """Write a report as JSON; the file appears only when it is complete."""
-    return atomic_write(path, (json.dumps(content, indent=2, default=str) + "\n").encode())
+    """Write a report as JSON; the file appears only when it is complete.
+
+    Raises:
+        InputError: a number is NaN or infinite, the disk is full, or the folder cannot be written.
+    """
+    return json_files.write_json(content, path)

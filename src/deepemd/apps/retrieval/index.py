@@ -1,8 +1,8 @@
 """Image retrieval: every image is embedded once; a query takes a shortlist by pooled cosine and sorts it by EMD.
 
 An index is a self-contained folder: ``images/`` (a prepared data set: the unchanged images, their names and classes),
-``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C), ``checks.npy`` (N,) with a check
-sum of each image's nodes, and ``index.json`` with the check sums of the other files.
+``model/`` (the model that embedded them), ``nodes.npy`` (N, n, C), ``pooled.npy`` (N, C), ``checks.npy`` (N,) with a
+check sum of each image's nodes, and ``index.json`` with the check sums of the other files.
 """
 
 import hashlib
@@ -111,8 +111,8 @@ class Index:
             right = node_checks(self.nodes, new.tolist()) == self.checks[new]
         if not right.all():
             raise InputError(
-                f"{self.path / 'nodes.npy'}: damaged, the nodes of image {new[~right][0]} are not those that the index was"
-                f" written with: {_REMEDY}"
+                f"{self.path / 'nodes.npy'}: damaged, the nodes of image {new[~right][0]} are not those that were"
+                f" written: {_REMEDY}"
             )
         self._verified[new] = True
         return torch.from_numpy(self.nodes[places]).float()

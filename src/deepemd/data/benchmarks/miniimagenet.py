@@ -152,7 +152,7 @@ def _rows(where: str, text: bytes) -> list[tuple[str, str, int]]:
         raise InputError(f"{where}: not a CSV file in UTF-8 ({error}): get it again") from error
     if not lines or lines[0] != ["filename", "label"]:
         found = ",".join(lines[0]) if lines else "nothing"
-        raise InputError(f"{where}:1: the header must be filename,label, but it is {found}: correct it")
+        raise InputError(f"{where}:1: the header must be filename,label, but it is {found:.80}: correct it")
     seen: dict[str, int] = {}
     rows = []
     for number, line in enumerate(lines[1:], 2):

@@ -1,0 +1,526 @@
+"""Damage every kind of file that the program reads, and read it: a right answer or an InputError, and nothing else.
+
+A case is a function of (seed, number): `Fuzzer(folder, seed).case(number)` repeats it.
+"""
+
+import contextlib
+import io
+import json
+import pickle
+import random
+import resource
+import shutil
+import signal
+import sys
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from deepemd import FCN, DeepEMD, FewShotClassifier, cli, conv4
+from deepemd.apps.retrieval.index import build_index, open_index
+from deepemd.data import load
+from deepemd.data.archives import open_archive
+from deepemd.data.benchmarks.miniimagenet import miniimagenet
+from deepemd.data.pickles import unpickle
+from deepemd.data.store import open_store
+from deepemd.embedding.splits import embed
+from deepemd.errors import InputError
+from deepemd.model.checkpoints import read_checkpoint
+from deepemd.training.checkpoint import STATE
+from deepemd.training.folder import RunFolder
+
+SECONDS, GROWTH = 20, 400_000  # of a case, and kilobytes of memory
+LONGEST = 20_000  # characters of a message; a file that holds a long name has it in its message
+LONG = 10**30
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 1, 7, 2**31, 2**63, LONG, -LONG, 10**400, 0.5, -0.0, 1e308, 1e-308, float("nan")),
+    *(float("inf"), "", "0", "text", "\udc80", "a\0b", "../x", [], {}, [[]], [None], [0] * 50, ["a"], {"a": {"b": []}}),
+]
+
+
+class WrongAnswerError(Exception):
+    """The damaged file was read, and the answer is another one although a check sum covers it."""
+
+
+@dataclass
+class Target:
+    """One kind of file.
+
+    Attributes:
+        folder: undamaged files.
+        files: file to damage -> whether a check sum covers it, so that the answer must be exactly that without damage.
+        read: function that reads the folder and returns something to compare.
+        weight: how often it is chosen.
+    """
+
+    folder: Path
+    files: dict[str, bool]
+    read: Callable[[Path], Any]
+    weight: int = 10
+    answer: Any = None
+
+
+def digest(*tensors: torch.Tensor) -> list[bytes]:
+    return [tensor.contiguous().numpy().tobytes() for tensor in tensors]
+
+
+class Fuzzer:
+    """Builds the files of all kinds in a folder, and reads them damaged."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.seed = folder, seed
+        torch.manual_seed(0)
+        self.model = DeepEMD(conv4(channels=4, pools=2), FCN((2,), dense=False), image_size=16, resize=16).eval()
+        self.photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+        self._photos(folder / "photos")
+        self.store = load(folder / "photos", root=folder / "stores")
+        makers = [self._model, self._classifier, self._index, self._store, self._cache, self._run, self._recipe]
+        makers += [self._archives, self._csv, self._pickle, self._weights]
+        self.targets = [maker() for maker in makers]
+        for target in self.targets:
+            target.answer = target.read(target.folder)
+
+    def case(self, number: int) -> str:
+        """Run one case; return what was done, for a message.
+
+        Raises:
+            WrongAnswerError: the answer is another one.
+            Exception: whatever the reader raised beside InputError.
+        """
+        rng = random.Random(f"{self.seed} {number}")
+        target = rng.choices(self.targets, [t.weight for t in self.targets])[0]
+        name = rng.choice(list(target.files))
+        place = self.folder / "case"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(target.folder, place)
+        done = damage(place / name, rng)
+        what = f"case {number}: {target.folder.name}/{name}, {done}"
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            with limited(), quiet():
+                found = target.read(place)
+        except InputError as error:
+            message, found = str(error), target.answer
+            if not 0 < len(message) < LONGEST:
+                raise AssertionError(f"{what}, {len(message)} characters: {message[:200]}") from error
+        except Exception as error:
+            error.add_note(what)
+            raise
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        if grown > GROWTH * (1024 if sys.platform == "darwin" else 1):
+            raise MemoryError(f"{what}: {grown:,} more kilobytes of memory")
+        if target.files[name] and found != target.answer:
+            raise WrongAnswerError(what)
+        return what
+
+    def _photos(self, folder: Path) -> None:
+        rng = np.random.default_rng(1)
+        for label in "ab":
+            (folder / label).mkdir(parents=True)
+            for k in range(3):
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(folder / label / f"{k}.png")
+
+    def _model(self) -> Target:
+        def read(folder: Path) -> list[bytes]:
+            found = DeepEMD.load(folder)
+            if found.image_size > 256:
+                return []
+            with torch.no_grad():
+                side = max(16, found.image_size)
+                return digest(found.embed(torch.full((1, 3, side, side), 0.5)))
+
+        return Target(self.model.save(self.folder / "model"), {"config.json": False, "model.safetensors": True}, read)
+
+    def _classifier(self) -> Target:
+        made = FewShotClassifier(self.model, cache=False, unknown=0.3).fit_folder(self.folder / "photos")
+
+        def read(folder: Path) -> Any:
+            found = FewShotClassifier.load(folder, cache=False)
+            if found.model_.image_size > 256 or found.model_.resize > 256:
+                return []
+            explained = found.explain(self.photo)
+            return [
+                found.predict([self.photo]).tolist(),
+                found.predict_proba([self.photo]).tolist(),
+                str(explained.prediction.label),
+            ]
+
+        saved = made.save(self.folder / "classifier")
+        return Target(saved, {"config.json": False, "model.safetensors": True}, read)
+
+    def _index(self) -> Target:
+        made = build_index(self.folder / "model", self.folder / "photos", self.folder / "index")
+        nodes = made.rows(np.array([2]))
+
+        def read(folder: Path) -> Any:
+            found = open_index(folder)
+            hits = found.search(nodes, top=6)
+            names = [(found.images.names[i], int(found.images.labels[i])) for i in hits.images[0].tolist()]
+            return [*digest(hits.similarity, hits.cosine), names, len(found.images.image(0).tobytes())]
+
+        exact = ["nodes.npy", "pooled.npy", "checks.npy", "images/all.npz", "model/model.safetensors"]
+        files = dict.fromkeys(exact, True) | dict.fromkeys(["index.json", "images/store.json"], False)
+        return Target(made.path, files | {"images/all.bin": False, "model/config.json": True}, read, 14)
+
+    def _store(self) -> Target:
+        images = self.store.splits["all"]
+        pixels = images.pixels(8)
+
+        def read(folder: Path) -> Any:
+            found = open_store(folder).splits["all"]
+            sums = [found.pixels(8).shape, found.pixels(8).dtype.str]
+            return [
+                found.names,
+                found.classes,
+                found.labels.tolist(),
+                found.offsets.tolist(),
+                found.image(1).size,
+                sums,
+            ]
+
+        decoded = Path(str(pixels.filename)).name
+        return Target(
+            self.store.path, {"store.json": False, "all.npz": True, "all.bin": False, decoded: False}, read, 12
+        )
+
+    def _cache(self) -> Target:
+        images, folder = self.store.splits["all"], self.folder / "cache"
+        embed(self.model, images, cache=folder)
+        (piece,) = folder.glob("*/*/*/*.npz")
+
+        def read(place: Path) -> list[bytes]:
+            return digest(embed(self.model, images, cache=place))
+
+        return Target(
+            folder, {piece.relative_to(folder).as_posix(): True, "deepemd-embeddings/CACHEDIR.TAG": True}, read
+        )
+
+    def _run(self) -> Target:
+        folder = RunFolder(self.folder / "run")
+        settings = {"command": "pretrain", "recipe": {"lr": 0.1, "sizes": [1, 2]}, "seed": 0}
+        folder.begin(settings)
+        state = {"best": {"accuracy": 0.5, "ci95": 0.1, "step": 2.0}, "rows": [], "seconds": 1.0}
+        content = {"global_step": 2, "state_dict": self.model.state_dict(), "callbacks": {STATE: state}}
+        torch.save({**content, "optimizer_states": [], "loops": {}}, folder.last)
+        folder.finish(state["best"], 4)
+
+        def read(place: Path) -> Any:
+            run = RunFolder(place)
+            result, found = run.open(settings, resume=True), run.checkpoint(self.model)
+            return [result and result.accuracy, found and digest(*found.content["state_dict"].values())]
+
+        return Target(folder.path, {"config.yaml": False, "last.ckpt": False, "result.json": False}, read, 12)
+
+    def _recipe(self) -> Target:
+        folder = self.folder / "recipe"
+        folder.mkdir()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert cli.main(["pretrain", "--print_config"]) == 0
+        (folder / "recipe.yaml").write_text(out.getvalue())
+
+        def read(place: Path) -> str:
+            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
+                code = cli.main(["pretrain", "--config", str(place / "recipe.yaml"), "--print_config"])
+            if code == 2 and "Traceback" not in errors.getvalue():
+                raise InputError("refused")
+            assert code == 0, errors.getvalue()
+            return out.getvalue()
+
+        return Target(folder, {"recipe.yaml": False}, read, 2)
+
+    def _archives(self) -> Target:
+        folder = self.folder / "archives"
+        folder.mkdir()
+        shutil.make_archive(str(folder / "a"), "zip", self.folder / "photos")
+        for kind in ("", ":gz", ":xz"):
+            with tarfile.open(folder / f"a{kind.replace(':', '.')}.tar", f"w{kind}") as tar:
+                tar.add(self.folder / "photos", "photos")
+
+        def read(place: Path) -> Any:
+            found = []
+            for path in sorted(place.iterdir()):
+                with closing(open_archive(path, self.folder)) as archive:
+                    found.append({name: archive.read(name) for name in archive.sizes})
+            return found
+
+        return Target(folder, dict.fromkeys([path.name for path in folder.iterdir()], False), read)
+
+    def _csv(self) -> Target:
+        folder = self.folder / "mini"
+        (folder / "images").mkdir(parents=True)
+        rows = ["filename,label"]
+        for k in range(6):
+            rows.append(f"n0153282900{k:06}.jpg,n0153282{k // 3}")
+            self.photo.save(folder / "images" / f"n0153282900{k:06}.jpg")
+        for split in ("train", "val"):
+            (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+
+        def read(place: Path) -> Any:
+            with ExitStack() as opened:
+                drafts = miniimagenet(place, self.folder, opened, strict=False)
+                return {split: (draft.names, draft.classes, draft.read(0)) for split, draft in drafts.items()}
+
+        return Target(folder, {"train.csv": False, "val.csv": False}, read)
+
+    def _pickle(self) -> Target:
+        folder = self.folder / "pickles"
+        folder.mkdir()
+        table = {"data": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "labels": [1, 2], b"names": [b"a", "b"]}
+        for protocol in (0, 2, 5):
+            (folder / f"{protocol}.pkl").write_bytes(pickle.dumps(table, protocol))
+
+        def read(place: Path) -> Any:
+            with closing(open_archive(place, self.folder)) as archive:
+                return [str(unpickle(archive, name))[:1000] for name in archive.sizes]
+
+        return Target(folder, {f"{protocol}.pkl": False for protocol in (0, 2, 5)}, read)
+
+    def _weights(self) -> Target:
+        folder = self.folder / "weights"
+        folder.mkdir()
+        torch.save({"params": self.model.state_dict(), "epoch": 3}, folder / "a.pth")
+        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, folder / "a.safetensors")
+
+        def read(place: Path) -> Any:
+            return [sorted(read_checkpoint(place / name)) for name in ("a.pth", "a.safetensors")]
+
+        return Target(folder, {"a.pth": False, "a.safetensors": False}, read)
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raise TimeoutError after some seconds, on POSIX systems."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"longer than {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Raise an error where more than five warnings are given."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        yield
+    assert len(given) <= 5, [str(one.message) for one in given[:6]]
+
+
+def damage(path: Path, rng: random.Random) -> str:
+    """Damage a file, by its bytes or by the values that it holds; return what was done."""
+    by_value = {".json": _json, ".npz": _npz, ".npy": _npy, ".safetensors": _tensors, ".yaml": _yaml, ".ckpt": _saved}
+    by_value |= {".pth": _saved, ".csv": _csv, ".pkl": _pickled, ".zip": _zipped}
+    spoil = by_value.get(path.suffix)
+    if spoil is not None and rng.random() < 0.6:
+        return spoil(path, rng)
+    return _bytes(path, rng)
+
+
+def _bytes(path: Path, rng: random.Random) -> str:
+    data = bytearray(path.read_bytes())
+    how = rng.choice(
+        ["flip", "flip", "flips", "set", "cut", "drop", "double", "insert", "zero", "ones", "empty", "noise"]
+    )
+    at, length = rng.randrange(len(data) + 1), rng.choice([1, 2, 4, 8, 64, 1000])
+    begin = rng.choice([at, rng.randrange(min(200, len(data) + 1)), max(0, len(data) - rng.randrange(1, 200))])
+    if how in ("flip", "flips"):
+        for _ in range(1 if how == "flip" else 20):
+            data[rng.choice([begin, rng.randrange(len(data))]) % len(data)] ^= 1 << rng.randrange(8)
+    elif how == "set":
+        data[begin % len(data)] = rng.randrange(256)
+    elif how == "cut":
+        del data[begin:]
+    elif how == "drop":
+        del data[begin : begin + length]
+    elif how == "double":
+        data[begin:begin] = data[begin : begin + length]
+    elif how == "insert":
+        data[begin:begin] = rng.choice([rng.randbytes(length), b"[" * 10_000, b"\xef\xbb\xbf", b"\0" * length])
+    elif how in ("zero", "ones"):
+        data[begin : begin + length] = (b"\0" if how == "zero" else b"\xff") * len(data[begin : begin + length])
+    elif how == "noise":
+        data = bytearray(rng.randbytes(len(data)))
+    path.write_bytes(b"" if how == "empty" else bytes(data))
+    return f"{how} at {begin}, {length}"
+
+
+def _change(tree: Any, rng: random.Random) -> str:
+    """Change one value of nested lists and dicts, in place."""
+    spots: list[tuple[Any, Any, str]] = []
+
+    def walk(node: Any, where: str) -> None:
+        for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
+            spots.append((node, key, f"{where}.{key}"))
+            if isinstance(value, dict | list):
+                walk(value, f"{where}.{key}")
+
+    walk(tree, "")
+    node, key, where = rng.choice(spots)
+    how = rng.choice(["replace", "replace", "replace", "remove", "add", "near"])
+    if how == "remove":
+        del node[key]
+    elif how == "add":
+        value = rng.choice(VALUES)
+        node.update({"extra": value}) if isinstance(node, dict) else node.append(value)
+    elif how == "near" and isinstance(node[key], int | float):
+        node[key] = rng.choice([-node[key], node[key] + 1, node[key] * 10, str(node[key]), [node[key]]])
+    else:
+        node[key] = rng.choice(VALUES)
+        return f"{where} = {str(type(node[key])) if node[key] == 10**400 else repr(node[key])}"
+    return f"{how} {where}"
+
+
+def _json(path: Path, rng: random.Random) -> str:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    done = _change(content, rng)
+    text = json.dumps(content)
+    how = rng.choice(["", "", "", "deep", "twice", "bom", "utf-16", "list"])
+    if how == "deep":
+        text = text.replace(": ", ": " + "[" * 3000 + "]" * 3000 + ', "x": ', 1)
+    elif how == "twice":
+        text = text.replace("{", '{"format": 3, ', 1)
+    elif how == "list":
+        text = f"[{text}]"
+    encoding = {"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8")
+    sys.set_int_max_str_digits(0)
+    path.write_text(text, encoding=encoding)
+    sys.set_int_max_str_digits(4300)
+    return f"{done} {how}"
+
+
+def _array(array: np.ndarray, rng: random.Random) -> np.ndarray:
+    how = rng.randrange(12)
+    if how == 0:
+        return array[::-1]
+    if how == 1:
+        return array[:-1]
+    if how == 2:
+        return array[:0]
+    if how == 3:
+        return array.reshape(-1)
+    if how == 4:
+        return array[None]
+    if how == 5 and array.dtype.kind in "iuf":
+        return array * 0
+    if how == 6:
+        return array.astype(object)
+    if how == 7:
+        return array.astype(str)
+    if how == 8 and array.dtype.kind in "iuf":
+        return array.astype(rng.choice(["<f8", ">f4", "<i2", "<u8", "<f2", "?"]))
+    if how == 9 and array.dtype.kind == "f" and array.size:
+        spoiled = array.copy()
+        spoiled.flat[rng.randrange(array.size)] = rng.choice([np.nan, np.inf, -1, 6e4])
+        return spoiled
+    if how == 10 and array.dtype.kind in "iu" and array.size:
+        spoiled = array.copy()
+        spoiled.flat[rng.randrange(array.size)] = rng.choice([0, 1, 100, np.iinfo(array.dtype).max])
+        return spoiled
+    return np.concatenate([array, array])
+
+
+def _npz(path: Path, rng: random.Random) -> str:
+    with np.load(path) as found:
+        arrays = dict(found)
+    name = rng.choice(list(arrays))
+    arrays[name] = _array(np.atleast_1d(arrays[name]), rng)
+    if rng.random() < 0.1:
+        del arrays[name]
+    (np.savez_compressed if rng.random() < 0.1 else np.savez)(path, **arrays)
+    return f"array {name}"
+
+
+def _npy(path: Path, rng: random.Random) -> str:
+    spoiled = _array(np.array(np.load(path)), rng)
+    np.save(path, spoiled)
+    return f"array {spoiled.dtype}{spoiled.shape}"
+
+
+def _tensors(path: Path, rng: random.Random) -> str:
+    tensors = load_file(path)
+    name = rng.choice(list(tensors))
+    array = np.ascontiguousarray(_array(np.atleast_1d(tensors[name].numpy()), rng))
+    if array.dtype.kind in "OU" or array.dtype.byteorder == ">" or rng.random() < 0.2:
+        del tensors[name]
+    else:
+        tensors[name] = torch.from_numpy(array)
+    save_file(tensors, path)
+    return f"tensor {name}"
+
+
+def _yaml(path: Path, rng: random.Random) -> str:
+    content = yaml.safe_load(path.read_text())
+    done = _change(content, rng)
+    sys.set_int_max_str_digits(0)
+    text = yaml.safe_dump(content)
+    how = rng.choice(["", "", "", "bomb", "tag", "deep"])
+    if how == "bomb":
+        levels = "".join(f"l{k}: &l{k} [{', '.join([f'*l{k - 1}'] * 9)}]\n" for k in range(1, 12))
+        text += "l0: &l0 [x]\n" + levels
+    elif how == "tag":
+        text += "x: !!python/object/apply:os.getcwd []\n"
+    elif how == "deep":
+        text += "x: " + "[" * 2000 + "]" * 2000 + "\n"
+    path.write_text(text, errors="replace")
+    sys.set_int_max_str_digits(4300)
+    return f"{done} {how}"
+
+
+def _saved(path: Path, rng: random.Random) -> str:
+    content = torch.load(path, weights_only=True)
+    done = _change(content, rng)
+    with contextlib.suppress(UnicodeEncodeError):
+        torch.save(content, path)
+    return done
+
+
+def _csv(path: Path, rng: random.Random) -> str:
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    row = rng.choice(rows)
+    new = rng.choice(["", "label", "a\nb", '"', "../x", "n01532829", "\0", "ü" * 300, "=1+1", ";", "x" * 200_000])
+    row[rng.randrange(len(row))] = new
+    if rng.random() < 0.2:
+        row.append("more")
+    if rng.random() < 0.2:
+        rows.append(rng.choice(rows))
+    encoding = rng.choice(["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+    path.write_text("\n".join(",".join(row) for row in rows), encoding=encoding, errors="replace")
+    return f"{new[:20]!r} as {encoding}"
+
+
+def _pickled(path: Path, rng: random.Random) -> str:
+    content = pickle.loads(path.read_bytes())
+    done = _change(content, rng)
+    path.write_bytes(pickle.dumps([content] if rng.random() < 0.1 else content, rng.randrange(6)))
+    return done
+
+
+def _zipped(path: Path, rng: random.Random) -> str:
+    with zipfile.ZipFile(path) as archive:
+        entries = [[info.filename, archive.read(info)] for info in archive.infolist()]
+    entry = rng.choice(entries)
+    entry[0] = rng.choice(["../x.png", "/x.png", "a/\0.png", "C:/x.png", entries[0][0], "a\\x.png", "ü/x.png", "a/"])
+    if rng.random() < 0.3:
+        entry[1] = bytes(2_000_000)
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", rng.choice([0, 8, 12, 14])) as archive:
+        warnings.simplefilter("ignore")
+        for name, data in entries:
+            archive.writestr(name, data)
+    return f"{entry[0]!r}"
