@@ -324,15 +324,16 @@ def torture(stage: Stage, words: list[str], whole: Path, broken: Path, kills: in
             if life.code == -signal.SIGKILL:
                 break
             _remove(broken, stage)  # it had ended before
-        outcome.kills += life.code == -signal.SIGKILL
-        outcome.between += k % 4 == 1
-        outcome.half_written += bool(life.left) and k % 4 != 1
+        killed = life.code == -signal.SIGKILL
+        outcome.kills += killed
+        outcome.between += killed and k % 4 == 1
+        outcome.half_written += killed and bool(life.left) and k % 4 != 1
         outcome.read += all_whole(broken)
         if not stage.resumes or k == kills - 1:  # a training is killed again and again on its way
             again = live(broken, words)
             found = ends(broken, stage)
             complete = found.keys() == expected.keys() and all(found[name] == expected[name] for name in expected)
-            outcome.finished += again.code == 0 or complete
+            outcome.finished += killed and (again.code == 0 or complete)
             outcome.different = [
                 name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
             ]
@@ -340,7 +341,7 @@ def torture(stage: Stage, words: list[str], whole: Path, broken: Path, kills: in
             if k < kills - 1:
                 _remove(broken, stage)
         else:
-            outcome.finished += 1
+            outcome.finished += killed
         print(f"  {k + 1}: {life.seconds:5.1f} s, left: {', '.join(life.left) or 'nothing'}", flush=True)
         if outcome.different or outcome.leftovers:
             print(f"  different: {outcome.different}, left over: {outcome.leftovers}", flush=True)
