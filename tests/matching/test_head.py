@@ -12,6 +12,7 @@ from deepemd.matching import (
     centred_cosine_cost,
     cross_reference_weights,
     emd_logits,
+    fit_prototypes,
     head,
     protonet_logits,
     transport_problem,
@@ -200,3 +201,22 @@ def test_the_gradient_with_context_is_right() -> None:
     generator = torch.Generator().manual_seed(1)
     query, support = (torch.randn(n, 4, 5, generator=generator, dtype=torch.float64).requires_grad_() for n in (2, 2))
     assert torch.autograd.gradcheck(lambda q, s: emd_logits(q, s, context=1.0), (query, support), eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize(("lead", "queries", "supports"), [((0,), 3, 5), ((2,), 0, 5), ((2,), 3, 0), ((0, 2), 0, 0)])
+def test_empty_batches_have_empty_gradients(lead, queries, supports, chunk):
+    query = torch.rand(*lead, queries, 9, 8, requires_grad=True)
+    support = torch.rand(*lead, supports, 9, 8, requires_grad=True)
+    logits = emd_logits(query, support, query_chunk=chunk)
+    assert logits.shape == (*lead, queries, supports)
+    for found, given in zip(torch.autograd.grad(logits.sum(), (query, support)), (query, support), strict=True):
+        assert torch.equal(found, torch.zeros_like(given))
+
+
+@pytest.mark.parametrize(("n", "channels"), [(0, 8), (9, 0)])
+def test_node_sets_of_nothing_are_refused(n, channels):
+    with pytest.raises(ValueError, match="at least one node of at least one channel"):
+        emd_logits(torch.rand(3, n, channels), torch.rand(5, n, channels))
+    with pytest.raises(ValueError, match="at least one node of at least one channel"):
+        fit_prototypes(torch.rand(5, n, channels), torch.arange(5), n_way=5)
