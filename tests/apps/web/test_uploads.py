@@ -1,4 +1,7 @@
-"""Files that arrive: names, limits, what is broken off, and what a killed app leaves."""
+"""Files that arrive: names, limits, what is broken off, and what a killed app leaves.
+
+Tests deepemd.apps.web.folder.
+"""
 
 import asyncio
 import os
@@ -10,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deepemd.apps.web.uploads import Limits, Refused, Room, receive_files, upload_folder
+from deepemd.apps.web.folder import upload_folder
+from deepemd.apps.web.uploads import Limits, Refused, Room, receive_files
 
 pytest.importorskip("python_multipart", reason="needs gradio: pip install 'deepemd[app]'")
 
@@ -123,7 +127,7 @@ def test_some_of_the_disk_is_left_free(tmp_path):
 
 LEAVE = """
 import os, sys, time
-from deepemd.apps.web.uploads import upload_folder
+from deepemd.apps.web.folder import upload_folder
 with upload_folder() as folder:
     (folder / ("0" * 32)).write_bytes(b"a photo")
     (folder / "made_by_gradio").mkdir()

@@ -12,11 +12,12 @@ import numpy as np
 from deepemd.apps.reports.page import drawing_style
 from deepemd.apps.web import fragments
 from deepemd.apps.web.events import Events
+from deepemd.apps.web.folder import upload_folder
 from deepemd.apps.web.guard import Guard
 from deepemd.apps.web.hosts import Hosts
 from deepemd.apps.web.server import environment, free_port, running
 from deepemd.apps.web.session import MAX_UPLOAD, Visitor
-from deepemd.apps.web.uploads import Limits, Room, upload_folder
+from deepemd.apps.web.uploads import Limits, Room
 from deepemd.apps.web.visitors import Visitors
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
