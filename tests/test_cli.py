@@ -104,6 +104,15 @@ def test_bad_input_is_one_clear_message_and_exit_code_2(capsys, words, says, tmp
     assert "Traceback" not in err
 
 
+def test_an_error_of_a_file_that_nothing_explains_is_one_line(capsys, monkeypatch):
+    def broken(*_, **__):
+        raise PermissionError(13, "Permission denied", "/some/file")
+
+    monkeypatch.setattr("deepemd.data.prepared", broken)
+    code, _, err = _run(capsys, "data", "list")
+    assert (code, err) == (2, "deepemd: error: /some/file: Permission denied: check the path and the disk\n")
+
+
 def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
     options = ["--n_way", 3, "--n_query", 4, "--n_episodes", 20]

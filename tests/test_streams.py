@@ -79,6 +79,15 @@ def test_names_in_other_letters_where_the_locale_is_c(photos, tmp_path):
     assert "花" in (tmp_path / "ergebnis-ö" / "predictions.csv").read_text(encoding="utf-8-sig")
 
 
+def test_folders_whose_names_are_as_long_as_the_system_allows(photos, tmp_path):
+    name = "花" * 85
+    (tmp_path / name).mkdir()
+    for folder in photos.iterdir():
+        (tmp_path / name / folder.name).symlink_to(folder)
+    assert shell(f"deepemd data prepare {name} --root {name}/s", tmp_path)[0] == 0
+    assert len(list((tmp_path / name / "s").glob("*/store.json"))) == 1
+
+
 def test_names_that_are_no_text_are_passed_on(photos, tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes((photos / "花" / "0.png").read_bytes())
     command = f"deepemd predict --support '{photos}' --query $'caf\\xe9.png' --out $'o\\xe9'"

@@ -170,6 +170,8 @@ def _run(name: str, words: list[str]) -> int:
             function(**options)
     except InputError as error:
         return _fail(f"process {here.rank} of {here.world_size}: {error}" if here.rank else str(error))
+    except OSError as error:  # of a file that no message of ours names
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}: check the path and the disk")
     except Interrupted as interruption:
         if here.rank == 0:  # all processes stopped after the same step
             print(f"deepemd: {interruption}", file=sys.stderr)

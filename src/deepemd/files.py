@@ -29,6 +29,7 @@ __all__ = [
     "atomic_write",
     "check_current_folder",
     "contents",
+    "end_of_name",
     "explain_disk_errors",
     "lock_file",
     "remove_leftovers",
@@ -134,10 +135,18 @@ def temporary_name(path: Path, half: str) -> Path:
         path: the file or folder.
         half: 16 hexadecimal digits that the name begins with.
     """
-    tail = path.name
-    while len(os.fsencode(tail)) > _TAIL:
-        tail = tail[1:]
-    return path.with_name(f".tmp-{half}{_check_sum(half)}-{tail}")
+    return path.with_name(f".tmp-{half}{_check_sum(half)}-{end_of_name(path.name, _TAIL)}")
+
+
+def end_of_name(name: str, limit: int) -> str:
+    """Return the end of a file's name, in at most `limit` bytes; the whole name if it is not longer.
+
+    >>> end_of_name("a photo.jpg", 5)
+    'o.jpg'
+    """
+    while len(os.fsencode(name)) > limit:
+        name = name[1:]
+    return name
 
 
 def remove_leftovers(folder: Path) -> None:

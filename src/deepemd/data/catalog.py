@@ -13,7 +13,7 @@ from deepemd.data.downloads import DOWNLOADS, fetch
 from deepemd.data.folders import class_drafts
 from deepemd.data.store import Draft, Store, open_store, write_store
 from deepemd.errors import InputError
-from deepemd.files import explain_disk_errors
+from deepemd.files import end_of_name, explain_disk_errors
 from deepemd.processes import rank
 
 __all__ = ["DATASETS", "default_root", "load", "messages", "prepare", "prepared"]
@@ -154,7 +154,7 @@ def _prepare_folder(folder: Path, root: Path, force: bool, skip_bad: bool) -> St
     The store has the folder's name and a hash of its path.
     """
     folder = folder.resolve()
-    path = root / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    path = root / f"{end_of_name(folder.name, 246)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     with closing(open_archive(folder, root)) as archive:
         listing = _listing(archive)
         if (path / "store.json").is_file() and not force:
