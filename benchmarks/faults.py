@@ -25,6 +25,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -185,6 +186,8 @@ def start(folder: Path, words: list[str], last: int = 0) -> tuple[int, int]:
     reader, writer = os.pipe()
     child = os.fork()
     if child:
+        with suppress(OSError):  # both do it, whoever is first
+            os.setpgid(child, child)
         os.close(writer)
         return child, reader
     code = 1
