@@ -424,7 +424,8 @@ def _array(array: np.ndarray, rng: random.Random) -> np.ndarray:
     if how == 7:
         return array.astype(str)
     if how == 8 and array.dtype.kind in "iuf":
-        return array.astype(rng.choice(["<f8", ">f4", "<i2", "<u8", "<f2", "?"]))
+        with np.errstate(all="ignore"):
+            return array.astype(rng.choice(["<f8", ">f4", "<i2", "<u8", "<f2", "?"]))
     if how == 9 and array.dtype.kind == "f" and array.size:
         spoiled = array.copy()
         spoiled.flat[rng.randrange(array.size)] = rng.choice([np.nan, np.inf, -1, 6e4])
