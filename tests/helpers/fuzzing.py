@@ -457,7 +457,7 @@ def _npy(path: Path, rng: random.Random) -> str:
 def _tensors(path: Path, rng: random.Random) -> str:
     tensors = load_file(path)
     name = rng.choice(list(tensors))
-    array = np.ascontiguousarray(_array(np.atleast_1d(tensors[name].numpy()), rng))
+    array = _array(np.atleast_1d(tensors[name].numpy()), rng).copy()
     if array.dtype.kind in "OU" or array.dtype.byteorder == ">" or rng.random() < 0.2:
         del tensors[name]
     else:
