@@ -96,7 +96,7 @@ class _RefusedError(Exception):
     """Raised with the refused action of a pickle, such as "call os.system"."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # in Python: that in C reserves memory for any number of a memo that is claimed
     def find_class(self, module: str, name: str) -> Any:
         """Return a new function for a name each time, so that a pickle cannot modify it for the next pickle."""
         if (module, name) == ("numpy", "ndarray"):
