@@ -449,6 +449,8 @@ def test_a_saved_model_is_replaced_only_on_request(fitted, tmp_path):
     with pytest.raises(InputError, match=r"config\.json and .*model\.safetensors: already there: .* pass force=True"):
         other.save(folder)
     assert (folder / "config.json").read_bytes() == before
+    with pytest.raises(InputError, match=r"config\.json: of a classifier, whose classes would be lost"):
+        fitted.model_.save(folder)
     other.save(folder, force=True)
     assert "spots" in FewShotClassifier.load(folder, cache=False).classes_
 

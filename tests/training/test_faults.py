@@ -172,6 +172,27 @@ def test_a_model_saved_over_another_is_never_half_of_each(
     assert torch.equal(next(again.parameters()), next(other.parameters()))
 
 
+@pytest.mark.parametrize("step", range(4))
+def test_a_first_save_that_is_killed_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    replace, count = Path.replace, [0]
+
+    def killed(path: Path, target: Path) -> Path:
+        if count[0] == step:
+            raise KeyboardInterrupt
+        count[0] += 1
+        return replace(path, target)
+
+    model = DeepEMD(conv4(channels=4, pools=2), FCN(), image_size=16, resize=16)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt) if step < 3 else nullcontext():
+            model.save(tmp_path)
+    again = DeepEMD.load(model.save(tmp_path))
+    assert torch.equal(next(again.parameters()), next(model.parameters()))
+
+
 @pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "metrics.csv", "result.json", "best", "tensorboard"])
 @pytest.mark.parametrize("resume", [False, True])
 def test_files_of_another_run_or_program_are_not_replaced(tmp_path: Path, name: str, resume: bool) -> None:

@@ -272,7 +272,7 @@ class DeepEMD(nn.Module):
         }
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
-        """Write model.safetensors and config.json into a folder, which is created if needed.
+        """Write model.safetensors and config.json into a folder, which is created if needed; replace an older model.
 
         Args:
             folder: the folder.
@@ -283,7 +283,8 @@ class DeepEMD(nn.Module):
             The folder.
 
         Raises:
-            InputError: the folder cannot be written (no space, no permission), or a weight is too large for float16.
+            InputError: the folder holds a classifier or files of another program, it cannot be written (no space, no
+                permission), or a weight is too large for float16.
         """
         state = self.state_dict()
         return write_saved(Path(folder), self.config, round_to_half(state) if half else state)

@@ -37,13 +37,15 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     a crash, finds the old model or the new one, never the weights of one with the settings of the other.
 
     Raises:
-        InputError: the folder holds a file of one of these names that is not a saved model's, a setting is NaN or
-            infinite, or the folder cannot be written (no space, no permission).
+        InputError: the folder holds a file of one of these names that is not a saved model's, or a classifier, and the
+            new model is none; a setting is NaN or infinite; or the folder cannot be written (no space, no permission).
     """
     from safetensors.torch import save
 
     path, remedy = folder / CONFIG_FILE, "free some space or choose another folder"
     before = _refuse_other(folder)
+    if before is not None and "classifier" in before and "classifier" not in config:
+        raise InputError(f"{path}: of a classifier, whose classes would be lost: choose another folder, or remove it")
     state, seen = dict[str, Tensor](), set[int]()
     for name, tensor in tensors.items():
         whole = tensor.detach().cpu().contiguous()
@@ -62,13 +64,12 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         weights.write(content)
         settings.flush()
         weights.flush()  # now both are known to fit on the disk
-        # The check sum tells the old weights from the new, so a process that is killed between the renames that follow
-        # leaves a model or an error. With the same settings both weights are right: a run's best model is always there.
+        # The settings come first: of weights alone, nobody knows whose they are. The check sum tells the old weights
+        # from the new, so a process that is killed between the renames that follow leaves a model or an error. With the same settings both weights are right: a run's best model is always there.
         same = before is not None and _text({**before, CHECK: None}, path) == _text({**described, CHECK: None}, path)
-        if before is not None:
-            old = before.get(CHECK)
-            both = {**described, CHECK: [old, described[CHECK]] if isinstance(old, str) else None}
-            atomic_write(path, _text(both, path) if same else text, remedy)
+        old = before.get(CHECK) if before is not None else None
+        both = {**described, CHECK: [old, described[CHECK]] if isinstance(old, str) else None}
+        atomic_write(path, _text(both, path) if same else text, remedy)
     return folder
 
 
