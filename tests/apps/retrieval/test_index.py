@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -119,6 +120,26 @@ def test_an_image_finds_itself(index, photos):
     hits = index.search(nodes, top=1)
     assert hits.images[:, 0].tolist() == list(range(33))
     assert hits.similarity.min() > 0.999
+
+
+def test_queries_are_taken_by_position_and_one_image_is_no_list(index, photos):
+    files = [photos / name for name in index.images.names[:3]]
+    _, nodes = embed_files(index.model, files)
+    for held in (
+        pd.Series(files, index=[2, 0, 1]),
+        map(str, files),
+        [Image.open(file).convert("RGB") for file in files],
+    ):
+        assert torch.equal(embed_files(index.model, held)[1], nodes)
+    picture = Image.open(files[0]).convert("RGB")
+    for one in (files[0], str(files[0]), picture, np.asarray(picture)):
+        with pytest.raises(InputError, match=r"images .* pass a list"):
+            embed_files(index.model, one)
+    with pytest.raises(InputError, match="images is empty"):
+        embed_files(index.model, [])
+    for bad in (nodes[0], nodes[:0], nodes[..., :-1]):
+        with pytest.raises(InputError, match=r"nodes are .*, but those of the index are \(Q, "):
+            index.search(bad)
 
 
 def test_patches_are_drawn_alike_in_index_and_query(photos, tmp_path):

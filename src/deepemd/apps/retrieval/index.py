@@ -8,7 +8,7 @@ check sum of each image's nodes, and ``index.json`` with the check sums of the o
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,9 +21,11 @@ from torch import Tensor
 
 from deepemd.apps.retrieval.checksums import file_sha256, node_checks, sampled
 from deepemd.arrays import open_npy
-from deepemd.data import Images, decode, load
+from deepemd.data import Images, load
 from deepemd.data.archives import open_archive
+from deepemd.data.decoding import as_picture
 from deepemd.data.folders import index_draft
+from deepemd.data.inputs import as_images
 from deepemd.data.store import Draft, is_store_file, open_store, write_store
 from deepemd.embedding.cache import rounded
 from deepemd.embedding.splits import embed
@@ -39,6 +41,8 @@ from deepemd.processes import barrier, broadcast, rank
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from deepemd.data.decoding import Picture
 
 __all__ = ["Hits", "Index", "build_index", "embed_files", "open_index"]
 
@@ -142,8 +146,11 @@ class Index:
                 cost of a query grows with it; beyond some tens it gains little.
 
         Raises:
-            InputError: `top` or `shortlist` below 1.
+            InputError: `top` or `shortlist` below 1, or nodes that are not those of the index's model.
         """
+        if nodes.ndim != 3 or not len(nodes) or nodes.shape[1:] != self.nodes.shape[1:]:
+            expected = f"(Q, {', '.join(map(str, self.nodes.shape[1:]))})"
+            raise InputError(f"nodes are {tuple(nodes.shape)}, but those of the index are {expected}: use its model")
         for name, value in (("top", top), ("shortlist", shortlist)):
             if value < 1:
                 raise InputError(f"{name} is {value}: it must be at least 1")
@@ -336,13 +343,19 @@ def _with_arrays(path: Path, model: DeepEMD, images: Images, sums: dict[str, str
     return Index(path, model, images, nodes, means, checks)
 
 
-def embed_files(model: DeepEMD, files: Sequence[Path]) -> tuple[list["Image"], Tensor]:
-    """Decode and embed image files as an index does; return the pictures and their nodes (Q, n, C).
+def embed_files(model: DeepEMD, images: "Iterable[Picture]") -> tuple[list["Image"], Tensor]:
+    """Decode and embed images as an index does; return the pictures and their nodes (Q, n, C).
+
+    Args:
+        model: the index's model.
+        images: paths, PIL images or arrays, in a list, a column of pandas or a generator.
 
     Raises:
-        InputError: a file is missing or not an image.
+        InputError: an image cannot be read, or there is none, or `images` is one image instead of a list.
     """
-    pictures = [decode(file, str(file)) for file in files]
+    pictures = [as_picture(image, f"image {k}") for k, image in enumerate(as_images(images, "images"))]
+    if not pictures:
+        raise InputError("images is empty: pass at least one image")
     with torch.inference_mode():
         views = (view_pictures(model, [picture], indices=np.array([q])) for q, picture in enumerate(pictures))
         return pictures, torch.cat([rounded(model.eval().embed(*view)) for view in views])  # (Q, n, C)
