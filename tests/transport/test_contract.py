@@ -150,6 +150,11 @@ def test_different_totals():
             "cost must be dense, got .*sparse_coo",
         ),
         (
+            (torch.nested.nested_tensor([torch.eye(2)] * 2, layout=torch.jagged), torch.ones(2, 2), torch.ones(2)),
+            TypeError,
+            "cost must not be nested; pad it",
+        ),
+        (
             (torch.zeros(1).expand(2**29, 2, 2), torch.ones(2), torch.ones(2)),
             ValueError,
             r"cost, broadcast to \(536870912, 2, 2\), has 2,147,483,648 elements.*in parts",

@@ -3,6 +3,9 @@
 Tests deepemd.transport._emd, deepemd.transport._autograd.
 """
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -83,3 +86,16 @@ def test_a_gradient_after_a_change_is_right_or_refused(change, refused):
     else:
         found = torch.autograd.grad(solution.value.sum(), leaves)
         assert all(torch.equal(x, y) for x, y in zip(found, want, strict=True))
+
+
+COPIES = [copy.copy, copy.deepcopy, lambda solution: pickle.loads(pickle.dumps(solution))]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle"])
+def test_copies_of_a_solution_know_what_was_changed(copied):
+    problem = [t.add_(0) for t in _problem()]  # changed in place, but before
+    solution = emd(*problem)
+    assert float(max(t.max() for t in copied(copied(solution)).certificate())) < 1e-12
+    problem[1].mul_(2)
+    with pytest.raises(RuntimeError, match=r"^a was changed in place"):
+        copied(copied(solution)).certificate()

@@ -288,3 +288,39 @@ def test_slots_follow_problems_that_come_in_any_order():
     assert (solver.warm, solver.cold) == (10, 2)  # slots are places in a whole batch; 5 and 6 were never solved
     with pytest.raises(ValueError, match="slots must name a slot for each of the 12 problems"):
         solver(*(torch.from_numpy(t) for t in problem), slots=torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("slots", "error", "message"),
+    [
+        (torch.tensor([True, False, True, True]), TypeError, "int64, got torch.bool"),  # would select three problems
+        (torch.tensor([0, 1, 2, 3], dtype=torch.uint8), TypeError, "int64, got torch.uint8"),
+        (torch.arange(4.0), TypeError, "int64, got torch.float32"),
+        ([0, 1, 2, 3], TypeError, "int64, got list"),
+        (torch.tensor([0, 1, 2, -1]), ValueError, "at least 0, got -1"),
+        (torch.arange(4)[:, None], ValueError, "for each of the 4 problems"),
+        (torch.tensor([0, 1, 2, 10**12]), MemoryError, "slot 1000000000000 needs .* number the problems from 0"),
+        (torch.tensor([0, 1, 2, 2**63 - 1]), MemoryError, "slot 9223372036854775807 needs"),
+    ],
+)
+def test_slots_that_can_be_none_are_refused_and_spoil_nothing(slots, error, message):
+    tensors = [torch.from_numpy(t) for t in draw_batch(np.random.default_rng(3), "embeddings", 4, 16, 16)]
+    solver = WarmStart()
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            solver(*tensors, slots=slots)
+        solver(*tensors)
+    assert solver.warm == 4
+
+
+def test_bases_of_inference_mode_serve_training_and_transforms_are_refused():
+    tensors = [torch.from_numpy(t) for t in draw_batch(np.random.default_rng(3), "embeddings", 4, 16, 16)]
+    solver = WarmStart()
+    with torch.inference_mode():
+        solver(*tensors)
+    tensors[0].requires_grad_()
+    solver(*tensors, slots=torch.arange(4)).value.sum().backward()
+    assert solver.warm == 4
+    for transform in (torch.func.vmap, torch.func.grad):
+        with pytest.raises(RuntimeError, match=r"transforms of torch.func .* do not allow; pass the whole batch"):
+            transform(lambda *given: solver(*given).value.sum())(*tensors)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from deepemd.transport._autograd import dense_plan, transport
 from deepemd.transport._memory import FEW, SIDES, require, require_for
 
-_HALF = (torch.float16, torch.bfloat16)
+_FULL = (torch.float32, torch.float64)  # all other float dtypes count as half precision
 
 
 @dataclass(eq=False)
@@ -41,6 +41,17 @@ class Transport:
             self._basis = dense_plan(*self._basis, n, m).view(*self.value.shape, n, m)  # (..., n, m)
         return self._basis
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_versions": self._changed()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        now = versions_of(*state["_posed"])  # of copies, which PyTorch counts anew
+        vars(self).update(state, _versions=tuple(-1 if c else n for c, n in zip(state["_versions"], now, strict=True)))
+
+    def _changed(self) -> tuple[bool, ...]:
+        """Return whether cost, a and b were each changed in place after the problems were solved."""
+        return tuple(before != now for before, now in zip(self._versions, versions_of(*self._posed), strict=True))
+
     def certificate(self) -> "Certificate":
         """Check the solution: return its defects as a proof of optimality, computed in float64.
 
@@ -59,8 +70,8 @@ class Transport:
         >>> max(float(part) for part in proof) < 1e-15
         True
         """
-        for name, before, now in zip(("cost", "a", "b"), self._versions, versions_of(*self._posed), strict=True):
-            if before != now:
+        for name, changed in zip(("cost", "a", "b"), self._changed(), strict=True):
+            if changed:
                 raise RuntimeError(
                     f"{name} was changed in place after it was solved, so this solution cannot be checked any more; "
                     f"ask for the certificate before, or pass emd a copy: {name}.clone()"
@@ -192,8 +203,8 @@ def pose(cost: Tensor, a: Tensor, b: Tensor) -> Posed:
         )
     if elements >= FEW or n + m >= SIDES:
         require_for(cost, shape, _dtype(cost, a, b))
-    if not cost.dtype == a.dtype == b.dtype or cost.dtype in _HALF:
-        tolerance = 2e-2 if any(t.dtype in _HALF for t in (cost, a, b)) else 1e-4
+    if not cost.dtype == a.dtype == b.dtype or cost.dtype not in _FULL:
+        tolerance = 1e-4 if all(t.dtype in _FULL for t in (cost, a, b)) else 2e-2
         dtype = _dtype(cost, a, b)
         cost, a, b = cost.to(dtype), a.to(dtype), b.to(dtype)
     if one:  # in a third of the time of the general case
@@ -218,6 +229,8 @@ def _check(cost: Tensor, a: Tensor, b: Tensor) -> None:
             )
         if not t.is_floating_point():
             raise TypeError(f"{name} must be of a floating-point dtype, got {t.dtype}; convert it with {name}.float()")
+        if t.is_nested:
+            raise TypeError(f"{name} must not be nested; pad it with weights of 0: {name}.to_padded_tensor(0.0)")
         if t.layout is not torch.strided:
             raise TypeError(f"{name} must be dense, got layout {t.layout}; convert it with {name}.to_dense()")
     if cost.ndim < 2 or a.ndim < 1 or b.ndim < 1:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from deepemd.transport._emd import Transport, pose, solve
+from deepemd.transport._memory import require
 
 __all__ = ["WarmStart"]
 
@@ -19,7 +20,8 @@ class WarmStart:
 
     Use one solver for each batch of problems that you follow, with the problems in the same order, in place of ``emd``
     or as ``emd_logits(..., transport=solver)``. For problems that are unrelated to the last ones, ``emd`` is faster. A
-    call that raises an exception does not change the bases. Do not call one solver from several threads at a time.
+    call that raises an exception does not change the bases. Do not call one solver from several threads at a time, nor
+    in a transform of ``torch.func``.
 
     Attributes:
         warm: number of problems of the last call that were solved from their old basis.
@@ -50,22 +52,38 @@ class WarmStart:
         Args:
             cost, a, b: the B problems.
             slots: (B,) int64, the number of each problem, from 0, if you pass only some of the problems that you
-                follow. By default you pass all of them, in order.
+                follow. By default you pass all of them, in order. Memory is needed for the largest number.
         """
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise RuntimeError(
+                "WarmStart stores the solutions of a batch, which transforms of torch.func (vmap, grad, ...) do not "
+                "allow; pass the whole batch and call backward(), or use emd"
+            )
         posed = pose(cost, a, b)
         batch, n, m = posed[0].shape
         arcs = self._arcs
         if self._sides != (n, m) or (slots is None and batch != len(arcs)):
             arcs = arcs.new_empty(0, n + m - 1)
-        slots = torch.arange(batch) if slots is None else slots
-        if slots.shape != (batch,):
-            raise ValueError(f"slots must name a slot for each of the {batch} problems, got shape {tuple(slots.shape)}")
+        slots = torch.arange(batch) if slots is None else _checked(slots, batch)
         missing = int(slots.max()) + 1 - len(arcs) if batch else 0
         if missing > 0:
+            require(4 * missing * (n + m - 1), f"slot {int(slots.max())}", "number the problems from 0")
             arcs = torch.cat((arcs, arcs.new_full((missing, n + m - 1), -1)))
         solution, resumed = solve(posed, arcs[slots])
-        arcs[slots] = solution._basis[0].cpu()
+        arcs = arcs.index_copy(0, slots, solution._basis[0].cpu())  # not in place: inference mode would not allow it
         self._sides, self._arcs = (n, m), arcs
         self.warm = int(resumed.sum())
         self.cold = len(resumed) - self.warm
         return solution
+
+
+def _checked(slots: Tensor, batch: int) -> Tensor:
+    """Return the slots of a batch on the CPU, as int64, if they can be ones."""
+    if not isinstance(slots, Tensor) or slots.dtype not in (torch.int32, torch.int64):
+        found = slots.dtype if isinstance(slots, Tensor) else type(slots).__name__
+        raise TypeError(f"slots must be a tensor of int64, got {found}; number the problems from 0")
+    if slots.shape != (batch,):
+        raise ValueError(f"slots must name a slot for each of the {batch} problems, got shape {tuple(slots.shape)}")
+    if batch and (least := int(slots.min())) < 0:
+        raise ValueError(f"slots must be at least 0, got {least}")
+    return slots.to("cpu", torch.int64)
