@@ -100,7 +100,7 @@ def test_the_help_is_the_same_without_docstrings(tmp_path, command):
     assert shell(f"diff <(deepemd {command} --help) <(FLAGS=-OO deepemd {command} --help)", tmp_path) == (0, "")
 
 
-def test_a_removed_folder_and_a_missing_home_are_one_clear_message(photos, tmp_path):
+def test_a_removed_folder_is_one_clear_message_and_a_missing_home_a_warning(photos, tmp_path):
     (tmp_path / "gone").mkdir()
     code, err = shell(f"cd gone; rmdir ../gone; deepemd check '{photos}'", tmp_path)
     assert (code, err) == (2, "deepemd: error: the current folder no longer exists: change to another one with cd\n")
@@ -109,4 +109,4 @@ def test_a_removed_folder_and_a_missing_home_are_one_clear_message(photos, tmp_p
     done = subprocess.run(
         [sys.executable, "-c", code, "check", str(photos)], check=False, capture_output=True, text=True, env=environment
     )
-    assert (done.returncode, "Traceback" in done.stderr, "set DEEPEMD_CACHE" in done.stderr) == (2, False, True)
+    assert (done.returncode, "Traceback" in done.stderr, done.stderr.count("set DEEPEMD_CACHE")) == (0, False, 1)

@@ -9,6 +9,7 @@ that was damaged, changed or moved is not believed. There are no locks: two proc
 same content. Only files of these names and places are ever removed, and links are not followed.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -41,14 +42,26 @@ _TAG_TEXT = b"""Signature: 8a477f597d28d172789f06886806bc55
 _PIECE, _PHOTO, _FOLDER = re.compile(r"[0-9]{6,}\.npz"), re.compile(r"[0-9a-f]{64}\.npz"), re.compile("[0-9a-f]{16}")
 
 
-def default_cache() -> Path:
-    """Return the folder of the cached embeddings: $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings."""
+def default_cache() -> Path | None:
+    """Return the folder of the cached embeddings: $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings.
+
+    For a user without a home folder, as in some containers, warn and return None: nothing is cached.
+    """
+    if given := os.environ.get("DEEPEMD_CACHE"):
+        return Path(given)
     try:
-        return Path(os.environ.get("DEEPEMD_CACHE") or Path.home() / ".cache" / "deepemd" / "embeddings")
-    except RuntimeError as error:
-        raise InputError(
-            "there is no home folder for the cache of embeddings: set DEEPEMD_CACHE to a folder"
-        ) from error
+        return Path.home() / ".cache" / "deepemd" / "embeddings"
+    except RuntimeError:
+        _warn_of_no_home()
+        return None
+
+
+@functools.cache
+def _warn_of_no_home() -> None:
+    """Warn once, as a command asks several times."""
+    logging.getLogger(__name__).warning(
+        "there is no home folder, so embeddings are not stored: set DEEPEMD_CACHE to a folder to store them there"
+    )
 
 
 def model_folder(root: Path | None, model: DeepEMD) -> Path | None:
