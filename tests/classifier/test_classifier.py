@@ -329,6 +329,9 @@ def test_a_class_named_as_the_unknown_label_is_refused(model):
     assert classifier.classes_.tolist() == ["dots", "stripes"]
     FewShotClassifier(model, cache=False).fit(images, labels)  # without unknown=, it is a name like others
     FewShotClassifier(model, cache=False, unknown=0.2, unknown_label="none").fit(images, labels)
+    for twin in ("unknown\u200b", "ｕｎｋｎｏｗｎ", "unknоwn"):  # marks, wide letters, a Cyrillic one
+        with pytest.raises(InputError, match="a class is named"):
+            FewShotClassifier(model, cache=False, unknown=0.2).fit(images, ["dots"] * 6 + [twin] * 3)
     with pytest.raises(InputError, match="a class is named 0"):
         FewShotClassifier(model, cache=False, unknown=0.2, unknown_label=0).fit(images, [0] * 3 + [1] * 6)
 
@@ -413,18 +416,27 @@ def test_bad_labels_and_settings_are_explained(model, tmp_path):
         (images, [*labels[:-1], None], r"y\[5\] is None"),
         (images, [*labels[:-1], 1], "y holds texts and other labels"),
         ([], [], "X is empty"),
+        (images, list(map(Path, labels)), "y: Unknown label type.*: pass texts or whole numbers as labels"),
     ):
         with pytest.raises(InputError, match=told):
             FewShotClassifier(model, cache=False).fit(X, y)
     for settings, told in (
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"unknown": 1.5}, "unknown is 1.5"),
+        ({"temperature": "30"}, "temperature is '30'"),
+        ({"unknown": "0.05"}, "unknown is '0.05'"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5: it must be a whole number"),
         ({"regions": "circle"}, "regions is 'circle'"),
         ({"backbone": str(tmp_path / "nothing")}, "nothing"),
     ):
         with pytest.raises(InputError, match=told):
             FewShotClassifier(**{"backbone": model, "cache": False, **settings}).fit(images, labels)
+
+
+def test_no_images_have_labels_of_the_type_of_the_classes(fitted):
+    assert fitted.predict([]).dtype == fitted.classes_.dtype
+    assert fitted.predict_proba([]).shape == (0, len(fitted.classes_))
 
 
 def test_labels_of_another_type_are_not_converted(model):

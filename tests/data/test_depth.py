@@ -193,7 +193,7 @@ def test_a_guess_is_logged_once(caplog, monkeypatch):
         as_picture(deep(16).astype(np.uint16))
         as_picture(GREY.astype(np.int64))
     assert [record.getMessage() for record in caplog.records] == [
-        "a.png: its values end at 4,095 of 65,535: read as a 12-bit image, with white at 4,095; images like it likewise"
+        "a.png: its values end at 4,095 of 65,535: read as 12 bits, with white at 4,095; images like it likewise"
     ]
 
 

@@ -1,5 +1,6 @@
 """Images and labels in whatever users hold them are taken by position, and one image is no list of images."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,17 @@ from PIL import Image
 
 from deepemd import InputError
 from deepemd.data.inputs import as_images, as_labels, iterate_images
+
+
+class Numbered:
+    """Answers to every number, as some data sets of torch do, which have a length and cannot be iterated over."""
+
+    def __len__(self):
+        return len(PATHS)
+
+    def __getitem__(self, k):
+        return PATHS[k % len(PATHS)]
+
 
 PATHS = ["c.jpg", "a.jpg", "b.jpg"]
 SHUFFLED = pd.DataFrame({"path": PATHS, "label": [3, 1, 2]}, index=[7, 0, 2])
@@ -32,6 +44,7 @@ PIXELS = np.zeros((5, 6, 3), np.uint8)
         SHUFFLED.path.astype("string"),
         SHUFFLED.path.astype("category"),
         pd.Index(PATHS),
+        Numbered(),
     ],
     ids=lambda held: f"{type(held).__name__}",
 )
@@ -46,6 +59,7 @@ def test_paths_are_taken_by_position(held):
         np.stack([PIXELS, PIXELS]),
         torch.zeros(2, 5, 6, 3),
         torch.zeros(2, 5, 6, 3, requires_grad=True),
+        torch.zeros(2, 5, 6, 3, dtype=torch.bfloat16),
         pd.Series([PIXELS, PIXELS], index=[9, 1]),
         [Image.fromarray(PIXELS)] * 2,
         np.zeros((2, 28, 28)),
@@ -83,6 +97,7 @@ def test_no_images_are_an_empty_list(held):
         ({"a.jpg": 1}, "X is of type dict"),
         (set(PATHS), "X is of type set"),
         (b"a.jpg", "X is of type bytes"),
+        (io.BytesIO(b"a.jpg"), "X is of type BytesIO"),
         (3, "X is of type int"),
         (None, "X is of type NoneType"),
     ],
@@ -121,6 +136,12 @@ def test_labels_are_taken_by_position(held):
     assert as_labels(held).tolist() == [3, 1, 2]
 
 
+def test_texts_of_every_kind_of_array_are_labels():
+    for held in (np.array(PATHS), pd.array(PATHS), np.array(PATHS, dtype=np.dtypes.StringDType())):
+        assert np.unique(as_labels(held)).tolist() == sorted(PATHS)
+        assert as_labels(held).dtype.kind in "UO"
+
+
 @pytest.mark.parametrize(
     ("held", "message"),
     [
@@ -130,6 +151,7 @@ def test_labels_are_taken_by_position(held):
         ([1.0, np.nan], r"y\[1\] is nan"),
         (pd.Series(["a", None], index=[3, 1]), r"y\[1\] is"),
         (pd.Series([1, pd.NA], dtype="Int64"), r"y\[1\] is"),
+        (np.ma.array(["a", "b"], mask=[0, 1]), r"y\[1\] is None"),
         (pd.to_datetime(pd.Series(["2026-01-01", None])), r"y\[1\] is"),
         (["a", 1], r"y holds texts and other labels \('a' and 1\)"),
         (pd.Series([True, "a"]), r"y holds texts and other labels"),

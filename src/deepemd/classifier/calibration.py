@@ -6,10 +6,12 @@ label is known.
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from deepemd.data.class_names import look_alike, visible
 from deepemd.errors import InputError
 
 __all__ = ["TEMPERATURE", "fit_temperature", "refuse_class_named", "unknown_notice", "unknown_threshold"]
@@ -73,9 +75,9 @@ def unknown_threshold(similarity: Tensor, share: float) -> float:
 
     Source: Vovk, Gammerman, Shafer: Algorithmic learning in a random world (2005), conformal prediction.
     """
-    if not 0 < share < 1:
+    if not isinstance(share, Real) or not 0 < share < 1:
         raise InputError(
-            f"unknown is {share}: it is the share of known photos that may be called unknown, between 0 and 1"
+            f"unknown is {share!r}: it is the share of known photos that may be called unknown, between 0 and 1"
         )
     place = _place(share, len(similarity))
     return float(similarity.sort().values[place - 1]) if place else -math.inf
@@ -107,15 +109,16 @@ def unknown_notice(share: float, photos: int, label: object) -> str:
 
 
 def refuse_class_named(unknown_label: object, classes: Iterable[object]) -> None:
-    """Raise an error if a class has the label of unknown images, or one that differs only in case and spaces.
+    """Raise an error if a class has the label of unknown images, or one that looks like it.
 
     Raises:
         InputError: a class has this label.
     """
     for label in classes:
-        if str(label).strip().casefold() == str(unknown_label).strip().casefold():
+        if look_alike(label, unknown_label):
+            shown = f"'{visible(label)}'" if isinstance(label, str) else repr(label)
             raise InputError(
-                f"a class is named {label!r}, and unknown images are labelled {unknown_label!r}: rename the class, or"
+                f"a class is named {shown}, and unknown images are labelled {unknown_label!r}: rename the class, or"
                 " pass another unknown_label"
             )
 

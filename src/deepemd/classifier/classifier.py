@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from deepemd.checks import real_number
 from deepemd.classifier.calibration import fit_temperature, refuse_class_named, unknown_notice, unknown_threshold
 from deepemd.classifier.learning import add_photos, check_labels
 from deepemd.classifier.prediction import Explanation, Prediction, Rule
@@ -194,7 +195,7 @@ class PhotoClassifier:
             InputError: an image cannot be read, which :meth:`stream` only reports; or X is one image instead of a list.
         """
         rows = list(self._strict(X))
-        return np.asarray([row.label for row in rows], dtype=self._label_type())
+        return np.asarray([row.label for row in rows], dtype=self._label_type() if rows else self.classes_.dtype)
 
     def predict_proba(self, X: "Iterable[Picture]") -> NDArray[np.float64]:
         """Return the probability of each class, (Q, M), in the order of ``classes_``."""
@@ -342,8 +343,8 @@ class PhotoClassifier:
     def _start(self) -> None:
         """Check the settings, load the model, and forget all classes."""
         regions = parse_regions(self.regions) if isinstance(self.regions, str) else self.regions
-        if self.temperature is not None and not 0 < self.temperature < np.inf:
-            raise InputError(f"temperature is {self.temperature}: it must be above 0; None fits it")
+        if self.temperature is not None:
+            real_number("temperature", self.temperature, 0, above=True, hint="None fits it")
         if self.unknown is not None:
             unknown_threshold(torch.zeros(0), self.unknown)
         self.model_ = pretrained(self.backbone, regions=regions)

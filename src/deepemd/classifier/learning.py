@@ -84,8 +84,7 @@ def check_labels(images: Sequence[Any], y: Any) -> NDArray[Any]:
     """Return the labels of images as an array, by position.
 
     Raises:
-        InputError: there are no images, not one label for each, or a label is missing.
-        ValueError: the labels are not discrete.
+        InputError: there are no images, not one label for each, a label is missing, or the labels are not discrete.
     """
     labels = as_labels(y)
     if len(labels) != len(images):
@@ -95,7 +94,10 @@ def check_labels(images: Sequence[Any], y: Any) -> NDArray[Any]:
     if labels.dtype.kind not in "USiub":  # texts, whole numbers and booleans need no check
         from sklearn.utils.multiclass import check_classification_targets
 
-        check_classification_targets(labels)
+        try:
+            check_classification_targets(labels)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"y: {error}: pass texts or whole numbers as labels") from error
     return labels
 
 

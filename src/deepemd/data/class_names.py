@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["name_warnings", "visible"]
+__all__ = ["look_alike", "name_warnings", "visible"]
 
 # Letters of other alphabets that look like Latin ones.
 _LOOKALIKES = str.maketrans(
@@ -40,6 +40,15 @@ def name_warnings(names: Iterable[str]) -> list[str]:
                 " rename the folder"
             )
     return found
+
+
+def look_alike(one: object, other: object) -> bool:
+    r"""Return whether two names look alike when they are printed; see :func:`name_warnings`.
+
+    >>> look_alike("unknown", "Unknown\u200b "), look_alike(1, "one")
+    (True, False)
+    """
+    return one == other or _skeleton(str(one)) == _skeleton(str(other))
 
 
 def visible(name: str) -> str:

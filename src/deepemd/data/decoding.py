@@ -127,7 +127,7 @@ def as_picture(image: "Picture", name: str = "image") -> "Image":
 
     Args:
         image: a path; a PIL image of any mode; or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8, whole
-            numbers of 8 to 16 bits, or floats from 0 to 1.
+            numbers of 8 to 16 bits, floats from 0 to 1, or truth values.
         name: name of the image in messages.
 
     Raises:

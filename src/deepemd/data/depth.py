@@ -127,7 +127,7 @@ def _say_depth(bits: int, high: int, name: str) -> None:
     if bits not in _said:  # once, not for each photo of a folder
         _said.add(bits)
         logging.getLogger(__name__).warning(
-            "%s: its values end at %s of 65,535: read as a %d-bit image, with white at %s; images like it likewise",
+            "%s: its values end at %s of 65,535: read as %d bits, with white at %s; images like it likewise",
             name, f"{high:,}", bits, f"{2**bits - 1:,}",
         )  # fmt: skip
 

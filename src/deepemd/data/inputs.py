@@ -3,10 +3,12 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
+from io import IOBase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepemd.data.pixels import as_array
 from deepemd.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,13 +42,13 @@ def as_images(X: Any, name: str = "X") -> "list[Picture]":
         raise InputError(f"{name} is one path, {path}: pass a list, such as [{path}]")
     if _is_picture(X):
         raise InputError(f"{name} is one image: pass a list, such as [image]")
-    if isinstance(X, Mapping | Set | bytes | bytearray):
+    if isinstance(X, Mapping | Set | bytes | bytearray | IOBase):
         raise InputError(f"{name} is of type {type(X).__name__}: {_PASS_A_LIST}")
     if hasattr(X, "shape"):
         return _unstacked(X, name)
     if not isinstance(X, Iterable) and not hasattr(X, "__getitem__"):
         raise InputError(f"{name} is of type {type(X).__name__}: {_PASS_A_LIST}")
-    images = list(X)
+    images = _listed(X)
     if images and all(isinstance(row, list | tuple) and len(row) == 1 for row in images):
         images = [row[0] for row in images]
     for k, image in enumerate(images):
@@ -64,7 +66,7 @@ def iterate_images(X: Any, name: str = "X") -> "Iterator[Picture]":
     Raises:
         InputError: as for :func:`as_images`.
     """
-    return X if isinstance(X, Iterator) else iter(as_images(X, name))
+    return X if isinstance(X, Iterator) and not isinstance(X, IOBase) else iter(as_images(X, name))
 
 
 def as_labels(y: Any, name: str = "y") -> np.ndarray[Any, Any]:
@@ -86,7 +88,8 @@ def as_labels(y: Any, name: str = "y") -> np.ndarray[Any, Any]:
         labels = _column(y)
         values = labels.tolist()
     else:
-        values = list(y) if isinstance(y, Iterable) and not isinstance(y, str | bytes | Mapping | Set) else y
+        is_list = _is_indexed(y) or isinstance(y, Iterable)
+        values = _listed(y) if is_list and not isinstance(y, str | bytes | Mapping | Set) else y
         labels = None
         if isinstance(values, list) and values and all(isinstance(v, list | tuple) and len(v) == 1 for v in values):
             values = [value[0] for value in values]
@@ -105,7 +108,17 @@ def as_labels(y: Any, name: str = "y") -> np.ndarray[Any, Any]:
             raise InputError(f"{name} holds lists of different lengths: pass one label for each image") from error
     if labels.ndim != 1:
         raise InputError(f"{name} has shape {labels.shape}: pass one label for each image")
-    return labels
+    return labels.astype(object) if labels.dtype.kind == "T" else labels  # texts that scikit-learn does not know
+
+
+def _is_indexed(values: Any) -> bool:
+    """Return whether something has items by number and no other way to list them, as data sets of torch do."""
+    return not isinstance(values, Iterable) and hasattr(values, "__getitem__") and hasattr(values, "__len__")
+
+
+def _listed(values: Any) -> list[Any]:
+    """Return the items of a sequence or generator; only those up to its length, as more may be answered without end."""
+    return [values[k] for k in range(len(values))] if _is_indexed(values) else list(values)
 
 
 def _unstacked(X: Any, name: str) -> "list[Picture]":
@@ -133,9 +146,9 @@ def _unstacked(X: Any, name: str) -> "list[Picture]":
 
 def _column(values: Any) -> np.ndarray[Any, Any]:
     """Return an array, tensor or table of pandas as an array, by position; (n, 1) becomes (n,)."""
-    if hasattr(values, "detach"):  # a tensor
-        values = values.detach().cpu()
-    array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    if np.ma.is_masked(values):  # what is masked is missing
+        values = np.where(np.ma.getmaskarray(values), None, values.astype(object).data)
+    array = as_array(values.to_numpy() if hasattr(values, "to_numpy") else values)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 

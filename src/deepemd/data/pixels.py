@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepemd.data.depth import Depth, pieces, to_bytes
 from deepemd.errors import InputError
@@ -10,7 +11,7 @@ from deepemd.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["array_to_rgb", "convertible", "is_one_colour", "open_raw_ycc", "to_rgb"]
+__all__ = ["array_to_rgb", "as_array", "convertible", "is_one_colour", "open_raw_ycc", "to_rgb"]
 
 _MODES = (
     "1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "F"
@@ -53,11 +54,20 @@ def to_rgb(image: "Image", name: str, depth: Depth | None = None) -> "Image":
     return _on_ground(_with_alpha(image)) if _has_alpha(image) else image.convert("RGB")
 
 
+def as_array(values: Any) -> NDArray[Any]:
+    """Return an array, or a tensor of any type and device, as an array of numpy."""
+    if hasattr(values, "detach"):  # a tensor of torch
+        values = values.detach().cpu()
+        return np.asarray(values.float() if str(values.dtype) == "torch.bfloat16" else values)  # numpy has no such type
+    return np.asarray(values)
+
+
 def array_to_rgb(array: object, name: str) -> "Image":
     """Convert an array of pixels to an RGB image.
 
     Args:
-        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8; whole numbers of 8 to 16 bits; or floats from 0 to 1.
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint8; whole numbers of 8 to 16 bits; floats from 0 to 1; or
+            truth values, where true is white.
         name: name of the image in messages.
 
     Raises:
@@ -65,7 +75,9 @@ def array_to_rgb(array: object, name: str) -> "Image":
     """
     from PIL import Image
 
-    pixels = np.asarray(array)
+    pixels = as_array(array)
+    if pixels.dtype.kind == "b":
+        pixels = pixels * np.uint8(255)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if (

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepemd.checks import whole_number
 from deepemd.data.decoding import Picture, as_picture, decode, read_file, read_image, thumbnail
 from deepemd.data.images import WORKERS
 from deepemd.embedding.cache import load, model_folder, node_settings, prune, rounded, store
@@ -65,8 +66,7 @@ class Embedder:
     _folder: Path | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}: at least 1 image must be encoded at a time")
+        self.batch_size = whole_number("batch_size", self.batch_size, hint="so many images are encoded at a time")
 
     def stream(self, images: "Iterable[Picture]", *, side: Side | None = None) -> Iterator[Embedded]:
         """Embed images in order; the next batch is read while this one is encoded.
