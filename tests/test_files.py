@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deepemd.errors import InputError
 from deepemd.files import (
     atomic_file,
     atomic_folder,
@@ -148,3 +149,12 @@ def test_names_as_long_as_the_system_allows(tmp_path, name):
     assert contents(tmp_path) == sorted([name, "set"])
     assert [path.name for path in (tmp_path / "set" / name).iterdir()] == [name]
     assert temporary_name(tmp_path / "a.png", "0" * 16).suffix == ".png"
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_path_without_a_name_cannot_be_replaced(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    says = r"cannot be replaced as a whole: name a file or folder in it, such as"
+    with pytest.raises(InputError, match=says), atomic_folder(Path(path), 0):
+        pass
+    assert os.listdir() == []

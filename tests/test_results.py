@@ -215,3 +215,11 @@ def test_a_mark_allows_only_the_files_that_it_names(tmp_path):
             ResultFiles(*outputs(tmp_path), force=False)
     mark.write_text(json.dumps(["a.csv", "c.html"]))
     ResultFiles(*outputs(tmp_path), force=False).__exit__(None, None, None)
+
+
+def test_two_outputs_in_one_file_are_refused_by_whatever_name(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("a.csv", "b/../a.csv", "link/a.csv"):
+        with pytest.raises(InputError, match=r"page: .* is also the file of --out: choose another place"):
+            ResultFiles(*outputs(tmp_path, "a.csv"), Output("page", tmp_path / name, "c.html"), force=True)
+    ResultFiles(*outputs(tmp_path), force=False).__exit__(None, None, None)

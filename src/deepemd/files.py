@@ -134,7 +134,12 @@ def temporary_name(path: Path, half: str) -> Path:
     Args:
         path: the file or folder.
         half: 16 hexadecimal digits that the name begins with.
+
+    Raises:
+        InputError: the path has no name, such as `.` or `/`.
     """
+    if not path.name:
+        raise InputError(f"{path}: cannot be replaced as a whole: name a file or folder in it, such as {path / 'new'}")
     return path.with_name(f".tmp-{half}{_check_sum(half)}-{end_of_name(path.name, _TAIL)}")
 
 

@@ -219,7 +219,8 @@ class ResultFiles:
         force: whether files of an earlier run may be replaced.
 
     Raises:
-        InputError: a file exists and `force` is false, another run is writing one, or a folder cannot be written.
+        InputError: a file exists and `force` is false, two outputs are the same file, another run is writing one, or a
+            folder cannot be written.
     """
 
     def __init__(self, *outputs: Output, force: bool) -> None:
@@ -232,9 +233,16 @@ class ResultFiles:
 
     def _claim(self, outputs: Sequence[Output], force: bool, stack: ExitStack) -> None:
         """Lock and check the files."""
+        options = dict[Path, str]()
         for option, file, example in outputs:
             assert file is not None
             check_output(option, file, example)
+            place = file.parent.resolve() / file.name
+            if place in options:
+                raise InputError(
+                    f"{option}: {file} is also the file of --{options[place]}: choose another place for one of them"
+                )
+            options[place] = option
             stack.enter_context(output_lock(file, option=f"--{option}"))
             if self._mark is None:
                 self._mark = file.with_name(f".unfinished-{_digest(file)}")

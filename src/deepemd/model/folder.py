@@ -18,6 +18,7 @@ __all__ = [
     "read_config",
     "read_json",
     "read_tensors",
+    "refuse_other_settings",
     "round_to_half",
     "verify_weights",
     "write_saved",
@@ -28,6 +29,7 @@ CONFIG_FILE = "config.json"
 FORMAT = 1  # of config.json
 CHECK = "weights_sha256"  # of config.json: the sha256 of model.safetensors; older folders have none
 _REMEDY = "copy or save the model again"
+_MOVE = "choose another folder, or move the file away"
 
 
 def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
@@ -65,7 +67,8 @@ def write_saved(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         settings.flush()
         weights.flush()  # now both are known to fit on the disk
         # The settings come first: of weights alone, nobody knows whose they are. The check sum tells the old weights
-        # from the new, so a process that is killed between the renames that follow leaves a model or an error. With the same settings both weights are right: a run's best model is always there.
+        # from the new, so a process that is killed between the renames that follow leaves a model or an error. With the
+        # same settings both weights are right: a run's best model is always there.
         same = before is not None and _text({**before, CHECK: None}, path) == _text({**described, CHECK: None}, path)
         old = before.get(CHECK) if before is not None else None
         both = {**described, CHECK: [old, described[CHECK]] if isinstance(old, str) else None}
@@ -83,16 +86,25 @@ def _refuse_other(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: config.json or model.safetensors is not of a saved model.
     """
-    remedy = "choose another folder, or move the file away"
-    path, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    if path.exists():
-        config = json_files.read_json(path, remedy=remedy)
-        if "format" not in config or "backbone" not in config:
-            raise InputError(f"{path}: of another program or library, and would be replaced: {remedy}")
-        return config
-    if weights.exists():
-        raise InputError(f"{weights}: without the {CONFIG_FILE} of a model, and would be replaced: {remedy}")
-    return None
+    config, weights = refuse_other_settings(folder), folder / WEIGHTS_FILE
+    if config is None and weights.exists():
+        raise InputError(f"{weights}: without the {CONFIG_FILE} of a model, and would be replaced: {_MOVE}")
+    return config
+
+
+def refuse_other_settings(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of the model in a folder; None if the folder holds no config.json.
+
+    Raises:
+        InputError: config.json is not of a saved model.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return None
+    config = json_files.read_json(path, remedy=_MOVE)
+    if "format" not in config or "backbone" not in config:
+        raise InputError(f"{path}: of another program or library, and would be replaced: {_MOVE}")
+    return config
 
 
 def round_to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,14 +10,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
-from deepemd.errors import printable
+from deepemd.errors import InputError, printable
 from deepemd.files import atomic_file, explain_disk_errors
 from deepemd.json_files import json_text
-from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
+from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE, refuse_other_settings
 from deepemd.results import Output, ResultFiles
 
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
@@ -76,7 +76,8 @@ class PredictionFiles:
         force: replace files of an earlier run.
 
     Raises:
-        InputError: the folder holds files of an earlier run, another run is writing them, or it cannot be written.
+        InputError: the folder holds files of an earlier run, another run is writing them, it cannot be written, or
+            `save` holds a config.json that is not of a model.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class PredictionFiles:
         self.csv, self.json, self.page = folder / "predictions.csv", folder / "predictions.json", page
         self.partial = folder / "predictions.partial.csv"
         self._model = [] if save is None else [save / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
+        if save is not None and force:
+            refuse_other_settings(save)
         self._result = ResultFiles(
             Output("out", self.csv, self.csv.name),
             Output("out", self.json, self.json.name),
@@ -95,7 +98,7 @@ class PredictionFiles:
         self.rows = 0
         try:
             with explain_disk_errors(folder, 0, _REMEDY):
-                self._sheet = self.partial.open("w", newline="", encoding="utf-8-sig")
+                self._sheet = self._open_partial()
                 self._details = tempfile.TemporaryFile("w+b", dir=folder)  # noqa: SIM115  (closed in __exit__)
         except BaseException:
             self._result.__exit__(None, None, None)
@@ -103,7 +106,7 @@ class PredictionFiles:
         self._writer = csv.writer(
             self._sheet, quoting=csv.QUOTE_NONNUMERIC
         )  # quoted, so that a ; in a name splits no cell
-        self._writer.writerow(COLUMNS)
+        self._begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +119,26 @@ class PredictionFiles:
             try:
                 self._sheet.close()
             finally:
-                if not self.rows:
+                if self.partial.exists() and not self.rows and (self._begun or not self.partial.stat().st_size):
                     self.partial.unlink(missing_ok=True)
+
+    def _open_partial(self) -> TextIO:
+        """Open the partial file, whose rows of an earlier run stay until the first row is known.
+
+        Raises:
+            InputError: its place is taken by a link, a folder or a device.
+        """
+        if self.partial.is_symlink() or (self.partial.exists() and not self.partial.is_file()):
+            raise InputError(f"{self.partial}: not a regular file: move it away, or choose another folder with --out")
+        return self.partial.open("a", newline="", encoding="utf-8")
+
+    def _begin(self) -> None:
+        """Replace the rows of an earlier run by the head of the table."""
+        if not self._begun:
+            self._begun = True
+            self._sheet.truncate(0)
+            self._sheet.write("\ufeff")
+            self._writer.writerow(COLUMNS)
 
     def add(self, image: Path, found: Prediction, classifier: PhotoClassifier) -> None:
         """Write one row."""
@@ -133,6 +154,7 @@ class PredictionFiles:
             "probabilities": dict(zip(map(str, classes), map(_rounded, found.probabilities.tolist()), strict=True)),
         }
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
+            self._begin()
             self._writer.writerow(cells)
             self._sheet.flush()
             text = json_text(detail, self.json, indent=None)
@@ -141,6 +163,8 @@ class PredictionFiles:
 
     def count(self) -> int:
         """Return the number of rows in the partial file; a row is one line, as names have no line breaks."""
+        if not self._begun:
+            return 0
         self._sheet.flush()
         return self.partial.read_bytes().count(b"\n") - 1
 
@@ -174,6 +198,7 @@ class PredictionFiles:
             for path in self._model:
                 self._result.adopt(path, made / path.name)
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
+            self._begin()
             self._sheet.flush()
         self._result.adopt(self.csv, self.partial)
         self._result.commit()
