@@ -171,6 +171,26 @@ def test_splits_are_no_classes(tmp_path, model, folders):
     assert class_photos(root / folders[0]).classes == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_alone_is_named_as_one(tmp_path, split):
+    root = spread(tmp_path / "mine", split)
+    with pytest.raises(
+        InputError, match=f"its only folder {split} is a split, not a class: pass {root}/{split}; if it"
+    ):
+        class_photos(root)
+
+
+def test_an_index_among_the_classes_is_none(tmp_path, model):
+    root = pictures(tmp_path / "mine", *CLASSES)
+    build_index(model, root, root / "index")  # whose file of images begins like one of them
+    prepare(root, root=root / "stores")
+    photos = class_photos(root)
+    assert (photos.classes, len(photos.files)) == (["cat", "dog"], 3)
+    assert photos.empty == ["index", "stores"]
+    assert build_index(model, root, root / "index", force=True).images.classes == ("cat", "dog")
+    assert len(query_photos([root]).files) == 3
+
+
 @pytest.mark.parametrize(
     ("folders", "remedy"),
     [

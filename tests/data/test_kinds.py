@@ -91,7 +91,15 @@ def test_documents_videos_and_raw_data_are_no_photos(name, content):
             "Temporary Items",
             "RECYCLER",
         ),
-        *(".@__thumb", "1.jpg@SynoEAStream", "Catalog Previews.lrdata", "__pycache__", ".picasa.ini", "Picasa.ini"),
+        *(
+            ".@__thumb",
+            "1.jpg@SynoEAStream",
+            "Catalog Previews.lrdata",
+            "__pycache__",
+            ".picasa.ini",
+            "Picasa.ini",
+            "@Transcode",
+        ),
     ],
 )
 def test_what_systems_leave_behind(name):

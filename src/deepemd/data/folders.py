@@ -23,7 +23,7 @@ from deepemd.data.layout import (
     top_folders,
     wrapper,
 )
-from deepemd.data.store import SPLITS, Draft
+from deepemd.data.store import SPLITS, Draft, is_store_file
 from deepemd.errors import InputError, printable
 
 __all__ = ["COMMON", "LOOSE", "Found", "class_drafts", "class_folders", "find_images", "index_draft"]
@@ -66,11 +66,14 @@ class Found:
 def find_images(archive: Archive) -> tuple[list[str], list[str]]:
     """Return the sorted names of the images of a folder or archive, and of all else in it.
 
-    The latter are files that are no images, and folders that are named like an image and hold nothing.
+    The latter are files that are no images, among them the images of a prepared data set or an index in one file; and
+    folders that are named like an image and hold nothing.
     """
     images, others = list[str](), list[str]()
     for name in archive.sizes:
-        (images if is_image(name, partial(archive.head, name)) else others).append(name)
+        folder, _, last = name.rpartition("/")
+        packed = is_store_file(last) and f"{folder}/store.json".lstrip("/") in archive.sizes
+        (images if not packed and is_image(name, partial(archive.head, name)) else others).append(name)
     folders = [f"{name}/" for name in archive.folders if named_like_image(name)]
     others += [folder[:-1] for folder in folders if not any(name.startswith(folder) for name in archive.sizes)]
     return images, sorted(others)
@@ -211,7 +214,11 @@ def _refuse_splits(where: str, tops: Tops) -> None:
     if first is None:
         remedy = f"put each class into a folder of its own, such as {where}/<class>/<image>"
     else:
-        remedy = f"pass one of them, such as {where}/{first}"
+        remedy = f"pass {where}/{first}" if len(tops) == 1 else f"pass one of them, such as {where}/{first}"
+    if len(tops) == 1:
+        raise InputError(
+            f"{where}: its only folder {listed(tops)} is a split, not a class: {remedy}; if it is a class, rename it"
+        )
     raise InputError(
         f"{where}: its folders {listed(tops)} are splits, not classes: {remedy}; if they are classes, rename them"
     )

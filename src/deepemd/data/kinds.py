@@ -24,7 +24,8 @@ _NO_PHOTOS = (
 _SYSTEM = re.compile(
     r"""
     \..*  # hidden
-    | @eadir | @tmp | @sharebin | @recently-snapshot | @__thumb | .*@syno(eastream|resource) | [#@~](recycle|snapshots?)
+    | @eadir | @tmp | @sharebin | @recently-snapshot | @transcode | @__thumb | .*@syno(eastream|resource)
+    | [#@~](recycle|snapshots?)
     | lost\+found | lost\.dir | found\.\d\d\d  # repaired disks
     | \$recycle\.bin | system\ volume\ information | \$extend | \$winreagent | recycle\.bin | (?-i:RECYCLER)  # Windows
     | (eh)?thumbs(_vista)?\.db(:.*)? | desktop\.ini | folder\.ico
