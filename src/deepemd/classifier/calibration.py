@@ -118,8 +118,8 @@ def refuse_class_named(unknown_label: object, classes: Iterable[object]) -> None
         if look_alike(label, unknown_label):
             shown = f"'{visible(label)}'" if isinstance(label, str) else repr(label)
             raise InputError(
-                f"a class is named {shown}, and unknown images are labelled {unknown_label!r}: rename the class, or"
-                " pass another unknown_label"
+                f"a class is named {shown}, and unknown images are labelled {unknown_label!r}: rename the class"
+                " (or pass another unknown_label in Python)"
             )
 
 

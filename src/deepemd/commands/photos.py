@@ -82,12 +82,13 @@ def predict(
         classifier, notes, bad = _classifier(support, model, backbone, regions, unknown, cache)
         summary = predict_photos(classifier, queries, files, limit=report_limit if page else 0)
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *summary.bad]]}
+        shown = [*notes, *summary.notes]
 
         def write_page(path: Path) -> None:
-            shown = [*notes, *summary.notes]
             write_predictions_page(classifier, summary, path, notes=shown, used=used, top=top)
 
-        written = files.finish(used, write_page, lambda folder: classifier.save(folder, force=True))
+        head = {"notes": _as_json(shown), **used}
+        written = files.finish(head, write_page, lambda folder: classifier.save(folder, force=True))
     console().print(summary.table().rich())
     few = f" (the {report_limit:,} least certain of {summary.photos:,} photos)"
     for kind, path in written.items():
@@ -143,7 +144,7 @@ def check(
             content = {
                 "support": str(support),
                 **found.as_dict(),
-                "notes": [{"note": note.title, "about": list(note.lines)} for note in notes],
+                "notes": _as_json(notes),
                 "unreadable": [str(error) for error in fitted.bad],
                 **{"photos_of_classes" if key == "classes" else key: value for key, value in used.items()},
             }
@@ -213,6 +214,10 @@ def _check_options(support: Path | None, model: Path | None, of_support: list[ob
             "--backbone, --regions, --unknown and --save are for a new classifier, and --model names a finished one: "
             "pass --support instead"
         )
+
+
+def _as_json(notes: "Sequence[Note]") -> list[dict[str, str | list[str]]]:
+    return [{"note": note.title, "about": list(note.lines)} for note in notes]
 
 
 def _at_least_one(**options: int) -> None:
