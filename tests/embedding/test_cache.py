@@ -70,6 +70,16 @@ def test_only_files_that_the_cache_has_written_are_removed(filled, tmp_path):
     assert (tmp_path / "deepemd-embeddings" / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d17")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names, which are POSIX")
+def test_a_pipe_in_the_place_of_the_tag_is_not_read(model, tmp_path):
+    own = tmp_path / "deepemd-embeddings"
+    own.mkdir()
+    os.mkfifo(own / "CACHEDIR.TAG")
+    assert model_folder(tmp_path, model) is None
+    prune(tmp_path, 0)
+    assert os.listdir(own) == ["CACHEDIR.TAG"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
 def test_links_are_neither_followed_nor_removed(filled, tmp_path):
     outside = tmp_path / "outside" / filled.name

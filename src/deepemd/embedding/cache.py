@@ -99,7 +99,9 @@ def model_folder(root: Path | None, model: DeepEMD) -> Path | None:
 def _is_ours(own: Path) -> bool:
     """Return whether a folder is one that :func:`model_folder` has created, and no link to it."""
     try:
-        return not own.is_symlink() and (own / _TAG).read_bytes() == _TAG_TEXT
+        tag = own / _TAG
+        # a pipe or a device in its place is not opened: reading it may not end
+        return not own.is_symlink() and tag.is_file() and tag.read_bytes() == _TAG_TEXT
     except OSError:
         return False
 
