@@ -209,7 +209,10 @@ def test_bad_photos_are_listed_and_the_rest_goes_on(run, support, queries, tmp_p
     assert "4 photos could not be read, as listed above; everything else is done" in err
     assert len(_rows(out / "predictions.csv")) == 10
     assert "predictions.csv" in told
-    assert len(json.loads((out / "predictions.json").read_text())["unreadable"]) == 4
+    written = json.loads((out / "predictions.json").read_text())
+    assert len(written["unreadable"]) == 4
+    assert all(f"deepemd: {note['note']}" in err for note in written["notes"])
+    assert sum(len(note["about"]) for note in written["notes"] if "cannot be read" in note["note"]) == 4
     assert any("huge.png" in text for text in _stands_alone_and_runs_nothing(out / "predictions.html").text)
 
 
@@ -231,11 +234,18 @@ def test_a_query_that_resembles_no_class(run, support, tmp_path):
     words = ["predict", "--support", support, "--query", tmp_path / "noise.png", "--force", "--out", tmp_path]
     code, told, err = run(*words)
     assert code == 0
-    assert "1 photo resembles no class as much as its own photos resemble each other" in err
+    says = "1 photo resembles no class as much as its own photos resemble each other, and is labelled "
+    assert f"{says}with the most similar class all the same:" in err
     assert "resembles no" in told
     assert _rows(tmp_path / "predictions.csv")[0]["label"] in CLASSES
-    assert run(*words, "--unknown", 0.1)[0] == 0
-    assert _rows(tmp_path / "predictions.csv")[0]["label"] == "unknown"
+    code, _, err = run(*words, "--unknown", 0.1, "--report", tmp_path)
+    assert code == 0
+    assert f'{says}"unknown":' in err
+    (row,) = _rows(tmp_path / "predictions.csv")
+    assert row["label"] == "unknown"
+    page = (tmp_path / "predictions.html").read_text()
+    assert f"Most similar photo of {row['runner_up']}: " in page
+    assert "photo of unknown" not in page
 
 
 @pytest.mark.parametrize("command", [["predict", "--query", ".", "--support"], ["check"]])

@@ -97,13 +97,11 @@ def _recalls(check: Check) -> str:
             share = right / count
             recall, interval, bar = f"{share:.0%}", "{:.0%} to {:.0%}".format(*wilson(right, count)), meter(share)
         rows.append(
-            f'<tr><th scope="row">{name(label)}</th><td>{count:,}</td><td>{right:,}</td>'
-            f'<td>{recall}</td><td>{interval}</td><td class="wide">{bar}</td></tr>'
+            f'<tr><th scope="row">{name(label)}</th><td>{count:,}</td><td class="spare">{right:,}</td>'
+            f'<td>{recall}</td><td class="range">{interval}</td><td class="wide">{bar}</td></tr>'
         )
-    head = "".join(
-        f'<th scope="col">{title}</th>' for title in ("class", "photos", "correct", "recall", "95 % interval")
-    )
-    head += '<td class="wide"></td>'
+    titles = {"class": "", "photos": "", "correct": ' class="spare"', "recall": "", "95 % interval": ' class="range"'}
+    head = "".join(f'<th scope="col"{kind}>{title}</th>' for title, kind in titles.items()) + '<td class="wide"></td>'
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 

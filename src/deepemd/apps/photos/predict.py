@@ -151,9 +151,10 @@ def _classify(
 
 
 def _strange(images: list[Path], unknown: float | None) -> Note:
-    label = "labelled so" if unknown is not None else "labelled with the most similar class"
+    label = '"unknown"' if unknown is not None else "with the most similar class all the same"
     count = "1 photo resembles" if len(images) == 1 else f"{len(images):,} photos resemble"
-    return Note(f"{count} no class as much as its own photos resemble each other, {label}:", list(map(str, images)))
+    title = f"{count} no class as much as its own photos resemble each other, and {'is' if len(images) == 1 else 'are'}"
+    return Note(f"{title} labelled {label}:", list(map(str, images)))
 
 
 def settings(classifier: PhotoClassifier) -> dict[str, Any]:

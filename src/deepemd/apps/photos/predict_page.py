@@ -77,12 +77,14 @@ def _counts(summary: Summary) -> str:
 
 def _photo(classifier: PhotoClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
     one, why = found.prediction, found.explain(classifier)
-    drawn = drawings.figure(why.match, query=str(found.image), example=why.example, label=str(one.label))
+    is_unknown = classifier.unknown is not None and not one.familiar  # "unknown" has no photos, the runner-up has
+    label = str(one.runner_up if is_unknown else one.label)
+    drawn = drawings.figure(why.match, query=str(found.image), example=why.example, label=label)
     order = (-one.probabilities).argsort(kind="stable")[: max(top, 2)]
     classes = classifier.classes_.tolist()
     rows = [(str(classes[c]), float(one.probabilities[c]), f"{one.probabilities[c]:.1%}") for c in order]
     tag = "" if one.familiar else '<p class="tag">resembles no class</p>'
-    runner_up = f'<p class="note">runner-up: {name(one.runner_up)}</p>'
+    runner_up = f'<p class="note">{"most similar class" if is_unknown else "runner-up"}: {name(one.runner_up)}</p>'
     return article(k, name(one.label), str(found.image), f"{tag}{bars(rows)}{runner_up}", drawn)
 
 
