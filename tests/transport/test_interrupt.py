@@ -25,6 +25,8 @@ import torch
 from deepemd.threads import single_threads
 from deepemd.transport import WarmStart, _threads, emd
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
+
 def problems(batch, n):
     generator = torch.Generator().manual_seed(0)
     cost = torch.rand(1, n, n, generator=generator).expand(batch, n, n).contiguous()
