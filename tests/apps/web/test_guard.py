@@ -18,7 +18,7 @@ ROUTES = [
     ("GET", "/theme.css"),
     ("GET", "/deepemd.js"),
     ("GET", "/static/js/iframeResizer.contentWindow.min.js"),
-    ("GET", "/gradio_api/heartbeat/abc"),
+    ("POST", "/here"),
     ("GET", "/gradio_api/queue/data?session_hash=abc"),
     ("GET", "/gradio_api/upload_progress?upload_id=abc"),
     ("POST", "/gradio_api/upload"),
@@ -114,8 +114,6 @@ def test_its_own_names_and_a_link_from_elsewhere_are_answered(server):
 
 def test_the_browser_is_restricted(server):
     for method, path in ROUTES:
-        if "heartbeat" in path:  # has no end
-            continue
         _, headers, _ = _ask(server, method, path)
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["x-frame-options"] == "DENY"
@@ -147,7 +145,14 @@ def test_the_browser_is_restricted(server):
             "/static/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
             "/assets/..%2f..%2f..%2fetc%2fpasswd",
         ),
-        *("//etc/passwd", "/gradio_api/stream/a/b/1/playlist.m3u8", "/dev/reload", "/login", "/gradio_api/runs"),
+        *(
+            "//etc/passwd",
+            "/gradio_api/heartbeat/abc",
+            "/gradio_api/stream/a/b/1/playlist.m3u8",
+            "/dev/reload",
+            "/login",
+            "/gradio_api/runs",
+        ),
     ],
 )
 def test_gradio_serves_only_what_the_page_needs(server, path):
@@ -164,7 +169,7 @@ def test_no_answer_has_a_path_of_this_machine(server):
     assert status == 200
     assert re.fullmatch(r"[0-9a-f]{32}", token)
     file = {"path": token, "meta": {"_type": "gradio.FileData"}, "orig_name": "x.jpg"}
-    answers = [body, *(_ask(server, method, path)[2] for method, path in ROUTES if "heartbeat" not in path)]
+    answers = [body, *(_ask(server, method, path)[2] for method, path in ROUTES)]
     answers.append(_shown(server, 1, ["goose", [file]], _cookie(headers), "one").encode())
     assert b"x.jpg: not an image" in answers[-1]
     for content in (
@@ -218,6 +223,56 @@ def test_the_same_photo_of_two_visitors_is_two_files(server, photos):
         assert "1 photo added to" in _shown(server, 1, ["goose", [file]], _cookie(headers), f"same{number}")
 
 
+def test_whatever_a_page_sends_first_belongs_to_the_same_visitor(server):
+    cookie = _cookie(_ask(server, "GET", "/deepemd.js")[1])  # gradio's page sends nothing before it has this script
+    assert _cookie(_upload(server, Cookie=cookie)[1]) == cookie
+    assert _cookie(_event(server, {"fn_index": 0, "data": [], "session_hash": "first"}, Cookie=cookie)[1]) == cookie
+    assert _cookie(_ask(server, "POST", "/here", Cookie=cookie)[1]) == cookie
+
+
+def _event_numbers(server) -> dict[tuple, int]:
+    config = json.loads(_ask(server, "GET", "/config")[2])
+    kinds = {one["id"]: one["type"] for one in config["components"]}
+    return {tuple(kinds[one] for one in event["inputs"]): event["id"] for event in config["dependencies"]}
+
+
+def test_values_of_another_kind_are_refused_without_a_traceback(server, photos):
+    numbers = _event_numbers(server)
+    add, remove, ask = numbers["textbox", "file"], numbers["textbox",], numbers["file",]
+    _, headers, body = _upload(server, "mine.jpg", photos["flower"][0]["buffer"])
+    file = [{"path": json.loads(body)[0], "meta": {"_type": "gradio.FileData"}}]
+    wrong = [[], ["a"], ["a", "b"], [file, file], [file, "a"], [5, file], [{"a": 1}, file], ["a", file, file]]
+    events = [(remove, [file]), (remove, []), (ask, ["a"]), (ask, [file, 1]), *((add, one) for one in wrong)]
+    for number, data in events:
+        status, _, reason = _event(server, {"fn_index": number, "data": data, "session_hash": "kind"})
+        assert (status, reason) == (400, b'{"detail": "Not an event of this page: load it again"}')
+    half = _shown(server, remove, ["\ud800"], _cookie(headers), "half")
+    assert "There is no class &#x27;?&#x27; any more" in half
+    assert len(_shown(server, remove, ["x" * 10**6], _cookie(headers), "long")) < 10_000
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_an_upload_that_two_ask_for_ends_for_both(server):
+    address = urlsplit(server.address)
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    body = head + b"x" * 1000 + b"\r\n--b--\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=30) as upload:
+        upload.sendall(
+            f"POST /gradio_api/upload?upload_id=twice HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Content-Length: {len(body)}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n".encode()
+            + body[:-10]
+        )
+        _until(server.kept)
+        asked = [http.client.HTTPConnection(address.hostname, address.port, timeout=30) for _ in range(2)]
+        for one in asked:
+            one.request("GET", "/gradio_api/upload_progress?upload_id=twice")
+        answers = [one.getresponse() for one in asked]  # both have begun
+        upload.sendall(body[-10:])
+        assert all('"done"' in answer.read().decode() for answer in answers)
+        for one in asked:
+            one.close()
+
+
 def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(server):
     port = urlsplit(server.address).port
     _, headers, _ = _upload(server)
@@ -248,6 +303,16 @@ def test_too_many_files_are_refused(server):
     status, _, reason = _ask(server, "POST", "/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=b")
     assert status == 413
     assert reason == b"Too many photos: at most 100 at once"
+
+
+@pytest.mark.parametrize("size", [1, 8 * 2**20])
+def test_who_is_refused_can_read_why(server, size):
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\nx\r\n'
+    body = 101 * part + b"x" * size  # a browser that is still sending does not read the answer
+    start = time.monotonic()
+    status, _, reason = _ask(server, "POST", "/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=b")
+    assert (status, reason) == (413, b"Too many photos: at most 100 at once")
+    assert time.monotonic() - start < 30  # nothing is waited for that is not sent
 
 
 def test_an_upload_that_is_broken_off_leaves_nothing(server):

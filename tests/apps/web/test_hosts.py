@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from deepemd import InputError
-from deepemd.apps.web.hosts import Hosts
+from deepemd.apps.web.hosts import Hosts, address
 
 LOCAL = Hosts.bound("127.0.0.1", 7860)
 EVERYWHERE = Hosts.bound("0.0.0.0", 7860)
@@ -36,6 +36,26 @@ def test_a_page_for_the_network_has_the_names_and_addresses_of_the_machine():
         assert EVERYWHERE.accept(f"{name}:7860", "127.0.0.1")
     for name in ("evil.example:7860", "192.0.2.8:7860", "192.0.2.7", "192.0.2.7:80"):
         assert not EVERYWHERE.accept(name, "192.0.2.7")
+
+
+def test_addresses_of_ipv6():
+    hosts = Hosts.bound("::1", 7860)
+    assert hosts.accept("[::1]:7860", "::1")
+    assert hosts.accept("localhost:7860", "::1")
+    assert not hosts.accept("127.0.0.1:7860", "::1")
+    assert hosts.accept_origin("http://[::1]:7860", "[::1]:7860")
+    assert Hosts.bound("::", 7860).accept("[2001:db8::7]:7860", "2001:db8::7")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *(("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", "localhost"), ("::", "localhost")),
+        *(("0", "localhost"), ("localhost", "localhost")),
+    ],
+)
+def test_the_address_for_a_browser_on_this_machine(host, expected):
+    assert address(host, 7860) == f"http://{expected}:7860/"
 
 
 def test_port_80_need_not_be_written():

@@ -80,6 +80,68 @@ def test_all_is_there_after_a_reload_and_in_a_second_tab(visit, photos, query):
     assert person.classes() == ["temple"]
 
 
+def _many(query, count: int, name: str) -> list[dict]:
+    return [{**query, "name": f"{name}{k}.jpg"} for k in range(count)]
+
+
+@pytest.fixture
+def flower_or_temple(visit, photos) -> Page:
+    """A person who has added two classes."""
+    person = visit()
+    for name in ("flower", "temple"):
+        person.add(name, *photos[name])
+        person.added(name)
+    return person
+
+
+def test_photos_that_are_dropped_while_others_are_classified_are_classified_too(flower_or_temple, query):
+    person = flower_or_temple
+    person.drop("queries", *_many(query, 6, "first"))
+    person.page.locator(".answer").first.wait_for()
+    person.drop("queries", *_many(query, 2, "second"))
+    person.page.locator(".answer .file").get_by_text("second1.jpg").wait_for()
+
+
+def test_a_reload_while_photos_are_classified_loses_none(flower_or_temple, query):
+    person = flower_or_temple
+    person.drop("queries", *_many(query, 8, "mine"))
+    person.page.locator(".answer").nth(1).wait_for()
+    person.page.reload()
+    person.page.locator(".answer .file").get_by_text("mine7.jpg").wait_for()
+    assert person.page.locator(".answer .file").all_inner_texts() == [f"mine{k}.jpg" for k in range(8)]
+    person.errors.clear()  # gradio reports the answer that was broken off
+
+
+def test_classes_that_are_removed_one_after_the_other_while_photos_are_classified(flower_or_temple, query):
+    person = flower_or_temple
+    person.drop("queries", *_many(query, 6, "mine"))
+    person.page.locator(".answer").first.wait_for()
+    for name in ("flower", "temple"):
+        person.page.get_by_role("button", name=f"Remove {name}").click()
+    for name in ("flower", "temple"):
+        person.page.get_by_role("button", name=f"Remove {name}").wait_for(state="detached")
+
+
+def test_the_key_enter_and_a_click_add_once(visit, photos):
+    person = visit()
+    person.page.get_by_label("Name of the class").fill("flower")
+    person.drop("class-photos", *photos["flower"])
+    person.page.locator("#class-photos table tr").first.wait_for()
+    person.page.get_by_label("Name of the class").press("Enter")
+    person.page.get_by_role("button", name="Add to the class").click()
+    person.added("flower")
+    person.page.get_by_role("status").get_by_text("3 photos added to 'flower'.").wait_for()
+    assert person.page.get_by_text("No photos for").count() == 0
+
+
+def test_an_open_page_keeps_its_visitor_from_being_forgotten(visit):
+    hurry = "const wait = setInterval; window.setInterval = (run, time) => wait(run, Math.min(time, 300))"
+    person = visit(script=hurry)
+    with person.page.expect_response("**/here") as answer:
+        pass
+    assert answer.value.status == 200
+
+
 def test_the_same_photos_of_two_visitors_at_once(visit, photos):
     one, other = visit(), visit()
     for person in (one, other):
@@ -128,6 +190,16 @@ def test_no_key_of_a_translation_is_shown(visit, photos, locale):
     person.page.get_by_role("status").get_by_text("Done").wait_for(state="attached")
     assert person.page.evaluate("[...keys]") == []
     assert "Drop File Here" in person.page.locator("#class-photos").inner_text()
+
+
+def test_a_photo_that_is_dropped_beside_a_box_does_not_replace_the_page(visit):
+    replaced = """() => ["dragover", "drop"].some(name => {
+        const files = new DataTransfer();
+        files.items.add(new File(["x"], "a.jpg"));
+        const settings = { bubbles: true, cancelable: true, dataTransfer: files };
+        return document.querySelector("h1").dispatchEvent(new DragEvent(name, settings));
+    })"""
+    assert visit().page.evaluate(replaced) is False
 
 
 def test_too_many_photos_are_not_sent(visit, photos):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deepemd import InputError
 from deepemd.apps.web.folder import upload_folder
 from deepemd.apps.web.uploads import Limits, Refused, Room, receive_files
 
@@ -123,6 +124,13 @@ def test_some_of_the_disk_is_left_free(tmp_path):
     room = Room(tmp_path, Limits(file=100, reserve=2**62))
     with pytest.raises(Refused, match=r"disk .* is full"):
         _receive(room, _body(("a", b"x")))
+
+
+def test_without_a_temporary_folder_it_says_what_to_set(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/such/folder"])
+    with pytest.raises(InputError, match="set TMPDIR"), upload_folder():
+        pass
 
 
 LEAVE = """

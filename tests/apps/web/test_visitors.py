@@ -56,35 +56,27 @@ def test_who_comes_back_within_an_hour_is_known_and_later_is_informed(visitors, 
     assert again.id != visit.id
 
 
-def test_an_open_page_is_not_forgotten(visitors, clock):
+def test_when_there_are_too_many_the_empty_ones_are_forgotten_first_and_then_who_left_first(visitors, clock):
+    first, second = visitors.open(), visitors.open()
+    for visit in (first, second):
+        visitors.keep(visit, [_uploaded(visitors, id(visit))])
+    for _ in range(_MAX_VISITORS + 10):
+        clock.now += 1
+        visitors.open()
+    assert visitors.open(first.id) is first
+    assert visitors.open(second.id) is second
+    for number in range(_MAX_VISITORS):
+        clock.now += 1
+        visitors.keep(visitors.open(), [_uploaded(visitors, number)])
+        visitors.open(first.id)  # the page is open: it says so every two minutes
+    assert visitors.open(first.id) is first
+    assert visitors.open(second.id).forgotten
+
+
+def test_a_waiting_photo_is_taken_once(visitors):
     visit = visitors.open()
-    visitors.use_page(visit, "page")
-    with visitors.open_page("page"):
-        clock.now += 3 * FORGOTTEN_AFTER
-        visitors.sweep()
-        assert visitors.open(visit.id) is visit
-        clock.now += 3 * FORGOTTEN_AFTER
-    clock.now += FORGOTTEN_AFTER - 1
-    visitors.sweep()
-    assert visitors.open(visit.id) is visit
-
-
-def test_when_there_are_too_many_the_oldest_closed_one_is_forgotten_and_the_empty_ones_first(visitors, clock):
-    with visitors.open_page("open"):
-        first, second = visitors.open(), visitors.open()
-        visitors.use_page(first, "open")
-        for visit in (first, second):
-            visitors.keep(visit, [_uploaded(visitors, id(visit))])
-        for _ in range(_MAX_VISITORS + 10):
-            clock.now += 1
-            visitors.open()
-        assert visitors.open(first.id) is first
-        assert visitors.open(second.id) is second
-        for number in range(_MAX_VISITORS):
-            clock.now += 1
-            visitors.keep(visitors.open(), [_uploaded(visitors, number)])
-        assert visitors.open(first.id) is first
-        assert visitors.open(second.id).forgotten
+    visit.waiting = [one, other] = [_uploaded(visitors, 1), _uploaded(visitors, 2)]
+    assert [visitors.next_waiting(visit) for _ in range(3)] == [one, other, None]
 
 
 def test_an_event_that_waited_while_its_visitor_was_forgotten_belongs_to_the_same_cookie(visitors, clock):

@@ -35,6 +35,10 @@
   };
   for (const name of ["change", "drop"]) window.addEventListener(name, check, true);
 
+  // A photo that is dropped beside a box does not replace the page.
+  const stay = event => { if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); };
+  for (const name of ["dragover", "drop"]) window.addEventListener(name, stay);
+
   // A message that something is missing does not stay when it is there.
   const outdate = event => {
     if (!event.target.closest?.("#class-name, #class-photos")) return;
@@ -51,6 +55,9 @@
     box.dispatchEvent(new Event("input", { bubbles: true }));
     setTimeout(() => document.querySelector("#remove, #remove button").click());
   });
+
+  // Who has the page open is not forgotten.
+  setInterval(() => fetch("./here", { method: "POST" }).catch(() => 0), 120_000);
 
   // The two boxes have the same words on them: screen readers need a name for each.
   const names = { "class-photos": "Photos of the class", "queries": "Photos to classify" };

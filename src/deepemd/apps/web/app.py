@@ -14,7 +14,7 @@ from deepemd.apps.web import fragments
 from deepemd.apps.web.events import Events
 from deepemd.apps.web.folder import upload_folder
 from deepemd.apps.web.guard import Guard
-from deepemd.apps.web.hosts import Hosts
+from deepemd.apps.web.hosts import Hosts, address
 from deepemd.apps.web.server import environment, free_port, running
 from deepemd.apps.web.session import MAX_UPLOAD, Visitor
 from deepemd.apps.web.uploads import Limits, Room
@@ -65,6 +65,7 @@ def serving(
     """
     if not max_megabytes > 0:
         raise InputError(f"max_megabytes is {max_megabytes}: it must be above 0")
+    host = host.removeprefix("[").removesuffix("]")
     free = free_port(host, port)
     hosts = Hosts.bound(host, free, allowed_hosts)
     with upload_folder() as folder, environment(str(folder)):
@@ -73,9 +74,17 @@ def serving(
         blocks = page(visitors, max_megabytes)
         _warm(model)
         script = _asset("app.js").replace("MAX_BYTES", str(limits.file)).replace("MAX_FILES", str(limits.files))
-        guard = Guard(_gradio_app(blocks, limits.file), hosts, visitors, script, frozenset(blocks.fns))
+        guard = Guard(_gradio_app(blocks, limits.file), hosts, visitors, script, _events(blocks))
         with running(guard, host, free, visitors.sweep):
-            yield f"http://{'localhost' if host == '0.0.0.0' else host}:{free}/"
+            yield address(host, free)
+
+
+def _events(blocks: "gradio.Blocks") -> dict[int, tuple[type, ...]]:
+    """Return the events of the page, by number, each with the types of its values."""
+    return {
+        number: tuple(list if isinstance(one, _gradio().File) else str for one in event.inputs)
+        for number, event in blocks.fns.items()
+    }
 
 
 def _gradio_app(blocks: "gradio.Blocks", max_bytes: int) -> Any:
@@ -171,12 +180,14 @@ def page(visitors: Visitors, max_megabytes: float = 20) -> "gradio.Blocks":
                 html(fragments.too_large("queries"))
                 answers = html(elem_id="answers")
         shown = [said, classes, answers]
-        blocks.load(on(events.load), None, shown, concurrency_limit=None, **plain)
-        add_button.click(on(events.add), [name, photos], [*shown, name, photos], **one)
-        name.submit(on(events.add), [name, photos], [*shown, name, photos], **one)
+        loaded = blocks.load(on(events.load), None, shown, concurrency_limit=None, **plain)
+        # One event for both, so that the key Enter and a click after it do not add twice.
+        gr.on([add_button.click, name.submit], on(events.add), [name, photos], [*shown, name, photos], **one)
         sample_button.click(on(events.add_samples), None, shown, **one)
-        remove_button.click(on(events.remove), removed, shown, **one)
-        query.upload(on(events.ask), query, [*shown, query], **one)
+        # Gradio ignores an event while the one before is not answered, unless it is "multiple".
+        remove_button.click(on(events.remove), removed, shown, trigger_mode="multiple", **one)
+        query.upload(on(events.ask), query, [*shown, query], trigger_mode="multiple", **one)
+        loaded.then(on(events.resume), None, shown, show_progress="hidden", **one)
     return blocks  # type: ignore[no-any-return]
 
 

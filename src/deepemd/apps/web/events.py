@@ -45,6 +45,11 @@ class Events:
         """Show what the visitor has added before."""
         yield self._shown(self._visit(headers))
 
+    def resume(self, headers: Mapping[str, str]) -> _Shown:
+        """Classify the photos that were left when the page was loaded again."""
+        for _, classes, answers in self._change(visit := self._visit(headers), visit.visitor, [], []):
+            yield self.same, classes, answers
+
     def add(self, headers: Mapping[str, str], name: str | None, files: Any) -> _Shown:
         """Add photos to a class; the boxes for its name and its photos are emptied if this succeeds."""
         visit, tokens = self._visit(headers), _tokens(files)
@@ -109,39 +114,32 @@ class Events:
                 done = [*done, "The answers were removed: they were given with other classes."]
             self.visitors.change(visit, changed)
             visit.answers = ""
-        photos: list[Any] = list(samples)
-        ready = len(changed.names) > 1
-        waiting, visit.waiting = (visit.waiting, []) if ready else ([], visit.waiting)
-        photos += [(one.path, one.name) for one in waiting]
-        try:
-            yield self._shown(visit, done, wrong)
-            for shown in _answers(changed, photos) if ready and photos else ():
-                visit.answers = shown
-                yield self.same, self.same, shown
-        finally:
-            self.visitors.done(waiting)
+        yield self._shown(visit, done, wrong)
+        drawings = Drawings()
+        for answer in changed.ask(samples) if samples else ():
+            visit.answers += fragments.answer(answer, drawings)
+            yield self.same, self.same, visit.answers
+        # One by one, so that the others are still there if the page is left or loaded again in between.
+        while len(changed.names) > 1 and (upload := self.visitors.next_waiting(visit)):
+            try:
+                (answer,) = changed.ask([(upload.path, upload.name)])
+            finally:
+                self.visitors.done([upload])
+            visit.answers += fragments.answer(answer, drawings)
+            yield self.same, self.same, visit.answers
 
     def _shown(self, visit: Visit, done: Sequence[str] = (), wrong: Sequence[str] = ()) -> tuple[str, str, str]:
         """Return all that the page shows."""
         if visit.forgotten:
             visit.forgotten, wrong = False, [_FORGOTTEN, *wrong]
         names = visit.visitor.names
-        answers = fragments.waiting(names, len(visit.waiting)) if visit.waiting else visit.answers
+        answers = visit.answers
+        if visit.waiting and len(names) < 2:
+            answers = fragments.waiting(names, len(visit.waiting))
         return fragments.messages(done, wrong), fragments.classes(visit.visitor), answers
 
     def _visit(self, headers: Mapping[str, str]) -> Visit:
         return self.visitors.open(headers.get(VISITOR, ""), issued=True)
-
-
-def _answers(visitor: Visitor, photos: Sequence[Any]) -> Iterator[str]:
-    """Yield the answers so far, each time another photo is done."""
-    shown, drawings = "", Drawings()
-    try:
-        for one in visitor.ask(photos):
-            shown += fragments.answer(one, drawings)
-            yield shown
-    except InputError as error:
-        yield shown + fragments.messages(wrong=[str(error)])
 
 
 def _tokens(files: Any) -> list[str]:

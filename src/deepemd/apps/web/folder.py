@@ -29,7 +29,10 @@ def upload_folder() -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be created.
     """
-    parent = Path(tempfile.gettempdir())
+    try:
+        parent = Path(tempfile.gettempdir())
+    except OSError as error:
+        raise InputError("No temporary folder can be written, such as /tmp: set TMPDIR to one that can be") from error
     _remove_left(parent)
     folder, lock = _new_folder(parent)
     try:

@@ -11,11 +11,12 @@ import json
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from deepemd.apps.web.events import GONE, VISITOR
 from deepemd.apps.web.hosts import Hosts
-from deepemd.apps.web.uploads import Refused, receive_files
+from deepemd.apps.web.uploads import PATIENCE, Refused, receive_files
 from deepemd.apps.web.visitors import FORGOTTEN_AFTER, Visit, Visitors
 
 __all__ = ["Guard"]
@@ -27,10 +28,12 @@ Send = Callable[[Message], Awaitable[None]]
 _API = "/gradio_api"
 _PASSED = re.compile(
     rf"GET (/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(static|assets|svelte)/[\w./+-]+"
-    rf"|{_API}/(startup-events|heartbeat/\w{{1,64}}))"
+    rf"|{_API}/startup-events)"
 )
+_MAX_REST = 2**28  # bytes of a refused upload that are read
 _TEXT = "text/plain; charset=utf-8"
 _MAX_EVENT = 2**20  # bytes of a request that is no upload
+_MAX_TEXT = 1000  # characters; longer texts of an event are cut off
 _PRIVATE = {b"x-gradio-server", b"cookie", VISITOR.encode(), GONE.encode()}  # of these gradio gets none from outside
 # Gradio's page sets styles in its elements. Scripts come only from here; those in the page are named by their hash.
 _POLICY = (
@@ -56,10 +59,13 @@ class Guard:
         hosts: the names by which the page may be reached.
         visitors: whose files are received here.
         script: JavaScript of the page, served as a file.
-        events: numbers of the events that a visitor may start.
+        events: the events that a visitor may start, by number, each with the types of its values: a list is one of
+            files.
     """
 
-    def __init__(self, app: Any, hosts: Hosts, visitors: Visitors, script: str, events: frozenset[int]) -> None:
+    def __init__(
+        self, app: Any, hosts: Hosts, visitors: Visitors, script: str, events: Mapping[int, tuple[type, ...]]
+    ) -> None:
         self.app, self.hosts, self.visitors, self.events = app, hosts, visitors, events
         self._script = script.encode()
         self._progress: dict[str, deque[tuple[str, int] | None]] = {}
@@ -86,7 +92,11 @@ class Guard:
         if method == "GET" and path == "/":
             await self._page(request)
         elif method == "GET" and path == "/deepemd.js":
+            self._visit(request)  # before anything else of the page, so that all that it sends has the same cookie
             await request.answer(200, self._script, "text/javascript; charset=utf-8")
+        elif method == "POST" and path == "/here":
+            self._visit(request)
+            await request.answer(200, "")
         elif method == "GET" and path.startswith(f"{_API}/file="):
             await self._file(request, path.removeprefix(f"{_API}/file="))
         elif method == "POST" and path == f"{_API}/upload":
@@ -95,9 +105,6 @@ class Guard:
             await self._upload_progress(request)
         elif method == "POST" and path == f"{_API}/queue/join":
             await self._event(request)
-        elif method == "GET" and path.startswith(f"{_API}/heartbeat/") and _PASSED.fullmatch(f"GET {path}"):
-            with self.visitors.open_page(path.rsplit("/", 1)[1]):
-                await self.app(request.passed_on(), request.receive, request.send)
         elif method == "GET" and path == f"{_API}/queue/data":
             await self._answers(request)
         elif ".." not in path and _PASSED.fullmatch(f"{method} {path}"):
@@ -151,6 +158,9 @@ class Guard:
             uploads = await receive_files(
                 request.headers, request.receive, self.visitors.room, lambda name, size: steps.append((name, size))
             )
+        except Refused:
+            await request.read_rest()
+            raise
         finally:
             steps.append(None)
             self._progress.pop(upload, None)
@@ -180,13 +190,13 @@ class Guard:
             await asyncio.sleep(0.1)
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await request.send({"type": "http.response.start", "status": 200, "headers": headers})
-        last = steps is None
-        while not last:
+        while steps is not None:
             await asyncio.sleep(0.1)
-            for step in [steps.popleft() for _ in range(len(steps))] if steps else []:
-                last = step is None
-                if step:
-                    await _event(request.send, {"msg": "update", "orig_name": step[0], "chunk_size": step[1]})
+            while steps and (step := steps[0]):
+                steps.popleft()
+                await _event(request.send, {"msg": "update", "orig_name": step[0], "chunk_size": step[1]})
+            if steps:  # the mark of the end, which stays for others who ask for the same upload
+                break
         await _event(request.send, {"msg": "done"})
         await request.send({"type": "http.response.body", "body": b""})
 
@@ -198,13 +208,16 @@ class Guard:
             number, session, data = event["fn_index"], event["session_hash"], event["data"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Refused(400, "Not an event of this page") from error
-        known = type(number) is int and number in self.events and isinstance(data, list) and len(data) <= 2
-        if not known or not isinstance(session, str) or not re.fullmatch(r"\w{1,64}", session):
+        kinds = self.events.get(number) if type(number) is int else None
+        if kinds is None or not isinstance(session, str) or not re.fullmatch(r"\w{1,64}", session):
+            raise Refused(400, "Not an event of this page: load it again")
+        fits = isinstance(data, list) and len(data) == len(kinds)
+        if not fits or any(not isinstance(one, kind | None) for one, kind in zip(data, kinds, strict=True)):
             raise Refused(400, "Not an event of this page: load it again")
         if visit.allowance < 1:
             raise Refused(429, "Too many requests at once: wait a little")
         visit.allowance -= 1
-        self.visitors.use_page(visit, session)
+        self.visitors.use_page(session)
         cleaned = [_cleaned(one, visit) for one in data]
         gone = sum(len(old) - len(new) for old, new in zip(data, cleaned, strict=True) if isinstance(old, list))
         body = json.dumps({"data": cleaned, "fn_index": number, "session_hash": session}).encode()
@@ -244,10 +257,10 @@ def _parameter(request: "_Request", name: str) -> str:
     return found[1] if found else ""
 
 
-def _cleaned(value: Any, visit: Visit) -> Any:
+def _cleaned(value: str | list[Any] | None, visit: Visit) -> Any:
     """Return a value of an event: a text, or the paths of files that this visitor has uploaded and that are here."""
     if not isinstance(value, list):
-        return value if isinstance(value, str) else None
+        return value and value[:_MAX_TEXT].encode("utf-8", "replace").decode()  # without halves of characters
     tokens = [one.get("path") if isinstance(one, dict) else None for one in value]
     uploads = [visit.uploads.get(token) for token in tokens if isinstance(token, str)]
     return [
@@ -265,10 +278,10 @@ class _Request:
     """One request, and the answer to it."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send, port: int) -> None:
-        self.scope, self.receive, self._send = scope, receive, send
+        self.scope, self._receive, self._send = scope, receive, send
         self._name = f"deepemd-{port}"  # browsers do not keep cookies of different ports apart
         self._cookie: bytes | None = None
-        self.started = False
+        self.started = self._received = False  # whether the answer has begun, and whether all was received
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
     def all(self, name: bytes) -> list[str]:
@@ -305,7 +318,10 @@ class _Request:
         """
         content, more = b"", True
         while more:
-            message = await self.receive()
+            try:
+                message = await asyncio.wait_for(self.receive(), PATIENCE)
+            except TimeoutError as error:
+                raise Refused(408, "The request took too long: try again") from error
             if message["type"] != "http.request":
                 raise Refused(400, "The request was broken off")
             content += message.get("body", b"")
@@ -313,6 +329,20 @@ class _Request:
             if len(content) > _MAX_EVENT:
                 raise Refused(413, "The request is too long")
         return content
+
+    async def receive(self) -> Message:
+        """Return the next message of the request."""
+        message = await self._receive()
+        self._received = not message.get("more_body", False)
+        return message
+
+    async def read_rest(self) -> None:
+        """Read what is left of the body, within limits: a browser that is still sending may not read the answer."""
+        left = _MAX_REST
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while left > 0 and not self._received:
+                    left -= len((await self.receive()).get("body", b""))
 
     async def answer(self, status: int, content: str | bytes, kind: str = _TEXT, more: Any = None) -> None:
         """Send a whole answer."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from deepemd.errors import InputError
 
-__all__ = ["Hosts"]
+__all__ = ["Hosts", "address"]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9]([a-z0-9._-]{0,252}[a-z0-9])?)(?::([0-9]{1,5}))?")
 
@@ -37,7 +37,7 @@ class Hosts:
     """The names and addresses by which the page may be reached.
 
     Attributes:
-        host: the name or address that the server listens on.
+        host: the name or address that the server listens on; an IPv6 address without brackets.
         port: the port that it listens on.
         allowed: further names that the user allows, such as that of a proxy; without a port, any port.
         names: the names and addresses of the machine at which the server listens, without those of a connection.
@@ -75,7 +75,7 @@ class Hosts:
             return False
         if self._is_allowed(name):
             return True
-        here = self.names | {f"[{local}]" if ":" in local else local}
+        here = self.names | {_in_brackets(local)}
         return name.host in here and (name.port or 80) == self.port
 
     def accept_origin(self, origin: str, host: str) -> bool:
@@ -100,6 +100,12 @@ class Hosts:
         return any(one.host == name.host and one.port in (None, name.port) for one in self.allowed)
 
 
+def address(host: str, port: int) -> str:
+    """Return the address at which a browser on this machine finds a server that listens on this host."""
+    everywhere = any(ipaddress.ip_address(one).is_unspecified for one in _addresses(host))
+    return f"http://{'localhost' if everywhere else _in_brackets(host)}:{port}/"
+
+
 def _allowed(entry: str) -> _Name:
     name = _Name.read(entry)
     if name is None:
@@ -110,17 +116,23 @@ def _allowed(entry: str) -> _Name:
 def _names(host: str) -> frozenset[str]:
     """Return the names and addresses of a server that listens on a name or address of this machine."""
     addresses = _addresses(host)
+    names = {host.lower(), *map(_in_brackets, addresses)}
     if any(ipaddress.ip_address(one).is_loopback for one in addresses):
-        return frozenset({host.lower(), "localhost", *addresses})
+        return frozenset({"localhost", *names})
     own = socket.gethostname().lower()
     machine = {own, f"{own}.local", socket.getfqdn().lower()}
     if any(ipaddress.ip_address(one).is_unspecified for one in addresses):
-        return frozenset({*machine, *_addresses(own), "localhost", "127.0.0.1"})
-    return frozenset({*machine, host.lower(), *addresses})
+        return frozenset({*machine, *_addresses(own), "localhost", "127.0.0.1", "[::1]"})
+    return frozenset({*machine, *names})
 
 
 def _addresses(host: str) -> set[str]:
     try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, socket.AF_INET)}
-    except OSError:
+        found = socket.getaddrinfo(host, None, socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError):
         return set()
+    return {str(one[4][0]) for one in found}
+
+
+def _in_brackets(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -16,7 +16,8 @@ __all__ = ["environment", "free_port", "running"]
 _PORT = 7860  # the first port that is tried by default
 _PORTS = 100
 _SWEEP = 60  # seconds
-_MAX_CONNECTIONS = 500  # at once; a page has three
+_MAX_CONNECTIONS = 500  # at once
+_NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # Turn off reporting and sharing, whatever the user's environment says.
 _PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -41,6 +42,8 @@ def running(app: Any, host: str, port: int, sweep: Callable[[], None]) -> Iterat
         host,
         port,
         log_level="warning",
+        http="h11",  # it limits the size of a request's head
+        ws="none",
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_MAX_CONNECTIONS,
@@ -88,11 +91,12 @@ def free_port(host: str, port: int | None) -> int:
     reason = ""
     for candidate in [port] if port is not None else range(_PORT, _PORT + _PORTS):
         try:
-            socket.getaddrinfo(host, candidate, socket.AF_INET)
-            with socket.create_server((host, candidate)):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.getaddrinfo(host, candidate, family)
+            with socket.create_server((host, candidate), family=family):
                 return candidate
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        except (OSError, UnicodeError) as error:
+            if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno in _NO_ADDRESS:
                 raise InputError(
                     f"host is {host!r}, which is not an address of this machine: leave it out, or pass 0.0.0.0 to open "
                     "the page to everybody in your network"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["Limits", "Refused", "Room", "Upload", "receive_files"]
+__all__ = ["PATIENCE", "Limits", "Refused", "Room", "Upload", "receive_files"]
 
-_PATIENCE = 60  # seconds without a byte, after which an upload is given up
+PATIENCE = 60  # seconds without a byte, after which a request is given up
 
 
 class Refused(Exception):
@@ -134,7 +134,7 @@ async def receive_files(
         parser = MultipartParser(options[b"boundary"], callbacks)
         more = True
         while more:
-            message = await wait_for(receive(), _PATIENCE)
+            message = await wait_for(receive(), PATIENCE)
             if message["type"] != "http.request":
                 raise Refused(400, "The upload was broken off")
             parser.write(message.get("body", b""))

@@ -3,8 +3,7 @@
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -14,7 +13,7 @@ from deepemd.model import DeepEMD
 
 __all__ = ["FORGOTTEN_AFTER", "Visit", "Visitors"]
 
-FORGOTTEN_AFTER = 3600  # seconds without a request or an open page
+FORGOTTEN_AFTER = 3600  # seconds without a request; an open page sends one every two minutes
 _MAX_VISITORS = 200  # for more, the oldest visit is forgotten
 _MAX_PHOTOS = 25_000  # photos of all visitors, whose nodes take some 3 GB
 _MAX_PAGES = 10_000  # pages whose events are answered
@@ -30,11 +29,10 @@ class Visit:
         id: the secret that the visitor's browser keeps in a cookie.
         visitor: the classes.
         uploads: files that were uploaded and not used yet, by their token, the oldest first.
-        waiting: photos to classify, which wait for a second class.
+        waiting: photos that are not classified yet: there are too few classes, or others come first.
         answers: the answers that the page shows, as HTML.
         forgotten: whether this visitor was forgotten before, and has not been informed.
         last_used: when the last request came.
-        pages: the pages in the visitor's browser, by the name that gradio gives to each.
         allowance: requests that are accepted at once.
     """
 
@@ -45,7 +43,6 @@ class Visit:
     answers: str = ""
     forgotten: bool = False
     last_used: float = 0.0
-    pages: set[str] = field(default_factory=set)
     allowance: float = _BURST
 
     @property
@@ -66,7 +63,6 @@ class Visitors:
     def __init__(self, model: DeepEMD, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
         self.model, self.room, self._clock = model, room, clock
         self._visits: dict[str, Visit] = {}
-        self._open_pages: set[str] = set()
         self._pages: dict[str, None] = {}
         self._lock = Lock()
 
@@ -101,23 +97,9 @@ class Visitors:
             visit.visitor = visitor
             self._make_place(visit)
 
-    @contextmanager
-    def open_page(self, page: str) -> Iterator[None]:
-        """Remember the visitor of a page for as long as it is open, and for an hour more."""
-        self._open_pages.add(page)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open_pages.discard(page)
-                for visit in self._visits.values():
-                    if page in visit.pages:
-                        visit.last_used = self._clock()
-
-    def use_page(self, visit: Visit, page: str) -> None:
-        """Note that a page is this visitor's."""
+    def use_page(self, page: str) -> None:
+        """Note that a page has started an event; gradio gives each page a name."""
         with self._lock:
-            visit.pages = (visit.pages & self._open_pages) | {page}
             self._pages.pop(page, None)
             self._pages[page] = None
             if len(self._pages) > _MAX_PAGES:
@@ -151,6 +133,11 @@ class Visitors:
             found = [visit.uploads.pop(token, None) for token in dict.fromkeys(tokens)]
         return [upload for upload in found if upload]
 
+    def next_waiting(self, visit: Visit) -> Upload | None:
+        """Take the first photo that waits for classes out of a visit; return None if there is none."""
+        with self._lock:
+            return visit.waiting.pop(0) if visit.waiting else None
+
     def done(self, uploads: Sequence[Upload]) -> None:
         """Remove files that were used."""
         with self._lock:
@@ -159,12 +146,12 @@ class Visitors:
                 self.room.give(upload.size)
 
     def _is_over(self, visit: Visit, now: float) -> bool:
-        return now - visit.last_used > FORGOTTEN_AFTER and not visit.pages & self._open_pages
+        return now - visit.last_used > FORGOTTEN_AFTER
 
     def _make_place(self, kept: Visit) -> None:
-        """Forget visitors while there is too much: first who has nothing, then whose page is closed."""
+        """Forget visitors while there is too much: first who has nothing, then who left first."""
         others = [visit for visit in self._visits.values() if visit is not kept]
-        others.sort(key=lambda one: (not one.is_empty, bool(one.pages & self._open_pages), one.last_used))
+        others.sort(key=lambda one: (not one.is_empty, one.last_used))
         photos = kept.visitor.photos + sum(visit.visitor.photos for visit in others)
         while others and (len(others) >= _MAX_VISITORS or photos > _MAX_PHOTOS):
             photos -= others[0].visitor.photos
