@@ -208,6 +208,17 @@ def test_a_file_that_is_no_report(capsys, tmp_path):
         assert "pass a file that --out has written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [lambda r: r.pop("race"), lambda r: r["race"][0].update(us=""), lambda r: r.clear()])
+def test_a_damaged_report_is_one_clear_message(report, tmp_path, capsys, damage):
+    spoiled = json.loads(json.dumps(report))
+    damage(spoiled)
+    path, picture = tmp_path / "emd.json", tmp_path / "emd.png"
+    path.write_text(json.dumps(spoiled))
+    assert cli.main(["bench", "emd", "--report", str(path), "--picture", str(picture)]) == 2
+    assert "pass a file that --out has written" in capsys.readouterr().err
+    assert not picture.exists()
+
+
 def test_tables_and_picture_come_from_the_report_alone(report, tmp_path, capsys):
     path, picture = tmp_path / "emd.json", tmp_path / "new" / "emd.png"
     path.write_text(json.dumps(report))

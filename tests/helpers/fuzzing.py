@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import random
+import re
 import resource
 import shutil
 import signal
@@ -31,7 +32,12 @@ from deepemd import FCN, DeepEMD, FewShotClassifier, cli, conv4
 from deepemd.apps.retrieval.index import build_index, open_index
 from deepemd.data import load
 from deepemd.data.archives import open_archive
+from deepemd.data.benchmarks.cifar import cifar_fs
+from deepemd.data.benchmarks.cub import cub
 from deepemd.data.benchmarks.miniimagenet import miniimagenet
+from deepemd.data.benchmarks.omniglot import omniglot
+from deepemd.data.benchmarks.tieredimagenet import tieredimagenet
+from deepemd.data.decoding import decode, measure, read_image, thumbnail
 from deepemd.data.pickles import unpickle
 from deepemd.data.store import open_store
 from deepemd.embedding.splits import embed
@@ -86,7 +92,8 @@ class Fuzzer:
         self._photos(folder / "photos")
         self.store = load(folder / "photos", root=folder / "stores")
         makers = [self._model, self._classifier, self._index, self._store, self._cache, self._run, self._recipe]
-        makers += [self._archives, self._csv, self._pickle, self._weights]
+        makers += [self._archives, self._csv, self._pickle, self._weights, self._birds, self._tiered, self._cifar]
+        makers += [self._tables, self._letters, self._pictures]
         self.targets = [maker() for maker in makers]
         for target in self.targets:
             target.answer = target.read(target.folder)
@@ -266,12 +273,107 @@ class Fuzzer:
         for split in ("train", "val"):
             (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
 
+        return Target(folder, {"train.csv": False, "val.csv": False}, self._reads(miniimagenet))
+
+    def _tables(self) -> Target:
+        folder = self.folder / "tables"
+        folder.mkdir()
+        images = np.zeros((4, 4, 4, 3), np.uint8)
+        cache = {"image_data": images, "class_dict": {"n01532829": [0, 1], "n01558993": [2, 3]}}
+        (folder / "mini-imagenet-cache-train.pkl").write_bytes(pickle.dumps(cache))
+        named = {"data": images, "labels": [0, 1, 1, 0], "catname2label": {"n01855672": 0, "n02091244": 1}}
+        (folder / "miniImageNet_category_split_val.pickle").write_bytes(pickle.dumps(named))
+        return Target(folder, {path.name: False for path in folder.iterdir()}, self._reads(miniimagenet), 6)
+
+    def _birds(self) -> Target:
+        folder = self.folder / "birds"
+        images, boxes = [], []
+        for k, label in enumerate(["003.Sooty_Albatross", "001.Black_footed_Albatross"] * 2, 1):
+            path = folder / "images" / label / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.photo.save(path)
+            images.append(f"{k} {label}/{k}.png\n")
+            boxes.append(f"{k} 1.0 2.0 8.5 9.0\n")
+        (folder / "images.txt").write_text("".join(images))
+        (folder / "bounding_boxes.txt").write_text("".join(boxes))
+        return Target(folder, {"images.txt": False, "bounding_boxes.txt": False}, self._reads(cub))
+
+    def _tiered(self) -> Target:
+        folder, file = self.folder / "tiered", io.BytesIO()
+        folder.mkdir()
+        self.photo.save(file, "PNG")
+        pixels = np.frombuffer(file.getvalue(), np.uint8)
+        labels = {
+            "labels": np.array([0, 0, 1]),
+            "label_specific": np.array([0, 0, 1]),
+            "label_specific_str": ["a", "b"],
+        }
+        for split in ("train", "val"):
+            (folder / f"{split}_images_png.pkl").write_bytes(pickle.dumps([pixels] * 3))
+            (folder / f"{split}_labels.pkl").write_bytes(pickle.dumps(labels))
+        return Target(folder, {path.name: False for path in folder.iterdir()}, self._reads(tieredimagenet))
+
+    def _cifar(self) -> Target:
+        folder = self.folder / "cifar"
+        folder.mkdir()
+        part = {"fine_labels": [0, 1, 1], "data": np.arange(3 * 3072, dtype=np.uint8).reshape(3, 3072)}
+        meta = {"fine_label_names": ["apple", "beaver"]}
+        for name, content in (("train", part), ("test", part), ("meta", meta)):
+            (folder / name).write_bytes(pickle.dumps(content))
+        return Target(folder, dict.fromkeys(("train", "test", "meta"), False), self._reads(cifar_fs))
+
+    def _letters(self) -> Target:
+        folder = self.folder / "letters"
+        folder.mkdir()
+        with zipfile.ZipFile(folder / "images_background.zip", "w") as archive:
+            for k in range(4):
+                name = f"images_background/Alphabet_of_the_Magi/character0{k // 2 + 1}/{k}.png"
+                archive.write(self.folder / "photos" / "a" / "0.png", name)
+        return Target(folder, {"images_background.zip": False}, self._reads(omniglot))
+
+    def _reads(self, benchmark: Callable[..., dict]) -> Callable[[Path], Any]:
+        """Return a function that prepares a benchmark's files and returns what is stored of each split."""
+
         def read(place: Path) -> Any:
             with ExitStack() as opened:
-                drafts = miniimagenet(place, self.folder, opened, strict=False)
-                return {split: (draft.names, draft.classes, draft.read(0)) for split, draft in drafts.items()}
+                drafts = benchmark(place, self.folder, opened, strict=False)
+                return {
+                    split: (draft.names, draft.classes, draft.names and draft.read(0))
+                    for split, draft in drafts.items()
+                }
 
-        return Target(folder, {"train.csv": False, "val.csv": False}, read)
+        return read
+
+    def _pictures(self) -> Target:
+        folder = self.folder / "pictures"
+        folder.mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo, deep = self.photo, Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 16)
+        frames = {"save_all": True, "append_images": [self.photo.rotate(90)]}
+        for name in ("a.bmp", "a.jp2", "a.ppm", "a.tga", "a.ico", "a.pcx", "a.dds", "a.avif", "a.qoi", "a.sgi"):
+            with contextlib.suppress(OSError, KeyError, ValueError):  # not every Pillow writes every format
+                photo.save(folder / name)
+        photo.convert("CMYK").save(folder / "a.jpg", exif=exif)
+        photo.save(folder / "b.jpg", quality=70, exif=exif, progressive=True)
+        photo.convert("P").save(folder / "a.png", exif=exif)
+        deep.save(folder / "b.png")
+        deep.save(folder / "a.tif", tiffinfo={0x0112: 6})
+        photo.save(folder / "b.tif", compression="tiff_lzw", **frames)
+        photo.save(folder / "a.gif", **frames)
+        photo.convert("RGBA").save(folder / "a.webp", exif=exif, **frames)
+        photo.save(folder / "a.mpo", **frames)
+
+        def read(place: Path) -> Any:
+            found = []
+            for path in sorted(place.iterdir()):
+                data = path.read_bytes()
+                size, image = measure(data, path.name), decode(path, path.name)
+                assert size == image.size, f"{path.name}: {size} and {image.size}"
+                found.append([image.mode, image.tobytes(), read_image(data, path.name, 8)[1], thumbnail(image, 8)])
+            return found
+
+        return Target(folder, {path.name: False for path in folder.iterdir()}, read, 20)
 
     def _pickle(self) -> Target:
         folder = self.folder / "pickles"
@@ -326,7 +428,15 @@ def quiet() -> Iterator[None]:
 def damage(path: Path, rng: random.Random) -> str:
     """Damage a file, by its bytes or by the values that it holds; return what was done."""
     by_value = {".json": _json, ".npz": _npz, ".npy": _npy, ".safetensors": _tensors, ".yaml": _yaml, ".ckpt": _saved}
-    by_value |= {".pth": _saved, ".csv": _csv, ".pkl": _pickled, ".zip": _zipped}
+    by_value |= {
+        ".pth": _saved,
+        ".csv": _csv,
+        ".pkl": _pickled,
+        ".pickle": _pickled,
+        ".zip": _zipped,
+        "": _pickled,
+        ".txt": _words,
+    }
     spoil = by_value.get(path.suffix)
     if spoil is not None and rng.random() < 0.6:
         return spoil(path, rng)
@@ -504,6 +614,32 @@ def _csv(path: Path, rng: random.Random) -> str:
     encoding = rng.choice(["utf-8", "utf-8-sig", "utf-16", "cp1252"])
     path.write_text("\n".join(",".join(row) for row in rows), encoding=encoding, errors="replace")
     return f"{new[:20]!r} as {encoding}"
+
+
+def _words(path: Path, rng: random.Random) -> str:
+    words = re.split(r"(\s)", path.read_text())
+    at = rng.randrange(len(words))
+    new = [
+        "",
+        "1",
+        "-1",
+        "0",
+        "1e9",
+        "nan",
+        "9" * 400,
+        "9" * 20,
+        "1.5",
+        "٣",
+        "../x",
+        "a/b.png",
+        "\x85",
+        "\n",
+        " ",
+        "ü" * 300,
+    ]
+    words[at] = rng.choice(new)
+    path.write_text("".join(words))
+    return f"word {at} = {words[at][:20]!r}"
 
 
 def _pickled(path: Path, rng: random.Random) -> str:

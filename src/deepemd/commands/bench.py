@@ -1,12 +1,13 @@
 """``deepemd bench``: measure the speed of transport solvers on this machine, as docs/speed.md reports it."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepemd.commands.outputs import Output, ResultFiles, check_picture
 from deepemd.errors import InputError
-from deepemd.files import atomic_write
+from deepemd.json_files import read_json, write_json
 
 if TYPE_CHECKING:
     from deepemd.bench.race import Settings
@@ -55,11 +56,13 @@ def bench_emd(
             found = _read(report)
         else:
             found = run(_settings(sizes, rounds, threads, peers, parts, quick, picture))
-        print(markdown(found))
+        with _blaming(report):
+            print(markdown(found))
         if out is not None:
-            atomic_write(result.draft(out), (json.dumps(found, indent=1) + "\n").encode())
+            write_json(found, result.draft(out), indent=1)
         if picture is not None and (found["race"] or report is not None):
-            speed_picture(found, result.draft(picture))
+            with _blaming(report):
+                speed_picture(found, result.draft(picture))
         result.commit()
     if found["interrupted"] and report is None:
         raise KeyboardInterrupt
@@ -102,13 +105,23 @@ def _settings(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"report: {path} cannot be read ({error}); pass a file that --out has written") from error
-    if not isinstance(found, dict) or found.get("benchmark") != "deepemd bench emd":
+    found = read_json(path, remedy="pass a file that --out has written")
+    if found.get("benchmark") != "deepemd bench emd":
         raise InputError(f"report: {path} is not a report of 'deepemd bench emd'; pass a file that --out has written")
     return found
+
+
+@contextmanager
+def _blaming(report: Path | None) -> Iterator[None]:
+    """Raise InputError if the values of an earlier report cannot be shown; a new report has no such values."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if report is None:
+            raise
+        raise InputError(f"report: {report} is damaged ({error!r}); pass a file that --out has written") from error
 
 
 def _numbers(option: str, text: str | None) -> list[int] | None:

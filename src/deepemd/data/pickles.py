@@ -19,7 +19,7 @@ import numpy as np
 from deepemd.data.archives import Archive
 from deepemd.errors import InputError
 
-__all__ = ["array", "field", "text", "unpickle"]
+__all__ = ["array", "field", "text", "unpickle", "words"]
 
 _REMEDY = "if it is the benchmark's own file, get it again; one that runs code is not read"
 
@@ -65,6 +65,18 @@ def field(table: object, key: str, where: str) -> Any:
     else:
         found = f"a {type(table).__name__}"
     raise InputError(f"{where}: expected a pickled dict with {key!r}, but found {found}: get the benchmark's own file")
+
+
+def words(table: object, key: str, where: str) -> list[str]:
+    """Return the texts that a pickled dict holds under ``key``.
+
+    Raises:
+        InputError: there is no such key, or its value is not a list of text or bytes.
+    """
+    value = field(table, key, where)
+    if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(one, str | bytes) for one in value):
+        raise InputError(f"{where}: {key!r} must be a list of names, but there is another value: get the file again")
+    return [text(one) for one in value]
 
 
 def array(table: object, key: str, where: str) -> np.ndarray:

@@ -95,8 +95,8 @@ def fit_photos(
 
 def unreadable(bad: Sequence[InputError], where: str) -> Note:
     """Return a note on photos that cannot be read."""
-    verb = "is" if len(bad) == 1 else "are"
-    return Note(f"{_count(len(bad), 'photo')} {where} cannot be read and {verb} left out:", [str(error) for error in bad])
+    title = f"{_count(len(bad), 'photo')} {where} cannot be read and {'is' if len(bad) == 1 else 'are'} left out:"
+    return Note(title, [str(error) for error in bad])
 
 
 def not_photos(others: Sequence[Path], reason: str = "no photo") -> Note:

@@ -15,7 +15,7 @@ import numpy as np
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list
 from deepemd.data.drafts import from_arrays
-from deepemd.data.pickles import array, field, text, unpickle
+from deepemd.data.pickles import array, unpickle, words
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
 
@@ -73,7 +73,7 @@ def _official(archive: Archive, name: str) -> dict[str, Draft]:
             f"{archive.path}: has {folder}meta, but no {folder}{absent[0]}: get cifar-100-python.tar.gz again"
         )
     where = f"{archive.path}/{folder}"
-    names = np.array([text(label) for label in field(unpickle(archive, f"{folder}meta"), "fine_label_names", where)])
+    names = np.array(words(unpickle(archive, f"{folder}meta"), "fine_label_names", where))
     parts = [_part(archive, folder + part, len(names)) for part in ("train", "test")]
     labels = names[np.concatenate([numbers for numbers, _ in parts])]
     images = np.concatenate([rows for _, rows in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (N, 32, 32, 3)

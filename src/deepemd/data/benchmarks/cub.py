@@ -109,7 +109,7 @@ def _boxes(archive: Archive, folder: str) -> dict[str, Box]:
     """Return the box of each image, by its number."""
     boxes = {}
     for number, cells in _table(archive, f"{folder}bounding_boxes.txt", 5).items():
-        if not all(re.fullmatch(r"-?\d+(\.\d+)?", cell) for cell in cells):
+        if not all(re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]+)?", cell) for cell in cells):
             raise InputError(
                 f"{archive.path}/{folder}bounding_boxes.txt: the box of image {number} is not four numbers: {_REMEDY}"
             )

@@ -15,7 +15,7 @@ import numpy as np
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list, note_small_copy
 from deepemd.data.drafts import from_arrays, from_files
-from deepemd.data.pickles import array, field, text, unpickle
+from deepemd.data.pickles import array, unpickle, words
 from deepemd.data.store import Draft
 from deepemd.errors import InputError
 
@@ -102,12 +102,12 @@ def _labels(table: object, where: str) -> list[str]:
     """Return the class of each image: its number and, if known, its words, which two classes may share."""
     specific = isinstance(table, dict) and bool({"label_specific", b"label_specific"} & table.keys())
     numbers = array(table, "label_specific" if specific else "labels", where)
-    words = [text(word) for word in field(table, "label_specific_str", where)] if specific else []
+    names = words(table, "label_specific_str", where) if specific else []
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or np.any(numbers < 0):
         raise InputError(f"{where}: its labels are not the numbers of classes: get the file again")
-    if specific and len(numbers) and numbers.max() >= len(words):
-        raise InputError(f"{where}: has class {numbers.max()}, but words for {len(words)} classes: get the file again")
-    return [f"{number:03} {words[number]}" if specific else f"{number:03}" for number in numbers.tolist()]
+    if specific and len(numbers) and numbers.max() >= len(names):
+        raise InputError(f"{where}: has class {numbers.max()}, but words for {len(names)} classes: get the file again")
+    return [f"{number:03} {names[number]}" if specific else f"{number:03}" for number in numbers.tolist()]
 
 
 def _encoded(array: np.ndarray, name: str) -> bytes:
