@@ -94,6 +94,38 @@ def test_what_cannot_be_is_named(model):
         classifier(images(1))
     with pytest.raises(ValueError, match="class 1 has none"):
         classifier.process_support_set(images(2), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="class 2 has none, of those from 0 to 999999999"):
+        classifier.process_support_set(images(3), [0, 1, 999_999_999])
+
+
+@torch.no_grad()
+def test_images_of_every_type_give_the_same_scores(model):
+    whole = (images(4) * 255).round().byte()
+    labels, expected = [0, 1, 0, 1], None
+    for held in (
+        *(whole, whole.long(), whole / 255, (whole / 255).double(), (whole / 255).double().numpy()),
+        *((image for image in whole), pd.Series(list(whole), index=[7, 5, 9, 6]), [image.numpy() for image in whole]),
+    ):
+        classifier = DeepEMDClassifier(model)
+        classifier.process_support_set(held, labels)
+        scores = classifier(whole)
+        expected = scores if expected is None else expected
+        assert torch.allclose(scores, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (images(2) * 255, "images are torch.float32 up to 25.*: pass uint8, or divide them by 255"),
+        (torch.full((2, 3, 36, 36), 300), "images are torch.int64 from 300 to 300: pass uint8"),
+        (["a.jpg", "b.jpg"], "images are of type list, .*: pass a tensor"),
+        (None, "images are of type NoneType"),
+    ],
+    ids=("floats", "whole numbers", "paths", "nothing"),
+)
+def test_images_that_cannot_be_are_named(model, held, message):
+    with pytest.raises(InputError, match=message):
+        DeepEMDClassifier(model).process_support_set(held, [0, 1])
 
 
 @torch.no_grad()

@@ -4,7 +4,9 @@ EasyFSL's evaluation and training loops call ``process_support_set`` and then th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,8 @@ from deepemd.matching import class_means, emd_logits
 from deepemd.model import DeepEMD
 
 __all__ = ["DeepEMDClassifier"]
+
+_MOST = 16.0  # no images that were normalised exceed it; those from 0 to 255 do
 
 
 class DeepEMDClassifier(nn.Module):
@@ -65,7 +69,8 @@ class DeepEMDClassifier(nn.Module):
         """Embed the shots of a task and make a node set of each class.
 
         Args:
-            support_images: (n_support, 3, H, W), in any order: a tensor, an array, or a list of tensors (3, H, W).
+            support_images: (n_support, 3, H, W), in any order: a tensor, an array, or a list, generator or column of
+                tensors (3, H, W).
             support_labels: (n_support,) whole numbers from 0 to n_way - 1, each class at least once: a tensor, an
                 array, a list, or a column of pandas, whose index plays no part.
 
@@ -78,6 +83,9 @@ class DeepEMDClassifier(nn.Module):
             raise InputError(f"support_labels are {labels.dtype}: pass whole numbers from 0 to n_way - 1")
         support_labels = torch.as_tensor(labels.astype("int64"), device=nodes.device)
         n_way = int(support_labels.max()) + 1 if len(support_labels) else 0
+        there = set(support_labels.tolist())
+        if empty := [k for k in range(min(n_way, len(there) + 1)) if k not in there]:
+            raise InputError(f"every class needs a shot: class {empty[0]} has none, of those from 0 to {n_way - 1}")
         if self.sfc is None:
             self.prototypes = class_means(nodes, support_labels, n_way)
         else:
@@ -98,7 +106,9 @@ class DeepEMDClassifier(nn.Module):
             ValueError: `images` is one image, or the images differ in size.
         """
         images = _batch(images).to(self.shift.device)
-        return self.model.embed(images if images.dtype == torch.uint8 else images * self.scale + self.shift)
+        if images.dtype != torch.uint8:
+            images = (images * self.scale + self.shift).to(self.shift.dtype)
+        return self.model.embed(images)
 
     @staticmethod
     def is_transductive() -> bool:
@@ -106,15 +116,34 @@ class DeepEMDClassifier(nn.Module):
         return False
 
 
-def _batch(images: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return images (n, 3, H, W) as a tensor."""
-    if isinstance(images, list | tuple):
-        tensors = [torch.as_tensor(image) for image in images]
-        if len({tensor.shape for tensor in tensors}) != 1:
-            shapes = ", ".join(sorted({str(tuple(tensor.shape)) for tensor in tensors}))
-            raise InputError(f"images have the shapes {shapes or '()'}: pass images of one size, (n, 3, H, W)")
-        images = torch.stack(tensors)
+def _batch(images: Any) -> Tensor:
+    """Return images (n, 3, H, W) as a tensor: uint8, or floats."""
+    if not isinstance(images, Tensor | np.ndarray) or images.dtype == object:
+        images = _stack(images)
     batch = torch.as_tensor(images)
     if batch.ndim != 4 or batch.shape[1] != 3:
         raise InputError(f"images have the shape {tuple(batch.shape)}: pass (n, 3, H, W); of one image, image[None]")
-    return batch
+    if batch.dtype == torch.uint8 or not batch.numel():
+        return batch
+    low, high = (float(value) for value in batch.detach().aminmax())
+    if batch.is_floating_point():
+        if high > _MOST:
+            raise InputError(f"images are {batch.dtype} up to {high:g}: pass uint8, or divide them by 255")
+        return batch
+    if low < 0 or high > 255:
+        raise InputError(f"images are {batch.dtype} from {low:g} to {high:g}: pass uint8, or floats from 0 to 1")
+    return batch.byte()
+
+
+def _stack(images: Any) -> Tensor:
+    """Stack a list, a generator or a column of images (3, H, W)."""
+    try:
+        tensors = [torch.as_tensor(image) for image in images]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"images are of type {type(images).__name__}, {error}: pass a tensor (n, 3, H, W), or a list of (3, H, W)"
+        ) from error
+    if len({tensor.shape for tensor in tensors}) != 1:
+        shapes = ", ".join(sorted({str(tuple(tensor.shape)) for tensor in tensors}))
+        raise InputError(f"images have the shapes {shapes or '()'}: pass images of one size, (n, 3, H, W)")
+    return torch.stack(tensors)
