@@ -126,6 +126,25 @@ def test_evaluate_a_folder_of_photos(capsys, photos, model, tmp_path, monkeypatc
     assert (tmp_path / "report.json").is_file()
 
 
+@pytest.mark.parametrize("half", [False, True])  # Ctrl-C before a picture is written, or within it
+def test_ctrl_c_while_a_picture_is_drawn_keeps_the_report(capsys, photos, model, tmp_path, monkeypatch, half):
+    from matplotlib.figure import Figure
+
+    def interrupted(_, file, **__):
+        if half:
+            Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    monkeypatch.setenv("DEEPEMD_DATA", str(tmp_path / "data"))
+    out = tmp_path / "out"
+    words = ["--n_way", 3, "--n_query", 4, "--n_episodes", 5, "--out", out / "r.json", "--picture", out / "m.png"]
+    code, _, err = _run(capsys, "evaluate", model, photos, *words)
+    assert (code, "cannot be written" in err) == (130, False)
+    assert sorted(path.name for path in out.iterdir()) == ["r.json"]
+    assert "accuracy" in (out / "r.json").read_text()
+
+
 def test_a_split_that_no_data_set_has(capsys, model):
     code, _, err = _run(capsys, "evaluate", model, "miniimagenet:validation")
     assert (code, "split: miniimagenet:validation asks for the split 'validation'; choose one of base, val" in err) == (
@@ -161,11 +180,11 @@ def test_many_settings_make_one_table_and_curves(capsys, photos, model, tmp_path
         (["--n_shot", "1;5"], "n_shot is '1;5': pass a number, or several separated by commas"),
         (["--method", "deepemd,best"], "method: there is no 'best'; choose from all, deepemd"),
         (["--regions", "cells"], "regions is 'cells': write fcn, fcn:2,1"),
-        (["--regions", "sampling:0"], "patches is 0: it must be at least 1"),
-        (["--regions", "grid:500", "--n_query", 3], "levels holds 500, but an image is only"),
+        (["--regions", "sampling:0"], "patches is 0: it must be from 1 to 4096"),
+        (["--regions", "grid:500", "--n_query", 3], "levels is 500: it must be from 1 to 64"),
         (["--sfc.lr", "-1"], "sfc.lr is -1.0: it must be above 0"),
         (["--n_query", 8], "has 8 images, but 1 support + 8 query images are asked for"),
-        (["--n_episodes", 0], "n_episodes and n_query must be at least 1"),
+        (["--n_episodes", 0], "n_episodes is 0: it must be at least 1"),
         (["--split", "all"], "has no split 'all'; choose one of base, val, novel"),
     ],
 )

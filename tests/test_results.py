@@ -176,7 +176,9 @@ with results.ResultFiles(*(results.Output("out", folder / name, name) for name i
 
 @posix
 @pytest.mark.parametrize("force", ["force", "no"])
-def test_killed_at_every_step_the_same_command_finishes_and_nothing_old_stands_next_to_anything_new(tmp_path, force):
+def test_killed_at_every_step_the_same_command_finishes_and_nothing_old_stands_next_to_anything_new(
+    tmp_path, force, forks
+):
     seen = set()
     for at in range(1, 60):
         place = tmp_path / str(at)
@@ -184,8 +186,7 @@ def test_killed_at_every_step_the_same_command_finishes_and_nothing_old_stands_n
         if force == "force":
             for name in ("a.csv", "b.json", "c.html"):
                 (place / name).write_text("old")
-        command = [sys.executable, "-c", COMMIT, str(at), str(place), force]
-        code = subprocess.run(command, check=False, stderr=subprocess.PIPE).returncode
+        code = forks.run(COMMIT, at, place, force).returncode
         found = {(place / name).read_text() for name in contents(place) if not name.startswith(".")}
         assert len(found) <= 1
         seen.add((len(contents(place)), *found))
@@ -193,7 +194,7 @@ def test_killed_at_every_step_the_same_command_finishes_and_nothing_old_stands_n
             break
         assert code == -signal.SIGKILL
         done = len([name for name in contents(place) if not name.startswith(".")]) == 3 and found == {"new"}
-        again = subprocess.run([*command[:3], "0", *command[4:]], check=False, capture_output=True, text=True)
+        again = forks.run(COMMIT, 0, place, force)
         if again.returncode:  # complete: the kill came after the last step
             assert done
             assert "pass --force" in again.stderr

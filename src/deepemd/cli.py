@@ -85,6 +85,9 @@ def overview() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Raises:
+        SystemExit: after --help and --print_config, with code 0.
+
     Returns:
         The exit code: 0 for success, 2 for input that the user can correct, 74 if standard output could not be written,
         75 if another process of the command died, 130 after Ctrl-C, 143 after SIGTERM. A closed output, such as that to
@@ -95,15 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         in_utf8()
     words = list(sys.argv[1:] if argv is None else argv)
+    stopped = None
     with guarded_streams() as lost:
         try:
             code = _main(words)
         except SystemExit as stop:  # after --help and --print_config
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            code, stopped = 0, stop
         sys.stdout.flush()
         if lost.error is not None:
             print(f"deepemd: standard output could not be written ({lost.error.strerror})", file=sys.stderr)
             code = code or 74
+    if stopped is not None and not code:
+        raise stopped
     return code
 
 

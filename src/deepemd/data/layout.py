@@ -143,11 +143,12 @@ def layout_warnings(tops: Tops) -> list[str]:
             f"the classes {listed(tops)} hold the same folders ({listed(common)}): if these are the classes, pass one "
             "of the folders that hold them"
         )
-    for top, word in _words(tops).items():
+    words = _words(tops)
+    for top, word in words.items():
         inner = tops[top]
         if "" not in inner:
             found.append(f"the folder '{top}' holds only folders ({listed(inner)}) and is taken as one class")
-        elif word in _OTHERS:
+        elif word in _OTHERS and list(words.values()).count(word) == 1:  # val0, val1, val2 are names of classes
             found.append(f"the folder '{top}' is taken as a class: if it is none, move it elsewhere")
     return found
 

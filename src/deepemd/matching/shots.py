@@ -73,7 +73,7 @@ def _members(labels: Tensor, n_way: int) -> Tensor:
         raise ValueError(f"labels must be whole numbers, got {labels.dtype}; convert them with labels.long()")
     wrong = (labels < 0) | (labels >= n_way)
     if n_way < 1:
-        raise ValueError(f"n_way must be at least 1 class, got {n_way}")
+        raise ValueError(f"n_way is {n_way}: there must be at least 1 class")
     if wrong.any():
         raise ValueError(f"labels must be classes from 0 to n_way - 1 = {n_way - 1}; found {int(labels[wrong][0])}")
     member = F.one_hot(labels.long(), n_way).bool()  # (..., K, n_way)
