@@ -54,10 +54,27 @@ def test_a_file_that_cannot_be_used_is_told_and_the_others_are_added(model, phot
 
 
 @pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        ("flower", "Flower"),
+        ("fl\u00f6wer", "flo\u0308wer"),
+        ("\u06af\u0644\u200c\u0647\u0627", "\u06af\u0644\u0647\u0627"),
+    ],
+)
+def test_names_that_look_alike_are_reported(model, photos, first, name):
+    visitor = Visitor(model).added(first, photos["flower"][:1])[0]
+    assert visitor.names == (first,)
+    _, _, wrong = visitor.added(name, photos["temple"][:1])
+    assert any("look alike" in line for line in wrong)
+    assert visitor.added(first, photos["flower"][1:2])[2] == []
+
+
+@pytest.mark.parametrize(
     ("name", "count", "says"),
     [
         ("", 1, "has no name"),
         ("\u0000\n", 1, "has no name"),
+        ("\u200d \u200c", 1, "has no name"),
         ("x" * (MAX_NAME + 1), 1, f"at most {MAX_NAME}"),
         ("a", 0, "drop at least one photo"),
         ("a", MAX_UPLOAD + 1, f"at most {MAX_UPLOAD} at once"),

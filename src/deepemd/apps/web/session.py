@@ -10,6 +10,7 @@ from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Explanation
 from deepemd.classifier.support import Example
 from deepemd.data import decode
+from deepemd.data.class_names import look_alike
 from deepemd.data.decoding import as_picture, shrink
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
@@ -26,6 +27,7 @@ MAX_PHOTOS = 500  # photos of one visitor, whose nodes take some 130 KB each
 MAX_UPLOAD = 100  # photos in one upload
 MAX_CLASSES = 50
 MAX_NAME = 60  # characters
+_JOINERS = "\u200c\u200d"  # parts of emoji, and of words in some languages
 _SIDE = 1024  # pixels; larger photos are scaled down, as the encoder sees far fewer pixels
 
 
@@ -119,7 +121,7 @@ class Visitor:
         made = PhotoClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
         made.partial_fit(pictures, [name] * len(pictures))
         grown = replace(self, classifier=made, names=tuple(dict.fromkeys([*self.names, name])))
-        wrong += _repeated(grown.classes, name)
+        wrong += _alike(grown.names, name) + _repeated(grown.classes, name)
         return grown, [f"{_count(len(pictures))} added to '{name}'."], wrong
 
     def without(self, name: str) -> Self:
@@ -158,8 +160,8 @@ class Visitor:
 
 def _cleaned(name: str) -> str:
     """Return the name of a class without control characters and superfluous spaces."""
-    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    if not name:
+    name = " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in name).split())
+    if not name.strip(_JOINERS + " "):
         raise InputError("The class has no name: write one, such as 'goose', above the photos")
     if len(name) > MAX_NAME:
         raise InputError(f"The name has {len(name)} characters: at most {MAX_NAME}")
@@ -177,6 +179,15 @@ def _opened(file: "Photo", name: str) -> "Image":
     if isinstance(file, Path):
         return shrink(decode(file, name), _SIDE)
     return shrink(as_picture(file, name), _SIDE)
+
+
+def _alike(names: Sequence[str], name: str) -> list[str]:
+    """Report the classes whose names look like this one: one of the two must be a mistake."""
+    return [
+        f"'{name}' and '{other}' are different classes, but look alike: remove one, and add its photos to the other"
+        for other in names
+        if other != name and look_alike(other, name)
+    ]
 
 
 def _repeated(classes: Sequence[KnownClass], name: str) -> list[str]:
