@@ -268,12 +268,17 @@ class ResultFiles:
         """Let :meth:`commit` put a file in place that is already written, in the same folder."""
         self._drafts[file] = written
 
-    def commit(self) -> None:
+    def commit(self, *, interrupted: bool = False) -> None:
         """Put all drafts in place.
+
+        Args:
+            interrupted: whether the work was stopped; drafts that are not written yet are then left out.
 
         Raises:
             InputError: the disk is full or a folder can no longer be written; the same command may be run again.
         """
+        if interrupted:
+            self._drafts = {file: draft for file, draft in self._drafts.items() if draft.exists()}
         if self._mark is None or not self._drafts:
             return
         with explain_disk_errors(self._mark.parent, 0, _REMEDY):

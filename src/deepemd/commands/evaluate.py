@@ -114,8 +114,10 @@ def evaluate(
                 _write(evaluations, about, result, out, curve)
                 if picture is not None:
                     _draw(network, splits, evaluations[0], result.draft(picture))
-            finally:  # of a long evaluation, what can be written is written
-                result.commit()
+            except BaseException:  # of a long evaluation, what is written is put in place
+                result.commit(interrupted=True)
+                raise
+            result.commit()
             for name, file in {"report": out, "curve": curve, "picture": picture}.items():
                 if file is not None:
                     print(f"{name}: {file}")

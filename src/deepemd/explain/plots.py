@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deepemd.data.decoding import as_picture
 from deepemd.errors import InputError, printable
 from deepemd.explain.matches import Explained, Match, heat, match
+from deepemd.files import temporary_sibling
 from deepemd.model.pretrained import DEFAULT, pretrained
 
 if TYPE_CHECKING:
@@ -234,10 +235,11 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:
-    """Write a figure in the format of the file's suffix; make its folder if it does not exist."""
+    """Write a figure, complete or not at all, in the format of the file's suffix; make its folder if needed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+        with temporary_sibling(path) as temporary:
+            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.1)
+            temporary.replace(path)
     except ValueError as error:  # matplotlib names the formats it knows
         raise InputError(f"{path}: {error}; choose one of them by the file's suffix") from error
     except OSError as error:
