@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from deepemd import InputError
 from deepemd.data.inputs import as_images, as_labels, iterate_images
@@ -115,6 +115,23 @@ def test_a_generator_is_read_as_it_is_needed():
     images = iterate_images(asked.append(path) or path for path in PATHS)
     assert next(images) == PATHS[0]
     assert len(asked) == 1
+
+
+def test_a_generator_may_use_an_array_and_a_file_again():
+    file, frames = io.BytesIO(), [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    for k, frame in enumerate(frames):
+        frame.putpixel((k, 0), (255, 255, 255))
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+
+    def arrays():
+        array = np.zeros((8, 8, 3), np.uint8)
+        for frame in frames:
+            array[:] = frame
+            yield array
+
+    for listed in (as_images, lambda X: list(iterate_images(X))):
+        for images in (arrays(), ImageSequence.Iterator(Image.open(file))):
+            assert [np.asarray(image).tolist() for image in listed(images)] == [np.asarray(f).tolist() for f in frames]
 
 
 @pytest.mark.parametrize(

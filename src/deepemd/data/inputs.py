@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepemd.data.decoding import as_picture
 from deepemd.data.pixels import as_array
 from deepemd.errors import InputError
 
@@ -66,7 +67,7 @@ def iterate_images(X: Any, name: str = "X") -> "Iterator[Picture]":
     Raises:
         InputError: as for :func:`as_images`.
     """
-    return X if isinstance(X, Iterator) and not isinstance(X, IOBase) else iter(as_images(X, name))
+    return map(_still, X) if isinstance(X, Iterator) and not isinstance(X, IOBase) else iter(as_images(X, name))
 
 
 def as_labels(y: Any, name: str = "y") -> np.ndarray[Any, Any]:
@@ -118,7 +119,19 @@ def _is_indexed(values: Any) -> bool:
 
 def _listed(values: Any) -> list[Any]:
     """Return the items of a sequence or generator; only those up to its length, as more may be answered without end."""
-    return [values[k] for k in range(len(values))] if _is_indexed(values) else list(values)
+    if _is_indexed(values):
+        return [values[k] for k in range(len(values))]
+    return list(map(_still, values) if isinstance(values, Iterator) else values)
+
+
+def _still(image: Any) -> Any:
+    """Return an image as it is now: a generator may use one array, or one file with several frames, again and again."""
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    try:
+        return as_picture(image) if _is_picture(image) and getattr(image, "is_animated", False) else image
+    except Exception:  # the file is damaged or closed, which is an error for this image once it is read
+        return image
 
 
 def _unstacked(X: Any, name: str) -> "list[Picture]":
