@@ -114,6 +114,13 @@ def test_table_and_page_escape_what_they_show(tmp_path):
     assert "<b>" not in path.read_text()
 
 
+def test_long_names_leave_the_other_columns_in_sight():
+    table = TextTable("t", ["", "image", "1 - EMD"], [["1", "x" * 200, "0.75"]], names=(1,)).html()
+    assert '<th scope="col"></th><th scope="col" class="words">image</th><th scope="col">1 - EMD</th>' in table
+    cut = f'<td class="words"><bdi title="{"x" * 200}">{"x" * 29}…{"x" * 29}</bdi></td>'
+    assert f"<tr><td>1</td>{cut}<td>0.75</td></tr>" in table
+
+
 def test_reports_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

@@ -47,12 +47,13 @@ class Drawings:
     held: set[str] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
-    def draw(self, match: Match, *, query: str, example: str) -> str:
+    def draw(self, match: Match, *, query: str, example: str, sides: tuple[str, str] = ("query", "support")) -> str:
         """Return a drawing: both images, the heat of their weights, and the numbered pairs of parts.
 
         Args:
             match: the match to draw.
             query, example: names of the two images, for readers who cannot see them.
+            sides: words above the two images.
 
         Returns:
             An svg element; if the support photo is new to the page, an svg element that stores it comes first.
@@ -65,8 +66,8 @@ class Drawings:
         photo, support = (thumbnail(picture, PICTURE_SIDE) for picture in (match.query, match.support))
         name = f"e{hashlib.sha256(support).hexdigest()[:16]}"
         body = [
-            _caption(left, "query"),
-            _caption(right, "support"),
+            _caption(left, sides[0]),
+            _caption(right, sides[1]),
             f'<image {_place(left)} preserveAspectRatio="none" href="{data_url(photo)}"/>',
             f'<use {_place(right)} href="#{name}"/>',
             '<g class="heat">',

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepemd import json_files
-from deepemd.apps.reports.page import text
+from deepemd.apps.reports.page import name, text
 from deepemd.errors import printable
 from deepemd.evaluation.evaluate import Evaluation
 from deepemd.evaluation.intervals import MeanCI
@@ -19,11 +19,16 @@ __all__ = ["TextTable", "accuracy_table", "settings_table", "signed", "write_jso
 
 @dataclass(frozen=True)
 class TextTable:
-    """A small table: a title, a heading for each column, rows of text."""
+    """A small table: a title, a heading for each column, rows of text.
+
+    Attributes:
+        names: numbers of the columns that hold names, which a page cuts where they are long.
+    """
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
+    names: Sequence[int] = (0,)
 
     def rich(self) -> "Table":
         """Return the table for the terminal."""
@@ -40,11 +45,20 @@ class TextTable:
 
     def html(self) -> str:
         """Return the table for a page, with its title as a heading."""
-        heads = "".join(f'<th scope="col">{text(head)}</th>' for head in self.heads)
-        rows = ("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        kinds = [' class="words"' if k in self.names else "" for k in range(len(self.heads))]
+        heads = "".join(
+            f'<th scope="col"{kind}>{text(head)}</th>' for head, kind in zip(self.heads, kinds, strict=True)
+        )
+        rows = (
+            "".join(
+                f"<td{kind}>{name(cell, 60) if kind else text(cell)}</td>"
+                for cell, kind in zip(row, kinds, strict=True)
+            )
+            for row in self.rows
+        )
         return (
             f'<h2>{text(self.title)}</h2><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
-            f"<tbody>{''.join(rows)}</tbody></table></div>"
+            f"<tbody><tr>{'</tr><tr>'.join(rows)}</tr></tbody></table></div>"
         )
 
 

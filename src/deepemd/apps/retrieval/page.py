@@ -28,7 +28,7 @@ def hits_table(index: Index, title: str, hits: Hits, q: int) -> TextTable:
         [str(place), index.images.names[i], _class(index, i), f"{similarity:.3f}", f"{cosine:.3f}"]
         for place, (i, similarity, cosine) in enumerate(columns, 1)
     ]
-    return TextTable(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows)
+    return TextTable(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows, names=(1, 2))
 
 
 def write_hits_page(
@@ -75,7 +75,7 @@ def _sections(
             found, own = index.images.image(i), index.rows(np.array([i]))[0]
             match = match_nodes(index.model, query, Side(found, (found.height, found.width), own, i))
             example = f"{index.images.names[i]}, class {_class(index, i)}"
-            svg = drawings.draw(match, query=name, example=example)
+            svg = drawings.draw(match, query=name, example=example, sides=("query", "found"))
             figures.append(figure(svg, f"{place}: {example}; similarity {match.similarity:.2f}"))
         yield f'<div class="pairs">{"".join(figures)}</div>'
 
