@@ -96,6 +96,11 @@ def test_other_pages_and_other_names_are_refused_everywhere(server, method, path
     assert len(body) < 200
 
 
+def test_a_page_that_stays_open_sees_that_the_app_was_started_again(server):
+    status, _, body = _ask(server, "GET", "/gradio_api/app_id")
+    assert (status, list(json.loads(body))) == (200, ["app_id"])
+
+
 def test_two_hosts_are_refused(server):
     address = urlsplit(server.address)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:

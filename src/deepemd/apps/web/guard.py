@@ -28,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 _API = "/gradio_api"
 _PASSED = re.compile(
     rf"GET (/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(static|assets|svelte)/[\w./+-]+"
-    rf"|{_API}/startup-events)"
+    rf"|{_API}/(startup-events|app_id))"  # app_id: to a page that stays open, a restart shows
 )
 _MAX_REST = 2**28  # bytes of a refused upload that are read
 _TEXT = "text/plain; charset=utf-8"
