@@ -195,6 +195,18 @@ def test_episodes_that_cannot_be_drawn(capsys, photos, model, tmp_path, monkeypa
     assert says in err
 
 
+def test_an_empty_argument_is_not_the_current_folder(capsys, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    for words in (
+        ["predict", "--support", photos, "--query", ""],
+        ["check", ""],
+        ["predict", "--query", photos, "--support", ""],
+    ):
+        code, _, err = _run(capsys, *words)
+        assert (code, "an argument is empty, as where a shell variable is not set" in err) == (2, True)
+    assert not (photos / "predictions.csv").exists()
+
+
 def test_data_commands(capsys, photos, tmp_path):
     root = ["--root", tmp_path]
     assert "nothing is prepared" in _run(capsys, "data", "list", *root)[1]
