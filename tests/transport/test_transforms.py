@@ -102,8 +102,6 @@ def test_second_and_forward_derivatives_are_refused(problem):
         grad(lambda c: grad(lambda c: total(c, a, b))(c).sum())(cost)
     with pytest.raises(RuntimeError, match="no forward-mode derivative"):
         torch.func.jvp(lambda c: value(c, a, b), (cost,), (cost,))
-    with pytest.raises(RuntimeError, match="no forward-mode derivative, and its second derivative is zero"):
-        torch.func.hessian(lambda c: total(c, a, b))(cost)
 
 
 def test_autocast_changes_nothing(problem):

@@ -168,18 +168,13 @@ class _Solve(torch.autograd.Function):
             return (None,) * 6
         return *_Gradient.apply(grad, *ctx.saved_tensors), *(None,) * 3
 
-    @staticmethod
-    def jvp(*_: Any) -> None:  # PyTorch calls it for forward over reverse mode, as in torch.func.hessian
-        raise RuntimeError(
-            "emd has no forward-mode derivative, and its second derivative is zero or does not exist; use reverse "
-            "mode: backward(), torch.func.grad or jacrev"
-        )
-
 
 def transport(cost: Tensor, a: Tensor, b: Tensor, *others: Any) -> _Answer:
     """Call the operator, in autograd only if a gradient is needed; arguments and results as in its schema."""
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in (cost, a, b)):
-        _Solve.jvp()
+        raise RuntimeError(
+            "emd has no forward-mode derivative; use reverse mode: backward(), torch.func.grad or jacrev"
+        )
     if torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad):
         value, u, v, *others = _Solve.apply(cost, a, b, *others)
         return value, u.detach(), v.detach(), *others
