@@ -117,7 +117,7 @@ def test_table_and_page_escape_what_they_show(tmp_path):
 def test_long_names_leave_the_other_columns_in_sight():
     table = TextTable("t", ["", "image", "1 - EMD"], [["1", "x" * 200, "0.75"]], names=(1,)).html()
     assert '<th scope="col"></th><th scope="col" class="words">image</th><th scope="col">1 - EMD</th>' in table
-    cut = f'<td class="words"><bdi title="{"x" * 200}">{"x" * 29}…{"x" * 29}</bdi></td>'
+    cut = f'<td class="words"><bdi title="{"x" * 200}">{"x" * 29}…{"x" * 30}</bdi></td>'
     assert f"<tr><td>1</td>{cut}<td>0.75</td></tr>" in table
 
 
