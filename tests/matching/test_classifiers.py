@@ -171,7 +171,7 @@ def test_shots_that_contradict_each_other_leave_no_preference(logits):
         ({"query": torch.zeros(2, 4, 2, 5)}, "episodes and channels"),
         ({"query": torch.full((4, 2, 5), float("nan"))}, "query holds NaN"),
         ({"support": torch.full((4, 2, 5), float("inf"))}, "support holds NaN"),
-        ({"n_way": 0}, "n_way must be at least 1 class, got 0"),
+        ({"n_way": 0}, "n_way is 0: there must be at least 1 class"),
     ],
 )
 @BOTH
