@@ -204,15 +204,16 @@ def test_only_this_machine_can_reach_it(server):
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
 def test_a_port_of_ipv6():
-    from deepemd.apps.web.app import free_port
+    from deepemd.apps.web.server import listening
 
     try:
         taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
         pytest.skip("needs an IPv6 address of this machine")
     with taken, pytest.raises(InputError, match="cannot be used"):
-        free_port("::1", taken.getsockname()[1])
-    assert free_port("::1", None) >= 7860
+        listening("::1", taken.getsockname()[1])
+    with listening("::1", None) as listener:
+        assert listener.getsockname()[1] >= 7860
 
 
 def test_a_port_in_use_is_told_and_the_next_one_is_taken_where_none_was_asked_for(capsys, server):
@@ -220,9 +221,10 @@ def test_a_port_in_use_is_told_and_the_next_one_is_taken_where_none_was_asked_fo
     assert cli.main(["app", "--port", str(taken)]) == 2
     said = capsys.readouterr().err
     assert f"port {taken} of 127.0.0.1 cannot be used (Address already in use): pass another --port" in said
-    from deepemd.apps.web.app import free_port
+    from deepemd.apps.web.server import listening
 
-    assert free_port("127.0.0.1", None) != taken
+    with listening("127.0.0.1", None) as one, listening("127.0.0.1", None) as other:  # two apps that start at once
+        assert len({taken, one.getsockname()[1], other.getsockname()[1]}) == 3
 
 
 @pytest.mark.parametrize(

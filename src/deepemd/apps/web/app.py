@@ -15,7 +15,7 @@ from deepemd.apps.web.events import Events
 from deepemd.apps.web.folder import upload_folder
 from deepemd.apps.web.guard import Guard
 from deepemd.apps.web.hosts import Hosts, address
-from deepemd.apps.web.server import environment, free_port, running
+from deepemd.apps.web.server import environment, listening, running
 from deepemd.apps.web.session import MAX_UPLOAD, Visitor
 from deepemd.apps.web.uploads import Limits, Room
 from deepemd.apps.web.visitors import Visitors
@@ -25,7 +25,7 @@ from deepemd.model import DeepEMD
 if TYPE_CHECKING:
     import gradio
 
-__all__ = ["ending_in_order", "free_port", "page", "serving", "wait"]
+__all__ = ["ending_in_order", "page", "serving", "wait"]
 
 _MAX_QUEUE = 100  # events of all visitors that wait for the model
 _MAX_PAGES = 200  # pages that gradio remembers; a page that it has forgotten works on
@@ -66,17 +66,17 @@ def serving(
     if not max_megabytes > 0:
         raise InputError(f"max_megabytes is {max_megabytes}: it must be above 0")
     host = host.removeprefix("[").removesuffix("]")
-    free = free_port(host, port)
-    hosts = Hosts.bound(host, free, allowed_hosts)
-    with upload_folder() as folder, environment(str(folder)):
+    with listening(host, port) as listener, upload_folder() as folder, environment(str(folder)):
+        taken = listener.getsockname()[1]
+        hosts = Hosts.bound(host, taken, allowed_hosts)
         limits = Limits(file=int(max_megabytes * 2**20), files=MAX_UPLOAD)
         visitors = Visitors(model, Room(folder, limits))
         blocks = page(visitors, max_megabytes)
         _warm(model)
         script = _asset("app.js").replace("MAX_BYTES", str(limits.file)).replace("MAX_FILES", str(limits.files))
         guard = Guard(_gradio_app(blocks, limits.file), hosts, visitors, script, _events(blocks))
-        with running(guard, host, free, visitors.sweep):
-            yield address(host, free)
+        with running(guard, listener, visitors.sweep):
+            yield address(host, taken)
 
 
 def _events(blocks: "gradio.Blocks") -> dict[int, tuple[type, ...]]:

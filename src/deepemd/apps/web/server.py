@@ -11,7 +11,7 @@ from typing import Any
 
 from deepemd.errors import InputError
 
-__all__ = ["environment", "free_port", "running"]
+__all__ = ["environment", "listening", "running"]
 
 _PORT = 7860  # the first port that is tried by default
 _PORTS = 100
@@ -23,13 +23,12 @@ _PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HU
 
 
 @contextmanager
-def running(app: Any, host: str, port: int, sweep: Callable[[], None]) -> Iterator[None]:
+def running(app: Any, listener: socket.socket, sweep: Callable[[], None]) -> Iterator[None]:
     """Serve an ASGI application inside a ``with`` block.
 
     Args:
         app: the application.
-        host: address to listen on.
-        port: port to listen on.
+        listener: where it listens, see :func:`listening`; it is closed at the end.
         sweep: called once a minute.
 
     Raises:
@@ -39,8 +38,6 @@ def running(app: Any, host: str, port: int, sweep: Callable[[], None]) -> Iterat
 
     config = uvicorn.Config(
         app,
-        host,
-        port,
         log_level="warning",
         http="h11",  # it limits the size of a request's head
         ws="none",
@@ -55,13 +52,16 @@ def running(app: Any, host: str, port: int, sweep: Callable[[], None]) -> Iterat
         while not stopped.wait(_SWEEP):
             sweep()
 
-    threads = [threading.Thread(target=run, daemon=True) for run in (server.run, sweep_often)]
+    def serve() -> None:
+        server.run(sockets=[listener])
+
+    threads = [threading.Thread(target=run, daemon=True) for run in (serve, sweep_often)]
     for thread in threads:
         thread.start()
     try:
         while not server.started:
             if not threads[0].is_alive():
-                raise InputError(f"port {port} of {host} cannot be used: pass another --port, or leave it out")
+                raise InputError("the page could not be served; the lines above may say why: try again")
             stopped.wait(0.02)
         yield
     finally:
@@ -84,8 +84,16 @@ def environment(uploads: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def free_port(host: str, port: int | None) -> int:
-    """Return a free port, or raise an error before anything is loaded."""
+def listening(host: str, port: int | None) -> socket.socket:
+    """Take a port before anything is loaded, so that no other program takes it meanwhile.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; None for the first free one from 7860.
+
+    Raises:
+        InputError: the port is taken, or the host is not an address of this machine.
+    """
     if port is not None and not 0 < port < 65536:
         raise InputError(f"port is {port}: choose one from 1024 to 65535")
     reason = ""
@@ -93,8 +101,7 @@ def free_port(host: str, port: int | None) -> int:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             socket.getaddrinfo(host, candidate, family)
-            with socket.create_server((host, candidate), family=family):
-                return candidate
+            return socket.create_server((host, candidate), family=family)
         except (OSError, UnicodeError) as error:
             if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno in _NO_ADDRESS:
                 raise InputError(
