@@ -198,12 +198,13 @@ def test_episodes_that_cannot_be_drawn(capsys, photos, model, tmp_path, monkeypa
 def test_an_empty_argument_is_not_the_current_folder(capsys, photos, monkeypatch):
     monkeypatch.chdir(photos)
     for words in (
+        ["check", photos, "--out="],
         ["predict", "--support", photos, "--query", ""],
         ["check", ""],
         ["predict", "--query", photos, "--support", ""],
     ):
         code, _, err = _run(capsys, *words)
-        assert (code, "an argument is empty, as where a shell variable is not set" in err) == (2, True)
+        assert (code, "the path is empty (a variable that is not set?)" in err) == (2, True)
     assert not (photos / "predictions.csv").exists()
 
 

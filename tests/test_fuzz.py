@@ -36,4 +36,5 @@ def test_the_cases_reach_every_file(fuzzer: Fuzzer) -> None:
         fuzzer.store.path.name,
     }
     assert all(target.answer for target in fuzzer.targets)
+    fuzzer.case(0)
     assert Path(fuzzer.folder / "case").is_dir()

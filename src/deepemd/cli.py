@@ -126,10 +126,6 @@ def _main(words: list[str]) -> int:
     name, rest = _split(words)
     if name not in COMMANDS:
         return _fail(*_unknown(name))
-    if "" in rest:  # an empty path would be the current folder
-        return _fail(
-            f"{name}: an argument is empty, as where a shell variable is not set: leave it out, or name a value"
-        )
     try:
         return _run(name, rest)
     except KeyboardInterrupt:

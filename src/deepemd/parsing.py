@@ -50,8 +50,10 @@ def parse(name: str, function: Callable[..., None], words: list[str]) -> dict[st
             parser.add_argument(f"--{argument}", nargs="+", type=kind, help=description, required=True)
         else:
             parser.add_argument(argument, nargs="+", type=kind, help=description)
+    words = _switches(function, words)
+    _refuse_empty_paths(function, words)
     try:
-        options = parser.instantiate(parser.parse_args([_shielded(word) for word in _switches(function, words)]))
+        options = parser.instantiate(parser.parse_args([_shielded(word) for word in words]))
     except (ArgumentError, UnicodeDecodeError, RecursionError) as error:
         message = " ".join(str(error).split())
         files = [after for word, after in pairwise(words) if word == "--config"]
@@ -108,6 +110,18 @@ def _switches(function: Callable[..., None], words: list[str]) -> list[str]:
         f"{word}=true" if word in switches and after.startswith("-") else word
         for word, after in pairwise([*words, "--"])
     ]
+
+
+def _refuse_empty_paths(function: Callable[..., None], words: list[str]) -> None:
+    """Raise an error if a path is empty, as where a shell variable is not set: it would be the current folder."""
+    from deepemd.errors import InputError
+
+    paths = {f"--{name}" for name, p in signature(function).parameters.items() if "Path" in str(p.annotation)}
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=")
+        if (equals and not value and option in paths) or (not word and (before in paths or before[:2] != "--")):
+            where = f"{option or before}: " if (option or before)[:2] == "--" else ""
+            raise InputError(f"{where}the path is empty (a variable that is not set?): leave it out, or name a path")
 
 
 def _underscored(word: str) -> str:
