@@ -56,6 +56,9 @@ class Page:
         self.page.set_default_timeout(60_000)
         self.page.goto(address)
         self.page.get_by_label("Name of the class").wait_for()
+        for box in ("class-photos", "queries"):  # which may be drawn later
+            self.page.locator(f"#{box} button").first.wait_for()
+        self.page.wait_for_load_state("networkidle")  # nobody clicks before the page has loaded what there was
 
     def drop(self, box: str, *files: dict | Path) -> None:
         self.page.locator(f"#{box} input[type=file]").set_input_files(list(files))

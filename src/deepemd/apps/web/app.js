@@ -56,6 +56,16 @@
     setTimeout(() => document.querySelector("#remove, #remove button").click());
   });
 
+  // Photos that were left when the page was loaded again are classified. Gradio can lose an event that comes while the
+  // answer to the one before ends, so only a page that has such photos asks, and not at once.
+  let resumed;
+  new MutationObserver(() => {
+    const left = document.querySelector("[data-resume]");
+    if (!left || left === resumed) return;
+    resumed = left;
+    setTimeout(() => document.querySelector("#resume, #resume button").click(), 500);
+  }).observe(document, { childList: true, subtree: true });
+
   // Who has the page open is not forgotten.
   setInterval(() => fetch("./here", { method: "POST" }).catch(() => 0), 120_000);
 

@@ -174,20 +174,21 @@ def page(visitors: Visitors, max_megabytes: float = 20) -> "gradio.Blocks":
                 classes = html(elem_id="classes")
                 removed = gr.Textbox(visible="hidden", elem_id="removed")
                 remove_button = gr.Button("Remove", visible="hidden", elem_id="remove")
+                resume_button = gr.Button("Go on", visible="hidden", elem_id="resume")
             with gr.Column():
                 html("<h2>2. A photo to classify</h2>")
                 query = gr.File(label=f"Photos to classify ({limit})", elem_id="queries", **box)
                 html(fragments.too_large("queries"))
                 answers = html(elem_id="answers")
         shown = [said, classes, answers]
-        loaded = blocks.load(on(events.load), None, shown, concurrency_limit=None, **plain)
+        blocks.load(on(events.load), None, shown, concurrency_limit=None, **plain)
         # One event for both, so that the key Enter and a click after it do not add twice.
         gr.on([add_button.click, name.submit], on(events.add), [name, photos], [*shown, name, photos], **one)
         sample_button.click(on(events.add_samples), None, shown, **one)
         # Gradio ignores an event while the one before is not answered, unless it is "multiple".
         remove_button.click(on(events.remove), removed, shown, trigger_mode="multiple", **one)
         query.upload(on(events.ask), query, [*shown, query], trigger_mode="multiple", **one)
-        loaded.then(on(events.resume), None, shown, show_progress="hidden", **one)
+        resume_button.click(on(events.resume), None, shown, show_progress="hidden", **one)
     return blocks  # type: ignore[no-any-return]
 
 

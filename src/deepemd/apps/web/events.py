@@ -42,8 +42,10 @@ class Events:
     same: Any
 
     def load(self, headers: Mapping[str, str]) -> _Shown:
-        """Show what the visitor has added before."""
-        yield self._shown(self._visit(headers))
+        """Show what the visitor has added before; if photos wait to be classified, let the page ask for it."""
+        visit = self._visit(headers)
+        said, classes, answers = self._shown(visit)
+        yield said, classes, answers + fragments.RESUME * (bool(visit.waiting) and len(visit.visitor.names) > 1)
 
     def resume(self, headers: Mapping[str, str]) -> _Shown:
         """Classify the photos that were left when the page was loaded again."""

@@ -10,10 +10,14 @@ from deepemd.apps.reports.page import data_url
 if TYPE_CHECKING:
     from deepemd.apps.web.session import Answer, KnownClass, Visitor
 
-__all__ = ["answer", "classes", "known_class", "messages", "too_large", "waiting"]
+__all__ = ["RESUME", "answer", "classes", "known_class", "messages", "too_large", "waiting"]
 
 _THUMBNAILS = 8  # photos shown of a class
 _MAX_BARS = 8  # most probable classes of an answer
+
+
+RESUME = "<span data-resume></span>"
+"""What lets the page ask for the photos that wait to be classified."""
 
 
 def messages(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
