@@ -135,7 +135,7 @@ def test_the_key_enter_and_a_click_add_once(visit, photos):
 
 
 def test_an_open_page_keeps_its_visitor_from_being_forgotten(visit):
-    hurry = "const wait = setInterval; window.setInterval = (run, time) => wait(run, Math.min(time, 300))"
+    hurry = "const wait = setInterval; window.setInterval = (run, time) => wait(run, Math.min(time, 2000))"
     person = visit(script=hurry)
     with person.page.expect_response("**/here") as answer:
         pass
