@@ -39,7 +39,7 @@ def test_a_certificate_of_what_was_changed_is_refused(k, change, solver):
     CHANGES[change](problem[k])
     with pytest.raises(RuntimeError, match=rf"^{NAMES[k]} was changed in place after it was solved.*clone"):
         solution.certificate()
-    assert torch.equal(solution.plan, plan)  # made dense only here, and right all the same
+    assert torch.equal(solution.plan, plan)  # made dense only here, and still right
 
 
 @pytest.mark.parametrize("hidden", [lambda t: t.data.mul_(t.data + 1), lambda t: t.numpy().__imul__(t.numpy() + 1)])

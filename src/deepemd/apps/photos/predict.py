@@ -151,7 +151,7 @@ def _classify(
 
 
 def _strange(images: list[Path], unknown: float | None) -> Note:
-    label = '"unknown"' if unknown is not None else "with the most similar class all the same"
+    label = '"unknown"' if unknown is not None else "with the most similar class"
     count = "1 photo resembles" if len(images) == 1 else f"{len(images):,} photos resemble"
     title = f"{count} no class as much as its own photos resemble each other, and {'is' if len(images) == 1 else 'are'}"
     return Note(f"{title} labelled {label}:", list(map(str, images)))
