@@ -14,7 +14,7 @@ from deepemd.data import Images
 from deepemd.embedding.cache import load, model_folder, prune, rounded, store
 from deepemd.embedding.views import prepare, view
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, Sampling
+from deepemd.nodes import Sampling, WholeImage
 from deepemd.processes import all_gather, all_reduce_max, rank, rank_zero_first, shard, world_size
 from deepemd.progress import track
 
@@ -55,7 +55,7 @@ def embed(
             while you change its code, because the cache sees only its name and weights.
     """
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-    step = max(1, _SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches))
+    step = max(1, _SQUARES // (1 if isinstance(model.regions, WholeImage) else model.regions.patches))
     of_model = model_folder(cache, model)
     folder = None if of_model is None else of_model / _key(model, images, step, seed, bf16)
     if world_size() > 1:

@@ -22,7 +22,7 @@ from deepemd.embedding.cache import load, model_folder, node_settings, prune, ro
 from deepemd.embedding.views import scale_picture, view_pictures
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN
+from deepemd.nodes import WholeImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,7 +131,7 @@ class Embedder:
         A picture that is too small for the regions is refused here, so that the rest of its batch does not fail.
         """
         one.size = (picture.height, picture.width)
-        if not isinstance(self.model.regions, FCN):
+        if not isinstance(self.model.regions, WholeImage):
             try:
                 self.model.regions.boxes([one.size])
             except InputError as error:

@@ -12,7 +12,7 @@ from deepemd.data import Images
 from deepemd.data.decoding import shrink, to_square
 from deepemd.data.images import Originals, pad
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, Grid, Sampling
+from deepemd.nodes import Grid, Sampling, WholeImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +37,7 @@ def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: in
         seed: seed of the patches; in evaluation Sampling's are a function of (seed, index), the same in every episode.
         training: draw patches as in training, as a function of (seed, place in the batch).
     """
-    if isinstance(model.regions, FCN):
+    if isinstance(model.regions, WholeImage):
         return View(squares(images.pixels(model.resize), indices))
     originals = images.originals(indices.tolist(), model.max_side)
     return patches(model.regions, originals, seed=seed, indices=None if training else indices, training=training)
@@ -45,14 +45,14 @@ def view(model: DeepEMD, images: Images, indices: NDArray[np.int64], *, seed: in
 
 def prepare(model: DeepEMD, *splits: Images) -> None:
     """Decode the images that :func:`view` reads, if they are decoded once for a whole split."""
-    if isinstance(model.regions, FCN):
+    if isinstance(model.regions, WholeImage):
         for images in splits:
             images.pixels(model.resize)
 
 
 def scale_picture(model: DeepEMD, picture: "Image") -> "Image":
     """Return a picture at the size at which the model sees it: a square, or no larger than its `max_side`."""
-    if isinstance(model.regions, FCN):
+    if isinstance(model.regions, WholeImage):
         return to_square(picture, model.resize)
     return shrink(picture, model.max_side)
 
@@ -74,7 +74,7 @@ def view_pictures(
         seed, indices: as for :func:`view`.
     """
     scaled = [scale_picture(model, picture) for picture in pictures]
-    if isinstance(model.regions, FCN):
+    if isinstance(model.regions, WholeImage):
         return View(torch.from_numpy(np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in scaled])))
     original_sizes = [(picture.height, picture.width) for picture in pictures] if sizes is None else sizes
     return patches(model.regions, pad(scaled, original_sizes), seed=seed, indices=indices)

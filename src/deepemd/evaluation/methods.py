@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepemd.errors import InputError
 from deepemd.matching import (
+    class_means,
     cosine_classifier_logits,
     emd_logits,
     fit_prototypes,
@@ -21,6 +22,8 @@ from deepemd.matching import (
     mean_over_shots,
     nearest_shot,
     protonet_logits,
+    ridge_logits,
+    whiten,
 )
 from deepemd.matching.cost import NodeSets
 from deepemd.model import DeepEMD
@@ -135,6 +138,22 @@ def _sfc(model: DeepEMD, sfc: SFC) -> Logits:
     return logits
 
 
+def _whitened(model: DeepEMD, _: SFC) -> Logits:
+    """Return the head on nodes that are whitened by the shots."""
+
+    def logits(query: NodeSets, shots: Tensor) -> Tensor:
+        support, labels = _flat(shots)
+        n_way = shots.shape[2]
+        found = []
+        for e, (one, its) in enumerate(zip(support, labels, strict=True)):  # a matrix of C x C for each episode
+            whitening = whiten(one, its, n_way=n_way)
+            means = class_means(whitening(one), its, n_way)
+            found.append(_emd(model)(whitening(query.nodes[e]), means))
+        return torch.stack(found)
+
+    return logits
+
+
 def _by_shots(combine: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     """Return the method that matches queries with every single shot; `combine` turns its logits into one per class."""
 
@@ -184,6 +203,9 @@ METHODS: Mapping[str, Method] = {
     "deepemd-sfc": Method("DeepEMD, SFC", _sfc),
     "deepemd-average": Method("DeepEMD, mean over shots", _by_shots(mean_over_shots), several_shots=True),
     "deepemd-nearest": Method("DeepEMD, nearest shot", _by_shots(nearest_shot), several_shots=True),
+    "deepemd-whitened": Method("DeepEMD, whitened nodes", _whitened),
+    "ridge-nodes": Method("ridge on nodes", _fitted(ridge_logits)),
+    "ridge": Method("ridge on means", _fitted(partial(ridge_logits, pooled=True, penalty=0.1))),
     "uniform": Method("EMD, uniform weights", _altered(weights="uniform")),
     # so large an entropy takes 0.1 s per episode on two cores; 0.01, nearly exact, takes 3 to 30 s
     "sinkhorn": Method("Sinkhorn EMD (0.1)", _altered(transport=partial(sinkhorn, epsilon=0.1, tolerance=1e-2))),

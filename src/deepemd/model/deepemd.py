@@ -1,7 +1,7 @@
 """DeepEMD, the model: an encoder, the regions that it encodes, and the transport between node sets."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -30,12 +30,15 @@ from deepemd.nodes import (
     FCN,
     Backbone,
     Memory,
+    MultiScale,
     Regions,
+    WholeImage,
     as_backbone,
     cut,
     encode,
     encode_blank,
     patch_nodes,
+    power_transform,
     to_original,
 )
 
@@ -58,8 +61,8 @@ class DeepEMD(nn.Module):
     Args:
         backbone: the encoder, from :func:`deepemd.nodes.conv4` or :func:`deepemd.nodes.resnet12`; or any module that
             returns (B, C, h, w) maps; it is called once, on a black image.
-        regions: how an image becomes nodes: :class:`FCN`, :class:`Grid` or :class:`Sampling`. It can be changed later,
-            as the weights do not depend on it.
+        regions: how an image becomes nodes: :class:`FCN`, :class:`deepemd.nodes.MultiScale`, :class:`Grid` or
+            :class:`Sampling`. It can be changed later, as the weights do not depend on it.
         image_size: side of the square that the encoder sees, in pixels.
         resize: side of the square to which a whole image is scaled before its central `image_size` square is cut out;
             in the paper, 92 before 84. Pass `image_size` for objects that fill their image, such as glyphs. Grid and
@@ -71,6 +74,9 @@ class DeepEMD(nn.Module):
         floor: added to every cross-reference weight, in the units of squared embeddings. The paper's 1e-3 suits nodes
             of length 10 and more.
         context: how much of its whole image is mixed into each node, see :func:`deepemd.matching.emd_logits`.
+        power: exponent of the nodes' channels, after which all nodes have length 1, see
+            :func:`deepemd.nodes.power_transform`; 0.5 suits an encoder with ReLU that was trained to classify. None
+            leaves nodes as they are.
 
     Raises:
         InputError: a setting is of another type or out of range, or the encoder returns no map.
@@ -101,6 +107,7 @@ class DeepEMD(nn.Module):
         weights: Weights = "cross-reference",
         floor: float = 1e-3,
         context: float = 0.0,
+        power: float | None = None,
     ) -> None:
         super().__init__()
         self.image_size = whole_number("image_size", image_size, 1, _MAX_SIDE, hint="84 and 224 are usual")
@@ -111,6 +118,7 @@ class DeepEMD(nn.Module):
         self.temperature = real_number("temperature", temperature, 0, 1e9, above=True, hint="12.5 is usual")
         self.floor = real_number("floor", floor, 0, 1e9, hint="0.001 is usual")
         self.context = real_number("context", context, 0, 1e9, hint="0 leaves the nodes as they are")
+        self.power = None if power is None else real_number("power", power, 0, 10, above=True, hint="0.5 is usual")
         self._mean = real_numbers("mean", mean, -1e4, 1e4, count=3, hint="one for each channel, of values in 0..1")
         self._std = real_numbers("std", std, 1e-4, 1e4, count=3, hint="one for each channel, of values in 0..1")
         if weights not in get_args(Weights):
@@ -143,28 +151,34 @@ class DeepEMD(nn.Module):
         """Encode images into their node sets.
 
         Args:
-            images: (B, 3, H, W), uint8, or float in 0..1. FCN cuts the central `image_size` square out of larger ones;
-                Grid and Sampling take the originals, padded to a common size where they differ.
+            images: (B, 3, H, W), uint8, or float in 0..1. FCN and MultiScale cut the central `image_size` square out of
+                larger ones; Grid and Sampling take the originals, padded to a common size where they differ.
             boxes: (B, M, 4) float, the patches of Grid or Sampling: x0, y0, x1, y1 in pixels of `images`. By default
-                the regions choose them for images of H x W. FCN takes none.
+                the regions choose them for images of H x W. the others take none.
             flip: (B, M) bool, the patches to mirror; for training.
             memory: what is stored for the backward pass; for training.
 
         Returns:
-            (B, N, C) raw nodes, float32 even under autocast.
+            (B, N, C) nodes, float32 even under autocast; raw, unless the model has a `power`.
 
         Raises:
             InputError: the images are smaller than `image_size` (FCN) or do not have three channels, or the boxes do
                 not fit.
         """
-        min_side = self.image_size if isinstance(self.regions, FCN) else 1
+        min_side = self.image_size if isinstance(self.regions, WholeImage) else 1
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < min_side:
             raise InputError(
                 f"images has shape {tuple(images.shape)}: the model takes (B, 3, H, W) with H and W of at least"
                 f" {min_side}; resize them first"
             )
-        encoder = partial(encode, self.backbone, memory=memory)
-        if not isinstance(self.regions, FCN):
+        nodes = self._nodes(images, boxes, flip, partial(encode, self.backbone, memory=memory))
+        return nodes if self.power is None else power_transform(nodes, self.power)
+
+    def _nodes(
+        self, images: Tensor, boxes: Tensor | None, flip: Tensor | None, encoder: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Encode images into raw nodes; the arguments are those of :meth:`embed`."""
+        if not isinstance(self.regions, WholeImage):
             if boxes is None:
                 boxes = torch.from_numpy(self.regions.boxes(np.broadcast_to(images.shape[-2:], (len(images), 2))))
             # Without a name of their own, the raw patches are freed once they are normalised.
@@ -172,7 +186,7 @@ class DeepEMD(nn.Module):
             flat = self.normalise(cut(images, boxes, self.image_size, flip=flip).flatten(0, 1))
             return patch_nodes(encoder, flat.unflatten(0, boxes.shape[:2]))  # -> (B, M, C)
         if boxes is not None or flip is not None:
-            raise InputError("boxes and flip are for Grid and Sampling, but the regions of this model are FCN")
+            raise InputError("boxes and flip are for Grid and Sampling, but this model sees whole images")
         top, left = ((side - self.image_size) // 2 for side in images.shape[-2:])
         images = images[:, :, top : top + self.image_size, left : left + self.image_size]  # -> (B, 3, S, S)
         return self.regions(encoder, self.normalise(images))  # -> (B, N, C)
@@ -188,10 +202,13 @@ class DeepEMD(nn.Module):
         Returns:
             (B, N, 4) x0, y0, x1, y1 in pixels of the originals.
         """
-        if not isinstance(self.regions, FCN):
+        if not isinstance(self.regions, WholeImage):
             return self.regions.boxes(sizes, seed=seed, indices=indices).astype(np.float64)
         side = self.image_size
-        seen = self.regions.boxes(side, side, *self._map_size())  # (N, 4) in pixels of the encoder's input
+        if isinstance(self.regions, MultiScale):
+            seen = self.regions.boxes(side, {size: self._map_size(size) for size in self.regions.sizes})
+        else:
+            seen = self.regions.boxes(side, side, *self._map_size(side))  # (N, 4) in pixels of the encoder's input
         return np.stack(
             [
                 to_original(seen, width, height, resize=self.resize, size=side)
@@ -199,12 +216,12 @@ class DeepEMD(nn.Module):
             ]
         )
 
-    def _map_size(self) -> tuple[int, int]:
+    def _map_size(self, side: int) -> tuple[int, int]:
         """Return height and width of the encoder's map, found by encoding one black image and then cached."""
         sizes = _MAP_SIZES.setdefault(self.backbone, {})
-        if self.image_size not in sizes:
-            sizes[self.image_size] = tuple(encode_blank(self.backbone, self.image_size).shape[-2:])
-        return sizes[self.image_size]
+        if side not in sizes:
+            sizes[side] = tuple(encode_blank(self.backbone, side).shape[-2:])
+        return sizes[side]
 
     def forward(self, support: Tensor, query: Tensor, n_way: int) -> Tensor:
         """Classify the queries of one episode.
@@ -269,6 +286,7 @@ class DeepEMD(nn.Module):
             "std": list(self._std),
             "temperature": self.temperature,
             **self.head,
+            **({} if self.power is None else {"power": self.power}),
         }
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:

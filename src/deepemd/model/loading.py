@@ -13,8 +13,8 @@ from deepemd.nodes import Backbone, as_backbone, backbone, regions_from
 __all__ = ["build_model", "load_weights"]
 
 M = TypeVar("M", bound=nn.Module)
-_SETTINGS = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context")
-_LATER_SETTINGS = {"max_side": 256, "floor": 1e-3, "context": 0.0}  # settings that older models lack
+_SETTINGS = ("image_size", "resize", "max_side", "mean", "std", "temperature", "weights", "floor", "context", "power")
+_LATER_SETTINGS = {"max_side": 256, "floor": 1e-3, "context": 0.0, "power": None}  # settings that older models lack
 
 
 def build_model(

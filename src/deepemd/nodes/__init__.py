@@ -6,8 +6,10 @@ from deepemd.nodes.cutting import cut, patch_nodes
 from deepemd.nodes.efficientnet import efficientnet_lite0
 from deepemd.nodes.fcn import FCN, to_original
 from deepemd.nodes.memory import Memory, encode
+from deepemd.nodes.multiscale import MultiScale
 from deepemd.nodes.patches import Grid, Sampling
-from deepemd.nodes.regions import Regions, parse_regions, regions_from
+from deepemd.nodes.power import power_transform
+from deepemd.nodes.regions import Regions, WholeImage, parse_regions, regions_from
 
 __all__ = [
     "FCN",
@@ -15,9 +17,11 @@ __all__ = [
     "Conv4",
     "Grid",
     "Memory",
+    "MultiScale",
     "Regions",
     "ResNet12",
     "Sampling",
+    "WholeImage",
     "as_backbone",
     "backbone",
     "conv4",
@@ -27,6 +31,7 @@ __all__ = [
     "encode_blank",
     "parse_regions",
     "patch_nodes",
+    "power_transform",
     "regions_from",
     "resnet12",
     "to_original",

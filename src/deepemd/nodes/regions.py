@@ -1,25 +1,36 @@
-"""Build regions by name; there are three kinds, each a way to turn an image into nodes."""
+"""Build regions by name; there are four kinds, each a way to turn an image into nodes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from deepemd.errors import InputError
 from deepemd.nodes.fcn import FCN
+from deepemd.nodes.multiscale import MultiScale
 from deepemd.nodes.patches import Grid, Sampling
 
-__all__ = ["Regions", "parse_regions", "regions_from"]
+__all__ = ["Regions", "WholeImage", "parse_regions", "regions_from"]
 
-Regions = FCN | Grid | Sampling
-_KINDS: Mapping[str, Callable[..., Regions]] = {"fcn": FCN, "grid": Grid, "sampling": Sampling}
-_FORMS = "fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels alone), grid:3,2 (levels) or sampling:9 (patches)"
+WholeImage = FCN | MultiScale
+"""Regions that see the image as one square; the others cut patches from it."""
+Regions = WholeImage | Grid | Sampling
+_KINDS: Mapping[str, Callable[..., Regions]] = {
+    "fcn": FCN,
+    "multiscale": MultiScale,
+    "grid": Grid,
+    "sampling": Sampling,
+}
+_FORMS = (
+    "fcn, fcn:2,1 (with a pyramid), pooled:3 (its levels alone), multiscale:224,416 (input sizes), grid:3,2 (levels) or"
+    " sampling:9 (patches)"
+)
 
 
 def regions_from(config: Mapping[str, Any]) -> Regions:
     """Build regions from their ``config``, which a saved model's config.json contains.
 
     Args:
-        config: a ``name``, ``"fcn"``, ``"grid"`` or ``"sampling"``, and the settings of :class:`FCN`, :class:`Grid`
-            or :class:`Sampling`.
+        config: a ``name``, ``"fcn"``, ``"multiscale"``, ``"grid"`` or ``"sampling"``, and the settings of :class:`FCN`,
+            :class:`MultiScale`, :class:`Grid` or :class:`Sampling`.
 
     Raises:
         InputError: the name or a setting is unknown, or a value is out of range.
@@ -45,7 +56,8 @@ def parse_regions(text: str) -> Regions:
     """Parse regions from the command line: a name, which a colon and numbers may follow.
 
     Raises:
-        InputError: the form is not one of fcn, fcn:2,1, pooled:3, grid:3,2 or sampling:9, or a number is out of range.
+        InputError: the form is not one of fcn, fcn:2,1, pooled:3, multiscale:224,416, grid:3,2 or sampling:9,
+            or a number is out of range.
 
     >>> parse_regions("fcn:2,1"), parse_regions("sampling:25").patches
     (FCN(pyramid=(2, 1), dense=True), 25)
@@ -59,6 +71,8 @@ def parse_regions(text: str) -> Regions:
         return FCN(numbers)
     if name == "pooled" and rest:
         return FCN(numbers, dense=False)
+    if name == "multiscale":
+        return MultiScale(numbers) if rest else MultiScale()
     if name == "grid":
         return Grid(numbers) if rest else Grid()
     if name == "sampling" and len(numbers) < 2:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, Conv4, Memory, ResNet12
+from deepemd.nodes import Conv4, Memory, ResNet12, WholeImage
 from deepemd.nodes.memory import frozen
 
 __all__ = ["Estimate", "estimate"]
@@ -63,7 +63,7 @@ def estimate(model: DeepEMD, memory: Memory, images: int, *, n_way: int | None =
     memory: about 0.71 GB in addition to weights and optimizer (80 squares of 84 x 84, checkpointed by block)
     """
     model = deepcopy(model).cpu().train()
-    patches = n_way is not None and not isinstance(model.regions, FCN)
+    patches = n_way is not None and not isinstance(model.regions, WholeImage)
     squares = images * model.regions.patches if patches else images  # type: ignore[union-attr]
     square = 3 * model.image_size**2 * torch.float32.itemsize
     together = min(memory.chunk or squares, squares)

@@ -18,7 +18,7 @@ from deepemd.device import Device, Precision
 from deepemd.embedding.cache import fingerprint
 from deepemd.embedding.views import View, view
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN, parse_regions
+from deepemd.nodes import WholeImage, parse_regions
 from deepemd.processes import process_group
 from deepemd.training.batches import Batch, episode_batches
 from deepemd.training.folder import TrainingResult
@@ -40,7 +40,7 @@ class Metatraining(nn.Module):
     def __init__(self, model: DeepEMD, recipe: MetatrainRecipe) -> None:
         super().__init__()
         self.model = model
-        whole = isinstance(model.regions, FCN)  # otherwise the patches serve as random crops
+        whole = isinstance(model.regions, WholeImage)  # otherwise the patches serve as random crops
         self.vary = (
             Augment(model.image_size, **asdict(recipe.augmentation))
             if whole

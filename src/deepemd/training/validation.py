@@ -15,7 +15,7 @@ from deepemd.evaluation.intervals import MeanCI
 from deepemd.evaluation.methods import choose
 from deepemd.evaluation.scoring import score
 from deepemd.model import DeepEMD
-from deepemd.nodes import FCN
+from deepemd.nodes import WholeImage
 from deepemd.processes import all_gather, shard, world_size
 from deepemd.training.settings import Validation
 
@@ -65,7 +65,7 @@ class Validator:
         """Embed one batch and store its nodes."""
         if not len(indices):
             return
-        together = SQUARES // (1 if isinstance(model.regions, FCN) else model.regions.patches) or 1
+        together = SQUARES // (1 if isinstance(model.regions, WholeImage) else model.regions.patches) or 1
         for start in range(0, len(indices), together):
             images, boxes = view(model, self.images, np.asarray(indices[start : start + together]))
             nodes = model.embed(images.to(model.mean.device), boxes)  # (B, 3, H, W) -> (B, N, C)
