@@ -37,7 +37,7 @@ def copy(saved: Path, to: Path, **settings: Any) -> Path:
 
 
 SETTINGS = [
-    *({"temperature": value} for value in (math.nan, math.inf, 0, -1, "hot", None, [1], True)),
+    *({"temperature": value} for value in (math.nan, math.inf, 0, -1, "hot", [1], True)),
     *({"unknown": value} for value in (0, 1, -0.1, math.nan, "0.1", [])),
     *({"classes": value} for value in ([], [1], [1, 1], [1, 2, 3], "12", None, [[1], [2]], [1, None], ["1", "2"])),
     *({"kind": value} for value in ("U", None, 7, [])),
@@ -45,6 +45,10 @@ SETTINGS = [
     *({"examples": [{"name": n, "key": k, "size": s}] * 6} for n, k, s in ((1, 1, [1, 1]), ("a", -1, [1, 1]))),
     *({"examples": [{"name": "a", "key": 1, "size": s}] * 6} for s in ([0, 1], [1], "ab", None, [1, math.nan])),
     {"unknown_label": None},
+    *({name: value} for name in ("coverage", "threshold") for value in (0, 1, 2, "0.9")),
+    *({"adapt": value} for value in ("some", None, 3)),
+    *({"way": value} for value in ("some", None, 3, [])),
+    *({"smallest": value} for value in ("yes", None, 3)),
 ]
 
 

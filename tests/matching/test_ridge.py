@@ -17,25 +17,27 @@ def _episodes(count=2, shots=7, n_way=3, m=4, channels=10, seed=0):
 
 
 def _twin(query, support, labels, n_way, penalty, floor=1e-3):
-    """Classify one episode by least squares with the penalty as further rows, and loops over the queries' nodes."""
-    shots, m, channels = support.shape
-    weight = np.array([shots / n_way / (labels == y).sum() for y in labels])
-    x, w = support.numpy().reshape(-1, channels), np.repeat(weight, m)
-    mean = (w[:, None] * x).sum(0) / w.sum()
-    rows = np.vstack((np.sqrt(w)[:, None] * (x - mean), np.sqrt(penalty) * np.eye(channels)))
-    targets = np.sqrt(w)[:, None] * (np.eye(n_way)[np.repeat(labels, m)] - 1 / n_way)
-    b = np.linalg.lstsq(rows, np.vstack((targets, np.zeros((channels, n_way)))), rcond=None)[0]
+    """Classify one episode by the definition, with loops over classes and nodes."""
+    _, m, channels = support.shape
+    x, y = support.numpy().reshape(-1, channels), np.repeat(labels, m)
+    means = np.array([x[y == w].mean(0) for w in range(n_way)])
+    mean = means.mean(0)
+    scatter = sum(np.outer(node - mean, node - mean) for node in x)
+    inverse = np.linalg.inv(scatter + penalty * np.eye(channels))
     logits = []
     for nodes in query.numpy():
         agreement = [max(float(node @ mean), 0) + floor for node in nodes]
-        evidence = [(node - mean) @ b + 1 / n_way for node in nodes]
-        logits.append(sum(a * e for a, e in zip(agreement, evidence, strict=True)) / sum(agreement))
+        evidence = [
+            [(node - mean) @ inverse @ (means[w] - mean) * len(x) / n_way + 1 / n_way for w in range(n_way)]
+            for node in nodes
+        ]
+        logits.append(np.average(evidence, axis=0, weights=agreement))
     return torch.from_numpy(np.array(logits))
 
 
 @pytest.mark.parametrize(("shots", "channels"), [(3, 40), (7, 10), (30, 6)])
 @pytest.mark.parametrize("penalty", [0.1, 3.0])
-def test_it_is_weighted_least_squares(shots, channels, penalty):
+def test_it_is_the_definition(shots, channels, penalty):
     query, support, labels = _episodes(shots=shots, channels=channels)
     found = ridge_logits(query, support, labels, n_way=3, penalty=penalty)
     for e in range(2):
@@ -71,13 +73,25 @@ def test_the_gradient_is_right():
     assert torch.autograd.gradcheck(logits, (query.requires_grad_(), support.requires_grad_()))
 
 
-def test_a_class_of_many_equal_shots_is_not_preferred():
+def test_it_is_least_squares_where_classes_are_equal():
+    _, support, _ = _episodes(count=1, shots=9)
+    labels = np.arange(9) % 3
+    x, y = support[0].numpy().reshape(-1, 10), np.eye(3)[np.repeat(labels, 4)]
+    rows, targets = np.vstack((x - x.mean(0), 2**0.5 * np.eye(10))), np.vstack((y - 1 / 3, np.zeros((10, 3))))
+    expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    found = fit_ridge(support[0], torch.from_numpy(labels), penalty=2.0)
+    np.testing.assert_allclose(found.coefficients.numpy(), expected, atol=1e-12)
+
+
+def test_a_class_of_many_shots_is_not_preferred():
+    """Shots of two mirrored classes, and a query in the middle: no class has more evidence."""
     torch.manual_seed(0)
-    support, query = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(20, 3, 8, dtype=torch.float64)
-    more = torch.cat((support[:1].repeat(50, 1, 1), support[1:]))
-    few = ridge_logits(query, support, torch.tensor([0, 1]), n_way=2, penalty=0.1)
-    many = ridge_logits(query, more, torch.tensor([0] * 50 + [1]), n_way=2, penalty=0.1 * 51 / 2)
-    torch.testing.assert_close(many, few)
+    shots, middle = torch.randn(30, 3, 8, dtype=torch.float64), torch.zeros(1, 1, 8, dtype=torch.float64)
+    away = torch.zeros(8, dtype=torch.float64)
+    away[0] = 3
+    first, second = shots - shots.mean((0, 1)) + away, shots[:2] - shots[:2].mean((0, 1)) - away
+    found = ridge_logits(middle, torch.cat((first, second)), torch.tensor([0] * 30 + [1] * 2), n_way=2)
+    torch.testing.assert_close(found, torch.full((1, 2), 0.5, dtype=torch.float64))
 
 
 def test_one_shot_and_equal_photos():

@@ -6,7 +6,6 @@ label is known.
 
 import math
 from collections.abc import Iterable
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -14,14 +13,27 @@ from torch import Tensor
 from deepemd.data.class_names import look_alike, visible
 from deepemd.errors import InputError
 
-__all__ = ["TEMPERATURE", "fit_temperature", "refuse_class_named", "unknown_notice", "unknown_threshold"]
+__all__ = [
+    "conformal_threshold",
+    "coverage_notice",
+    "fit_temperature",
+    "prior_temperature",
+    "refuse_class_named",
+    "unknown_notice",
+]
 
-TEMPERATURE = 30.0
-"""The default temperature: the median of those fitted to the queries of 200 episodes of base classes."""
+# The median of the temperatures that were fitted to the queries of episodes, for each way of comparison.
+_PRIORS = {"none": 30.0, "whiten": 16.0, "ridge": 16.0}
+_ENTRIES = 4_000_000  # numbers in memory at a time
 _SPREAD = 0.56  # standard deviation of the logarithm of these temperatures
 
 
-def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPERATURE) -> float:
+def prior_temperature(way: str) -> float:
+    """Return the temperature without any photos, for a way of comparison: "none", "whiten" or "ridge"."""
+    return _PRIORS[way]
+
+
+def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float) -> float:
     """Return the temperature T for which softmax(T * similarity) fits the labels best, pulled towards a prior.
 
     If all photos are classified correctly, as a few often are, the likelihood alone would make T infinite. So log T has
@@ -38,7 +50,7 @@ def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPER
     >>> certain = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).repeat(20, 1)
     >>> unsure = torch.tensor([[0.6, 0.5], [0.6, 0.5]]).repeat(20, 1)
     >>> labels = torch.arange(40) % 2
-    >>> fit_temperature(certain, labels) > 20 > fit_temperature(unsure, labels)
+    >>> fit_temperature(certain, labels, prior=30) > 20 > fit_temperature(unsure, labels, prior=30)
     True
 
     Source: Guo et al., On calibration of modern neural networks (ICML 2017), section 4.2; the prior is ours.
@@ -48,46 +60,42 @@ def fit_temperature(similarity: Tensor, labels: Tensor, *, prior: float = TEMPER
     margins = similarity.double() - own  # (K, M), 0 in the own class
     if not len(margins):
         return prior
-    losses = torch.stack([(t * margins).logsumexp(1).sum() for t in grid])  # (G,) negative log likelihood
+    step = max(1, _ENTRIES // margins.numel())
+    losses = torch.cat(
+        [(t[:, None, None] * margins).logsumexp(2).sum(1) for t in grid.split(step)]
+    )  # (G,) of the labels
     losses += (grid.log() - math.log(prior)).square() / (2 * _SPREAD**2)
     return float(grid[losses.argmin()])
 
 
-def unknown_threshold(similarity: Tensor, share: float) -> float:
-    """Return the similarity below which an image resembles none of the classes.
+def conformal_threshold(scores: Tensor, share: float) -> float:
+    """Return the score that new photos fall below with at most this probability.
 
-    On average over draws of photos, and whatever their distribution, at most this share of the photos that belong to a
-    class falls below the threshold. With n photos, the threshold is the floor(share * (n + 1))-th smallest of their
-    similarities to their own class. Fewer than 1 / share - 1 photos are too few to call any image unknown.
+    On average over draws of photos, and whatever their distribution, at most this share of new photos of the same kind
+    has a lower score. With n photos, the threshold is the floor(share * (n + 1))-th smallest of their scores. Fewer
+    than 1 / share - 1 photos are too few for any threshold.
 
     Args:
-        similarity: (n,) 1 - EMD of each photo with its own class, taken without it.
-        share: the share of known photos that may be called unknown; 0.05 is usual.
+        scores: (n,) of each photo with its own class, taken without it: a similarity or a probability.
+        share: between 0 and 1.
 
     Returns:
         The threshold; minus infinity if there are too few photos.
 
-    Raises:
-        InputError: `share` is not between 0 and 1.
-
-    >>> round(unknown_threshold(torch.linspace(0.5, 0.88, 20), share=0.1), 2)
+    >>> round(conformal_threshold(torch.linspace(0.5, 0.88, 20), share=0.1), 2)
     0.52
 
     Source: Vovk, Gammerman, Shafer: Algorithmic learning in a random world (2005), conformal prediction.
     """
-    if not isinstance(share, Real) or not 0 < share < 1:
-        raise InputError(
-            f"unknown is {share!r}: it is the share of known photos that may be called unknown, between 0 and 1"
-        )
-    place = _place(share, len(similarity))
-    return float(similarity.sort().values[place - 1]) if place else -math.inf
+    place = _place(share, len(scores))
+    return float(scores.sort().values[place - 1]) if place else -math.inf
 
 
 def unknown_notice(share: float, photos: int, label: object) -> str:
     """Return why no image can be labelled unknown, and what is needed; empty if there are enough photos.
 
     Args:
-        share: as for :func:`unknown_threshold`.
+        share: the share of photos of known classes that may be labelled unknown.
         photos: the number of photos of which a similarity is known: those of classes with at least two photos.
         label: the label of unknown images.
 
@@ -98,9 +106,7 @@ def unknown_notice(share: float, photos: int, label: object) -> str:
     """
     if _place(share, photos):
         return ""
-    needed = max(0, math.ceil(1 / share) - 2)  # rounding may be off by one
-    while not _place(share, needed):
-        needed += 1
+    needed = _needed(share)
     larger = f", or set unknown to {math.ceil(1000 / (photos + 1)) / 1000:g} or more" if photos > 1 else ""
     return (
         f"unknown is {share:g}, which takes at least {needed:,} photos in classes of two or more, and there are"
@@ -108,21 +114,51 @@ def unknown_notice(share: float, photos: int, label: object) -> str:
     )
 
 
-def refuse_class_named(unknown_label: object, classes: Iterable[object]) -> None:
-    """Raise an error if a class has the label of unknown images, or one that looks like it.
+def coverage_notice(coverage: float, photos: int) -> str:
+    """Return why prediction sets hold all classes, and what is needed; empty if there are enough photos.
+
+    >>> coverage_notice(0.9, 9)
+    ''
+    >>> print(coverage_notice(0.95, 15))  # doctest: +ELLIPSIS
+    coverage is 0.95, which takes at least 19 photos ... Add photos, or lower the coverage to 0.937
+    """
+    if _place(1 - coverage, photos):
+        return ""
+    smaller = f", or lower the coverage to {math.floor(1000 * photos / (photos + 1)) / 1000:g}" if photos > 1 else ""
+    return (
+        f"coverage is {coverage:g}, which takes at least {_needed(1 - coverage):,} photos in classes of two or more,"
+        f" and there are {photos:,}: all classes are in every prediction set. Add photos{smaller}"
+    )
+
+
+def refuse_class_named(reserved: object, classes: Iterable[object], kind: str) -> None:
+    """Raise an error if a class has the label of unknown or unsure images, or one that looks like it.
+
+    Args:
+        reserved: the label of such images.
+        classes: the labels of the classes.
+        kind: "unknown" or "unsure".
 
     Raises:
         InputError: a class has this label.
     """
     for label in classes:
-        if look_alike(label, unknown_label):
+        if look_alike(label, reserved):
             shown = f"'{visible(label)}'" if isinstance(label, str) else repr(label)
             raise InputError(
-                f"a class is named {shown}, and unknown images are labelled {unknown_label!r}: rename the class"
-                " (or pass another unknown_label in Python)"
+                f"a class is named {shown}, and {kind} images are labelled {reserved!r}: rename the class"
+                f" (or pass another {kind}_label in Python)"
             )
 
 
 def _place(share: float, photos: int) -> int:
     """Return which of the sorted similarities is the threshold, counted from 1; 0 if there are too few photos."""
-    return math.floor(share * (photos + 1))
+    return math.floor(share * (photos + 1) + 1e-9)  # 1 - 0.95 is a little more than 0.05
+
+
+def _needed(share: float) -> int:
+    """Return the smallest number of photos for which there is a threshold."""
+    needed = max(0, math.ceil(1 / share) - 2)  # rounding may be off by one
+    while not _place(share, needed):
+        needed += 1
+    return needed

@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,21 +12,23 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from deepemd.checks import real_number
-from deepemd.classifier.calibration import fit_temperature, refuse_class_named, unknown_notice, unknown_threshold
+from deepemd.classifier.adaptation import Adapt, Head, adapted
+from deepemd.classifier.calibration import coverage_notice, refuse_class_named, unknown_notice
 from deepemd.classifier.learning import add_photos, check_labels
 from deepemd.classifier.prediction import Explanation, Prediction, Rule
 from deepemd.classifier.saving import SavedClassifier, read_classifier, write_classifier
+from deepemd.classifier.settings import check_settings, settings_of, share
 from deepemd.classifier.support import Example
+from deepemd.classifier.trust import Trust
 from deepemd.data.decoding import decode
 from deepemd.data.inputs import as_images, as_labels, iterate_images
 from deepemd.data.photos import class_photos
 from deepemd.embedding.cache import default_cache
 from deepemd.embedding.stream import Embedded, Embedder
 from deepemd.errors import InputError
-from deepemd.explain.matches import Side, match_nodes
+from deepemd.explain.matches import Match, Side, match_nodes
 from deepemd.model import DeepEMD
 from deepemd.model.folder import CONFIG_FILE, WEIGHTS_FILE
 from deepemd.model.pretrained import DEFAULT, pretrained
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["PhotoClassifier"]
 
 _BATCH = 64  # images matched at a time
-_UNFAMILIAR = 0.05  # share of known photos that may count as unfamiliar if `unknown` is not set
 
 
 class PhotoClassifier:
@@ -50,25 +52,35 @@ class PhotoClassifier:
     classes_: NDArray[Any]
     support_: Any  # a Support, once there are photos
     model_: DeepEMD
-    temperature_: float
-    threshold_: float
+    head_: Head
+    trust_: Trust
 
     def __init__(
         self,
         backbone: "str | os.PathLike[str] | DeepEMD | nn.Module" = DEFAULT,
         *,
         regions: str | Regions | None = None,
+        fast: bool = False,
+        adapt: Adapt = "auto",
         temperature: float | None = None,
         unknown: float | None = None,
         unknown_label: Any = "unknown",
+        coverage: float | None = None,
+        threshold: float | None = None,
+        unsure_label: Any = "unsure",
         cache: bool | str | os.PathLike[str] = True,
         batch_size: int = 8,
     ) -> None:
         self.backbone = backbone
         self.regions = regions
+        self.fast = fast
+        self.adapt = adapt
         self.temperature = temperature
         self.unknown = unknown
         self.unknown_label = unknown_label
+        self.coverage = coverage
+        self.threshold = threshold
+        self.unsure_label = unsure_label
         self.cache = cache
         self.batch_size = batch_size
 
@@ -201,6 +213,39 @@ class PhotoClassifier:
         """Return the probability of each class, (Q, M), in the order of ``classes_``."""
         return np.array([row.probabilities for row in self._strict(X)]).reshape(-1, len(self.classes_))
 
+    def predict_set(self, X: "Iterable[Picture]", coverage: float = 0.95) -> list[tuple[Any, ...]]:
+        """Return for each image the classes among which its own is, with a stated probability.
+
+        A set holds the classes of at least a certain probability, so it is small for clear images and large for
+        doubtful ones. Of new images of the same kind as the photos of the classes, at least the share `coverage` has
+        its own class in its set, on average over draws of photos. With n photos in classes of two or more, coverages
+        above n / (n + 1) are out of reach: the sets then hold all classes, and a warning says so.
+
+        Args:
+            X: as for :meth:`predict`.
+            coverage: between 0 and 1. The larger, the larger the sets.
+
+        Returns:
+            (Q,) tuples of labels, the most probable first; at least one in each.
+
+        Raises:
+            InputError: as for :meth:`predict`, or the coverage is not between 0 and 1.
+
+        Source: Sadinle, Lei, Wasserman: Least ambiguous set-valued classifiers with bounded error levels (2019), on
+            photos that are left out in turn.
+        """
+        coverage = share("coverage", coverage)
+        self._refuse_one_class()
+        self._warn_if_sets_hold_all(coverage)
+        rule = self._rule(coverage)
+        found = []
+        for embedded in self._embedder().stream(iterate_images(X)):
+            if embedded.nodes is None:
+                assert embedded.error is not None
+                raise embedded.error
+            found.append(rule.predict(self.head_.similarities(embedded.nodes[None])[0]).labels)
+        return found
+
     def stream(self, images: "Iterable[Picture]", *, progress: str = "") -> Iterator[Prediction]:
         """Classify any number of images, one after the other, in bounded memory.
 
@@ -265,23 +310,38 @@ class PhotoClassifier:
             if label not in self.classes_.tolist():
                 raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, self.classes_))}")
             place = self.classes_.tolist().index(label)
-        best = self.support_.nearest(self.model_, embedded.nodes, place)
+        best = self.nearest_example(embedded.nodes, place)
         picture = embedded.picture or decode(embedded.thumbnail, "image")
-        query = Side(picture, embedded.size, embedded.nodes, embedded.key)
-        found = match_nodes(self.model_, query, self.support_.side(best))
-        return Explanation(prediction, found, self.support_.examples[best].name)
+        found = self.match(Side(picture, embedded.size, embedded.nodes, embedded.key), self.support_.side(best))
+        evidence = self.head_.evidence(embedded.nodes)
+        if evidence is not None:
+            found = replace(found, evidence=evidence[:, place])
+        return Explanation(prediction, found, self.support_.examples[best].name, evidence)
+
+    def nearest_example(self, nodes: Tensor, place: int) -> int:
+        """Return the index of the example of a class, by its place, that is most similar to an image, nodes (N, C)."""
+        among = (self.support_.labels == place).nonzero()[:, 0]
+        return int(among[self.head_.nearest(nodes, self.support_.nodes[among])])
+
+    def match(self, query: Side, support: Side) -> Match:
+        """Match two images by their nodes as this classifier compares them."""
+        sides = (side._replace(nodes=self.head_.prepare(side.nodes[None])[0]) for side in (query, support))
+        return match_nodes(self.model_, *sides)
 
     def leave_one_out(self) -> tuple[list[Example], NDArray[np.int64], NDArray[np.float64]]:
-        """Classify each photo of the support set by all the others, to estimate how well new photos are classified.
+        """Classify each photo of the support set by the others, to estimate how well new photos are classified.
+
+        Photos are left out in up to ten groups, each of which holds at most a tenth of a large class. Photos of one
+        class that look like one series are left out together.
 
         Returns:
             The P photos of classes with at least two photos, (P,) the index of each photo's class in ``classes_``, and
             (P, M) the probabilities of the classes.
         """
         self._check_fitted()
-        which, similarity = self.support_.leave_one_out(self.model_)
+        which = self.trust_.which
         examples = [self.support_.examples[k] for k in which.tolist()]
-        proba = (self.temperature_ * similarity).softmax(1).numpy()
+        proba = (self.temperature_ * self.trust_.similarity).softmax(1).numpy()
         return examples, self.support_.labels[which].numpy(), proba
 
     def save(self, folder: "str | os.PathLike[str]", *, force: bool = False) -> Path:
@@ -303,7 +363,7 @@ class PhotoClassifier:
                 f"{' and '.join(there)}: already there: choose another folder, or pass force=True to replace"
             )
         saved = SavedClassifier(
-            *(self.model_, self.support_, self.classes_, self.temperature_, self.unknown, self.unknown_label)
+            *(self.model_, self.support_, self.classes_, self.head_.setting, self.trust_), settings_of(self)
         )
         return write_classifier(saved, Path(folder))
 
@@ -326,12 +386,14 @@ class PhotoClassifier:
             InputError: a file is missing, damaged or truncated, or the folder holds a model without classes.
         """
         saved = read_classifier(Path(folder), backbone=backbone)
-        made = cls(Path(folder), unknown=saved.unknown, unknown_label=saved.unknown_label, cache=cache)
-        made._refuse_class_named_unknown(saved.classes)
-        order = np.argsort(saved.classes, kind="stable")  # classifiers of older versions are not sorted
-        made.model_, made.support_, made.classes_ = saved.model, saved.support.sorted(order), saved.classes[order]
-        made.calibrate()
-        made.temperature_ = saved.temperature
+        made = cls(Path(folder), **saved.options, cache=cache)
+        try:
+            check_settings(made)
+            made._refuse_reserved(saved.classes)
+        except InputError as error:
+            raise InputError(f"{Path(folder) / CONFIG_FILE}: {error}; save the classifier again") from error
+        made.model_, made.support_, made.classes_ = saved.model, saved.support, saved.classes
+        made.head_, made.trust_ = Head.fit(saved.model, saved.support, saved.setting), saved.trust
         return made
 
     def _check_fitted(self) -> None:
@@ -342,12 +404,9 @@ class PhotoClassifier:
 
     def _start(self) -> None:
         """Check the settings, load the model, and forget all classes."""
+        check_settings(self)
         regions = parse_regions(self.regions) if isinstance(self.regions, str) else self.regions
-        if self.temperature is not None:
-            real_number("temperature", self.temperature, 0, above=True, hint="None fits it")
-        if self.unknown is not None:
-            unknown_threshold(torch.zeros(0), self.unknown)
-        self.model_ = pretrained(self.backbone, regions=regions)
+        self.model_ = pretrained(self.backbone, regions=regions, fast=self.fast)
         self.support_ = None
 
     def _add(
@@ -360,7 +419,7 @@ class PhotoClassifier:
         progress: str = "",
     ) -> list[InputError | None]:
         """Embed photos and add them to their classes; if an error is raised, nothing changes."""
-        self._refuse_class_named_unknown(classes)
+        self._refuse_reserved(classes)
         place = {label: k for k, label in enumerate(classes.tolist())}
         ids = [place[label] for label in labels.tolist()]
         support, errors = add_photos(
@@ -372,28 +431,52 @@ class PhotoClassifier:
         return errors
 
     def calibrate(self) -> None:
-        """Fit the temperature and the threshold to the support set by leave-one-out."""
-        which, similarity = self.support_.leave_one_out(self.model_)
-        labels = self.support_.labels[which]
-        self.temperature_ = float(self.temperature or fit_temperature(similarity, labels))
-        own = similarity.gather(1, labels[:, None])[:, 0]
-        self.threshold_ = unknown_threshold(own, _UNFAMILIAR if self.unknown is None else self.unknown)
+        """Choose how images are compared, and fit the temperature and thresholds, by leaving photos out in turn."""
+        found = adapted(self.model_, self.support_, self.adapt)
+        self.head_ = Head.fit(self.model_, self.support_, found.setting)
+        labels = self.support_.labels[found.which]
+        self.trust_ = Trust(found.which, found.similarity, labels, found.setting.way, found.reason)
+
+    @property
+    def temperature_(self) -> float:
+        """The temperature T of the probabilities, softmax(T * similarity)."""
+        return float(self.temperature or self.trust_.temperature)
+
+    @property
+    def adaptation_(self) -> str:
+        """How images are compared with the classes, and why it was chosen: a sentence."""
+        return self.trust_.reason
+
+    @property
+    def familiar_threshold_(self) -> float:
+        """The similarity below which an image is not familiar; minus infinity where there are too few photos."""
+        return self.trust_.familiar_from(self.unknown)
 
     @property
     def unknown_notice(self) -> str:
         """Why no image can be labelled unknown although `unknown` is set; empty if there are enough photos."""
         self._check_fitted()
-        if self.unknown is None or self.threshold_ > -np.inf:
+        if self.unknown is None or self.familiar_threshold_ > -np.inf:
             return ""
-        return unknown_notice(self.unknown, self.support_.tested, self.unknown_label)
+        return unknown_notice(self.unknown, len(self.trust_.which), self.unknown_label)
 
     def _warn_if_nothing_is_unknown(self) -> None:
         if self.unknown_notice:
             warnings.warn(self.unknown_notice, stacklevel=3)
+        if self.coverage is not None:
+            self._warn_if_sets_hold_all(self.coverage, stacklevel=4)
 
-    def _refuse_class_named_unknown(self, classes: NDArray[Any]) -> None:
+    def _warn_if_sets_hold_all(self, coverage: float, stacklevel: int = 3) -> None:
+        notice = coverage_notice(coverage, len(self.trust_.which))
+        if notice:
+            warnings.warn(notice, stacklevel=stacklevel)
+
+    def _refuse_reserved(self, classes: NDArray[Any]) -> None:
+        """Raise an error if a class has the label of unknown or unsure images, and there are such images."""
         if self.unknown is not None:
-            refuse_class_named(self.unknown_label, classes.tolist())
+            refuse_class_named(self.unknown_label, classes.tolist(), "unknown")
+        if self.threshold is not None:
+            refuse_class_named(self.unsure_label, classes.tolist(), "unsure")
 
     def _refuse_one_class(self) -> None:
         """Raise an error if there is only one class, after `partial_fit` or `forget`."""
@@ -420,16 +503,28 @@ class PhotoClassifier:
 
     def _predict(self, rows: Sequence[Embedded]) -> Iterator[tuple[Embedded, Prediction]]:
         """Match the images that could be read with the classes."""
-        rule = Rule(
-            self.classes_.tolist(), self.temperature_, self.threshold_, self.unknown is not None, self.unknown_label
-        )
+        rule = self._rule(self.coverage)
         good = [row.nodes for row in rows if row.nodes is not None]
-        similarities = iter(self.support_.similarities(self.model_, torch.stack(good)) if good else ())  # (M,) each
+        similarities = iter(self.head_.similarities(torch.stack(good)) if good else ())  # (M,) each
         for row in rows:
             yield row, rule.predict(next(similarities)) if row.error is None else rule.refuse(row.error)
 
+    def _rule(self, coverage: float | None) -> Rule:
+        """Return the rule for predictions, with sets of a coverage."""
+        return Rule(
+            classes=self.classes_.tolist(),
+            temperature=self.temperature_,
+            familiar_from=self.familiar_threshold_,
+            unknown_label=None if self.unknown is None else (self.unknown_label,),
+            unsure_label=None if self.threshold is None else (self.unsure_label,),
+            unsure_below=self.threshold or 0.0,
+            set_from=None if coverage is None else self.trust_.set_from(coverage, self.temperature_),
+        )
+
     def _label_type(self) -> Any:
-        """Return the dtype of predicted labels: that of the classes, unless the label for unknown does not fit it."""
-        if self.unknown is None or self.classes_.dtype.kind == np.asarray(self.unknown_label).dtype.kind:
+        """Return the dtype of predicted labels: that of the classes, unless another label does not fit it."""
+        others = [self.unknown_label] * (self.unknown is not None) + [self.unsure_label] * (self.threshold is not None)
+        kind = self.classes_.dtype.kind
+        if all(np.asarray(other).dtype.kind == kind for other in others):
             return None if self.classes_.dtype.kind in "US" else self.classes_.dtype
         return object

@@ -1,16 +1,21 @@
 """Save a fitted classifier in a folder: the model and its classes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepemd.checks import real_number
+from deepemd.classifier.adaptation import Setting, Way, adapted
+from deepemd.classifier.settings import SAVED
 from deepemd.classifier.support import Support
+from deepemd.classifier.trust import Trust
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.model.folder import CONFIG_FILE, read_config, read_tensors, write_saved
@@ -27,18 +32,18 @@ class SavedClassifier:
     Attributes:
         model: the DeepEMD model.
         support: node sets and examples of the classes.
-        classes: (M,) the labels.
-        temperature: T of the probabilities.
-        unknown: the share of photos of known classes that may be called unknown, or None.
-        unknown_label: the label of unknown images.
+        classes: (M,) the labels, sorted.
+        setting: how images are compared with the classes.
+        trust: how the photos were classified when they were left out.
+        options: the settings of the classifier, see :data:`deepemd.classifier.settings.SAVED`.
     """
 
     model: DeepEMD
     support: Support
     classes: NDArray[Any]
-    temperature: float
-    unknown: float | None
-    unknown_label: Any
+    setting: Setting
+    trust: Trust
+    options: Mapping[str, Any]
 
 
 def write_classifier(saved: SavedClassifier, folder: Path) -> Path:
@@ -50,12 +55,15 @@ def write_classifier(saved: SavedClassifier, folder: Path) -> Path:
     settings = {
         "classes": _plain(saved.classes.tolist()),
         "kind": saved.classes.dtype.kind,
-        "temperature": saved.temperature,
-        "unknown": saved.unknown,
-        "unknown_label": _plain(np.asarray([saved.unknown_label]).tolist())[0],
+        **saved.options,
+        **{name: _plain(np.asarray([saved.options[name]]).tolist())[0] for name in ("unknown_label", "unsure_label")},
+        "way": saved.setting.way,
+        "smallest": saved.setting.smallest,
+        "reason": saved.trust.reason,
         "examples": saved.support.config(),
     }
     tensors = {f"{_PREFIX}{name}": tensor for name, tensor in saved.support.tensors().items()}
+    tensors |= {f"{_PREFIX}left_out": saved.trust.which, f"{_PREFIX}similarity": saved.trust.similarity}
     return write_saved(folder, {**saved.model.config, "classifier": settings}, {**saved.model.state_dict(), **tensors})
 
 
@@ -102,11 +110,35 @@ def _restored(settings: dict[str, Any], tensors: dict[str, Tensor], model: DeepE
     n, channels = support.total.shape[1:]
     if channels != model.backbone.channels or n != (model.regions.nodes or n):
         raise InputError(f"its classes have {n} nodes of {channels} channels, which are not those of the model")
-    temperature = real_number("temperature", settings["temperature"], 0, 1e9, above=True)
-    unknown, (label,) = settings["unknown"], _plain([settings["unknown_label"]])
-    if unknown is not None and not 0 < real_number("unknown", unknown, 0, 1) < 1:
-        raise InputError(f"unknown is {unknown}: it is a share between 0 and 1")
-    return SavedClassifier(model, support, classes, temperature, unknown, label)
+    order = np.argsort(classes, kind="stable")  # classifiers of older versions are not sorted
+    support, classes = support.sorted(order), classes[order]
+    options = {name: settings[name] for name in SAVED if name in settings}
+    for name in ("unknown_label", "unsure_label"):
+        _plain([options.get(name, name)])
+    if "way" not in settings:  # an older version, which compared nodes as they are, and saved the temperature alone
+        real_number("temperature", settings["temperature"], 0, 1e9, above=True)
+        options["adapt"] = "none"
+        found = adapted(model, support, "none")
+        trust = Trust(found.which, found.similarity, support.labels[found.which], "none", found.reason)
+        return SavedClassifier(model, support, classes, found.setting, trust, options)
+    return SavedClassifier(model, support, classes, _setting(settings), _trust(settings, tensors, support), options)
+
+
+def _setting(settings: dict[str, Any]) -> Setting:
+    way, smallest = settings["way"], settings["smallest"]
+    if way not in get_args(Way) or not isinstance(smallest, bool):
+        raise InputError(f"way is {way!r:.80} and smallest is {smallest!r:.80}: they name no way of comparison")
+    return Setting(way, smallest)
+
+
+def _trust(settings: dict[str, Any], tensors: dict[str, Tensor], support: Support) -> Trust:
+    """Restore how the photos were classified when they were left out."""
+    which, similarity = tensors["left_out"], tensors["similarity"]
+    if which.dtype != torch.int64 or similarity.dtype != torch.float64 or not similarity.isfinite().all():
+        raise InputError("left_out and similarity are of other types, or not finite")
+    if similarity.shape != (len(which), len(support.count)) or which.ne(which.clamp(0, len(support.labels) - 1)).any():
+        raise InputError(f"similarity of {tuple(similarity.shape)} does not fit {len(support.count)} classes")
+    return Trust(which, similarity, support.labels[which], settings["way"], str(settings["reason"])[:2000])
 
 
 def _plain(labels: list[Any]) -> list[Any]:

@@ -13,8 +13,6 @@ from deepemd.checks import whole_number, whole_numbers
 from deepemd.data.decoding import decode
 from deepemd.errors import InputError
 from deepemd.explain.matches import Side
-from deepemd.matching import emd_logits
-from deepemd.model import DeepEMD
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -119,43 +117,20 @@ class Support:
         return replace(self, total=self.total[places], count=self.count[places], labels=new[self.labels])
 
     @property
-    def tested(self) -> int:
-        """The number of examples that :meth:`leave_one_out` compares: those of classes with at least two photos."""
-        return int((self.count[self.labels] > 1).sum())
-
-    @property
     def prototypes(self) -> Tensor:
         """Return the mean node set of each class, (M, N, C) float64."""
         return self.total / self.count[:, None, None]
 
-    def similarities(self, model: DeepEMD, nodes: Tensor) -> Tensor:
-        """Return 1 - EMD between images and classes: nodes (Q, N, C) -> (Q, M)."""
-        return similarity(model, nodes, self.prototypes)
-
-    def nearest(self, model: DeepEMD, nodes: Tensor, label: int) -> int:
-        """Return the index of the example of a class that is most similar to an image, nodes (N, C)."""
-        among = (self.labels == label).nonzero()[:, 0]
-        return int(among[similarity(model, nodes[None], self.nodes[among])[0].argmax()])
+    def without_photos(self, which: Tensor) -> Tensor:
+        """Return the mean node sets of the classes without some of the examples, which leave each class a photo."""
+        labels = self.labels[which]
+        total = self.total.index_add(0, labels, self.nodes[which].double(), alpha=-1)
+        return total / (self.count - labels.bincount(minlength=len(self.count)))[:, None, None]
 
     def side(self, k: int) -> Side:
         """Return example k as an image to be matched."""
         example = self.examples[k]
         return Side(example.image(), example.size, self.nodes[k], example.key)
-
-    def leave_one_out(self, model: DeepEMD) -> tuple[Tensor, Tensor]:
-        """Compare every example with the classes, where its own class is taken without it.
-
-        Examples that are the only photo of their class are skipped.
-
-        Returns:
-            (P,) the indices of the compared examples, and (P, M) their similarity to each class.
-        """
-        which = (self.count[self.labels] > 1).nonzero()[:, 0]  # (P,)
-        nodes, labels = self.nodes[which], self.labels[which]
-        found = self.similarities(model, nodes)  # (P, M), the own class with the photo in it
-        rest = (self.total[labels] - nodes.double()) / (self.count[labels, None, None] - 1)  # (P, N, C)
-        own = similarity(model, nodes[:, None], rest[:, None])[:, 0]  # P episodes of one pair -> (P, 1)
-        return which, found.scatter(1, labels[:, None], own)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors to save."""
@@ -223,13 +198,3 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
         or labels.ne(labels.clamp(0, len(count) - 1)).any()
     ):
         raise InputError(f"the numbers of photos, {count.tolist()!r:.80}, do not fit the examples")
-
-
-def similarity(model: DeepEMD, query: Tensor, support: Tensor) -> Tensor:
-    """Return 1 - EMD with the model's own settings: (..., Q, N, C), (..., S, N, C) -> (..., Q, S) float64.
-
-    It is computed in float64, so that other images in the batch change no digit but the last.
-    """
-    with torch.inference_mode():
-        query, support = query.double(), support.double()
-        return emd_logits(query, support, temperature=1.0, **model.head)

@@ -42,6 +42,8 @@ class Match:
         cost: (N, N) 1 - cosine of each pair of nodes.
         similarity: 1 - EMD, at most 1: the sum of plan * (1 - cost).
         title: title of a picture of this match.
+        evidence: (N,) what each node of the query adds to the evidence for the class, where this decides instead of
+            the match: positive for the class, negative against it.
     """
 
     query: "Image"
@@ -56,6 +58,12 @@ class Match:
     cost: NDArray[np.float64]
     similarity: float
     title: str = ""
+    evidence: NDArray[np.float64] | None = None
+
+    @property
+    def shown_weights(self) -> NDArray[np.float64]:
+        """The weights (N,) by which parts of the query are drawn bright: their evidence for the class, or `a`."""
+        return self.a if self.evidence is None else self.evidence.clip(0)
 
     @property
     def overlapping(self) -> bool:
@@ -158,7 +166,7 @@ def match_nodes(model: DeepEMD, query: Side, support: Side, *, title: str = "", 
         problem = transport_problem(one, other, **model.head)
         solution = emd(*problem)
     sizes, keys = [query.size, support.size], np.array([query.key, support.key])
-    boxes = model.boxes(sizes, seed=seed, indices=keys)
+    boxes = model.boxes(sizes, seed=seed, indices=keys)[:, : one.shape[1]]  # nodes of the smallest size come first
     a, b, plan, cost = (t[0, 0].double().numpy() for t in (problem.a, problem.b, solution.plan, problem.cost))
     similarity = 1 - float(solution.value)
     pictures = query.picture, support.picture

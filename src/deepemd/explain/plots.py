@@ -76,7 +76,8 @@ def plot_matching(
 ) -> "Figure":
     """Draw how the parts of one image were matched with those of another, as in the paper's figures.
 
-    The two images are side by side, darker where their nodes weigh less. The parts of the query from which most mass
+    The two images are side by side, darker where their nodes weigh less (or, in an explanation of a prediction by
+    evidence, where the query has less evidence for the class). The parts of the query from which most mass
     flows are framed, numbered, and joined by a line to the part of the support that receives most of it; thin lines
     show the other strong flows. Below, the same pairs are cut out, with the share of the mass that moves and the cosine
     of the two parts. The colours suit colour-blind readers, and every pair is numbered.
@@ -139,7 +140,7 @@ def _as_match(query: Any, support: Any, model: Any) -> Match:
 
 def _draw(left: "Axes", right: "Axes", one: Match, pairs: Sequence[tuple[int, int, float]], flows: int) -> None:
     """Draw the two images with the heat of their weights, thin lines for flows, and the numbered pairs above them."""
-    _image(left, one.query, one.query_size, one.query_boxes, one.a)
+    _image(left, one.query, one.query_size, one.query_boxes, one.shown_weights)
     _image(right, one.support, one.support_size, one.support_boxes, one.b)
     left.set_title("query", fontsize=9, pad=4)
     right.set_title("support", fontsize=9, pad=4)

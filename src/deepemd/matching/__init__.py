@@ -4,12 +4,14 @@ from deepemd.matching.baselines import fusion_logits, local_knn_logits, matching
 from deepemd.matching.classifiers import cosine_classifier_logits, linear_logits
 from deepemd.matching.cost import centred_cosine_cost, cross_reference_weights, uniform_weights
 from deepemd.matching.head import Problem, Weights, emd_logits, transport_problem
+from deepemd.matching.moments import NodeMoments
 from deepemd.matching.prototypes import class_means, fit_prototypes
-from deepemd.matching.ridge import Ridge, fit_ridge, ridge_logits
+from deepemd.matching.ridge import Ridge, fit_ridge, ridge_from, ridge_logits
 from deepemd.matching.shots import mean_over_shots, nearest_shot
-from deepemd.matching.whitening import Whitening, whiten
+from deepemd.matching.whitening import Whitening, whiten, whitening_from
 
 __all__ = [
+    "NodeMoments",
     "Problem",
     "Ridge",
     "Weights",
@@ -28,8 +30,10 @@ __all__ = [
     "mean_over_shots",
     "nearest_shot",
     "protonet_logits",
+    "ridge_from",
     "ridge_logits",
     "transport_problem",
     "uniform_weights",
     "whiten",
+    "whitening_from",
 ]

@@ -1,18 +1,19 @@
 """Ridge regression on nodes: every part of an image is evidence for or against each class.
 
-Let x_k in R^C (k = 1 ... N) be all nodes of all shots, and Y_k in R^M the unit vector of their class. With weights w_k
-that make all classes count the same, and sum to N, the regression minimises
+Let x_k in R^C (k = 1 ... N) be all nodes of all shots, m_c the mean node of class c of M, and m the mean of the m_c.
+Regressed on the unit vectors of their classes, with a penalty on the squared coefficients B in R^(C x M), a node x has
+the evidence
 
-    sum_k w_k |B^T (x_k - m) - (Y_k - 1/M)|^2 + penalty |B|^2,        m = sum_k w_k x_k / N,
+    e(x) = B^T (x - m) + 1/M,        B = (X^T X + penalty I)^-1 X^T Y,
 
-over B in R^(C x M). So a node x has the evidence e(x) = B^T (x - m) + 1/M for the classes, which sums to 1. With the
-rows X_k = sqrt(w_k) (x_k - m) and T_k = sqrt(w_k) (Y_k - 1/M), the minimum is
+where the rows of X are x_k - m, and those of Y are 1 at the class and 0 elsewhere, minus 1/M. With equally many shots
+of each class, column c of X^T Y is N/M (m_c - m). We take this for any numbers of shots, so that a class of many shots
+is not preferred to one of few: it is then the discriminant of Fisher, with the total scatter. The evidence sums to 1
+over the classes.
 
-    B = (X^T X + penalty I)^-1 X^T T  =  X^T (X X^T + penalty I)^-1 T,
-
-of which the smaller system is solved. The logits of an image are the means of the evidence of its nodes, each weighted
-by its agreement with the shots, as the cross-reference weights of DeepEMD: a(x) = max(x . mean of all shots' nodes, 0)
-+ floor. On one node for each image, its mean, this is ridge regression on pooled embeddings.
+The logits of an image are the means of the evidence of its nodes, each weighted by its agreement with the shots, as the
+cross-reference weights of DeepEMD: a(x) = max(x . m, 0) + floor. On one node for each image, its mean, this is ridge
+regression on pooled embeddings.
 """
 
 from typing import NamedTuple
@@ -21,16 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepemd.matching.shots import members_of
+from deepemd.matching.moments import NodeMoments
 
-__all__ = ["Ridge", "fit_ridge", "ridge_logits"]
+__all__ = ["Ridge", "fit_ridge", "ridge_from", "ridge_logits"]
 
 
 class Ridge(NamedTuple):
-    """The regression of :func:`fit_ridge`; for M classes."""
+    """The regression of :func:`fit_ridge`, for M classes."""
 
     mean: Tensor
-    """(..., C) m, the mean node."""
+    """(..., C) m, the mean of the class means."""
     coefficients: Tensor
     """(..., C, M) B."""
 
@@ -54,54 +55,44 @@ def fit_ridge(support: Tensor, labels: Tensor, *, n_way: int | None = None, pena
 
     Args:
         support: (..., K, m, C) float, the node sets of the shots; leading dimensions are episodes. Nodes of length 1
-            are best, see :func:`deepemd.matching.power_transform`.
+            are best, see :func:`deepemd.nodes.power_transform`.
         labels: (..., K) int64, their classes, 0 to n_way - 1; each class at least once, not necessarily equally often.
         n_way: number of classes; by default one more than the largest label.
         penalty: weight of the squared coefficients, in units of squared nodes. 1 suits nodes of length 1; 0.1 suits
             one mean node for each image. The larger, the smoother.
 
     Returns:
-        The regression, in float32 (float64 if support is), differentiable in support. The system is solved in float64.
+        The regression, in float32 (float64 if support is), differentiable in support. Moments are added in float64.
 
     Raises:
         ValueError: shapes do not match, a label is not a class, a class has no shot, embeddings are not finite, or
             penalty is not above 0.
 
     >>> shots = torch.eye(3)[:, None]  # three classes of one node each
-    >>> fit_ridge(shots, torch.arange(3), penalty=0.01).logits(shots).round(decimals=2)
+    >>> fit_ridge(shots, torch.arange(3), penalty=0.01).logits(shots).round(decimals=2).abs()
     tensor([[0.9900, 0.0000, 0.0000],
             [0.0000, 0.9900, 0.0000],
             [0.0000, 0.0000, 0.9900]])
 
     Source: Bertinetto et al., Meta-learning with differentiable closed-form solvers (ICLR 2019), R2D2, on nodes.
     """
-    if not 0 < penalty < torch.inf:
-        raise ValueError(f"penalty must be above 0 and finite, got {penalty}; 1 is usual")
     if n_way is None:
         n_way = int(labels.max()) + 1 if labels.numel() else 0
-    members = members_of(support, labels, n_way)  # (..., K, n_way)
-    with torch.autocast(support.device.type, enabled=False):
-        support = support if support.dtype == torch.float64 else support.float()
-        if not support.isfinite().all():
-            raise ValueError("support holds NaN or an infinite value; embeddings must be finite")
-        shots, m, channels = support.shape[-3:]
-        member = members.to(support)
-        share = member / member.sum(-2, keepdim=True)  # (..., K, n_way), of sum 1 in each class
-        weight = share.sum(-1) * shots / n_way  # (..., K) w of each node of a shot
-        mean = (weight[..., None] * support.mean(-2)).mean(-2)  # (..., C)
-        root = weight.sqrt()[..., None, None]  # (..., K, 1, 1)
-        rows = ((support - mean[..., None, None, :]) * root).flatten(-3, -2)  # (..., N, C)
-        targets = ((member - 1 / n_way)[..., None, :] * root).expand(*member.shape[:-1], m, n_way)
-        targets = targets.flatten(-3, -2)  # (..., N, n_way)
-        few = shots * m < channels
-        gram = (rows @ rows.mT if few else rows.mT @ rows).double()
-        gram.diagonal(dim1=-2, dim2=-1).add_(penalty)
-        factor = torch.linalg.cholesky(gram)
-        if few:
-            coefficients = rows.mT @ torch.cholesky_solve(targets.double(), factor).to(rows)
-        else:
-            coefficients = torch.cholesky_solve((rows.mT @ targets).double(), factor).to(rows)
-    return Ridge(mean, coefficients)
+    dtype = torch.float64 if support.dtype == torch.float64 else torch.float32
+    return ridge_from(NodeMoments.of(support, labels, n_way), penalty=penalty, dtype=dtype)
+
+
+def ridge_from(moments: NodeMoments, *, penalty: float = 1.0, dtype: torch.dtype = torch.float32) -> Ridge:
+    """Fit a ridge regression to the moments of the shots' nodes; see :func:`fit_ridge`."""
+    if not 0 < penalty < torch.inf:
+        raise ValueError(f"penalty must be above 0 and finite, got {penalty}; 1 is usual")
+    n_way, channels = moments.total.shape[-2:]
+    matrix = moments.scatter()
+    matrix = matrix + penalty * torch.eye(channels, dtype=matrix.dtype, device=matrix.device)
+    share = moments.count.sum(-1)[..., None, None] / n_way
+    targets = share * (moments.means - moments.mean[..., None, :])  # (..., M, C): X^T Y, transposed
+    solved = torch.cholesky_solve(targets.mT.to(dtype), torch.linalg.cholesky(matrix.to(dtype)))
+    return Ridge(moments.mean.to(dtype), solved)
 
 
 def ridge_logits(

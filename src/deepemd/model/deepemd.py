@@ -216,6 +216,12 @@ class DeepEMD(nn.Module):
             ]
         )
 
+    @property
+    def node_counts(self) -> tuple[int, ...]:
+        """The number of nodes of each input size, for :class:`deepemd.nodes.MultiScale`; they follow one another."""
+        assert isinstance(self.regions, MultiScale)
+        return self.regions.counts({size: self._map_size(size) for size in self.regions.sizes})
+
     def _map_size(self, side: int) -> tuple[int, int]:
         """Return height and width of the encoder's map, found by encoding one black image and then cached."""
         sizes = _MAP_SIZES.setdefault(self.backbone, {})

@@ -78,6 +78,10 @@ class MultiScale:
             found.append(F.avg_pool2d(maps, side, self.step).flatten(2))  # (B, C, n)
         return torch.cat(found, dim=2).transpose(1, 2).contiguous()  # -> (B, N, C)
 
+    def counts(self, cells: Mapping[int, tuple[int, int]]) -> tuple[int, ...]:
+        """Return the number of nodes of each of the sizes, given the (h, w) of its map."""
+        return tuple(len(self._corners(*cells[size])[1]) for size in self.sizes)
+
     def boxes(self, side: float, cells: Mapping[int, tuple[int, int]]) -> NDArray[np.float64]:
         """Return the boxes of the nodes, (N, 4) as x0, y0, x1, y1, in a square image of this side.
 
@@ -91,11 +95,15 @@ class MultiScale:
         boxes = []
         for size in self.sizes:
             h, w = cells[size]
-            window = self._window(min(h, w))
-            for top in range(0, h - window + 1, self.step):
-                for left in range(0, w - window + 1, self.step):
-                    boxes.append((left / w, top / h, (left + window) / w, (top + window) / h))
+            window, corners = self._corners(h, w)
+            boxes += [(x / w, y / h, (x + window) / w, (y + window) / h) for y, x in corners]
         return np.array(boxes, dtype=np.float64) * side  # (N, 4)
+
+    def _corners(self, h: int, w: int) -> tuple[int, list[tuple[int, int]]]:
+        """Return the side of the windows of an h x w map, and the row and column where each begins."""
+        window = self._window(min(h, w))
+        rows, columns = (range(0, cells - window + 1, self.step) for cells in (h, w))
+        return window, [(row, column) for row in rows for column in columns]
 
     def _window(self, cells: int) -> int:
         if cells < 1:

@@ -14,7 +14,7 @@ from deepemd.classifier.support import MAX_EXAMPLES, Example
 from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
 from deepemd.evaluation.intervals import wilson
-from deepemd.explain.matches import Match, match_nodes
+from deepemd.explain.matches import Match
 
 __all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 
@@ -218,7 +218,7 @@ def _is_nearly_of_one_colour(example: Example) -> bool:
 
 def explain_doubt(classifier: PhotoClassifier, doubt: Doubt) -> tuple[Match, str]:
     """Match a photo with the most similar photo of the class it was given; return the match and that photo's name."""
-    support, label = classifier.support_, classifier.classes_.tolist().index(doubt.other)
-    best = support.nearest(classifier.model_, support.nodes[doubt.example], label)
-    found = match_nodes(classifier.model_, support.side(doubt.example), support.side(best))
+    support = classifier.support_
+    best = classifier.nearest_example(support.nodes[doubt.example], classifier.classes_.tolist().index(doubt.other))
+    found = classifier.match(support.side(doubt.example), support.side(best))
     return found, support.examples[best].name

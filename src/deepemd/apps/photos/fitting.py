@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from deepemd.classifier.calibration import unknown_threshold
 from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.classifier.settings import share
 from deepemd.data.layout import listed
 from deepemd.data.photos import Photos, class_photos, duplicates
 from deepemd.errors import InputError, printable
@@ -70,7 +68,7 @@ def fit_photos(
         InputError: there are no class folders, there is only one class, or no photo of a class can be read.
     """
     if unknown is not None:
-        unknown_threshold(torch.zeros(0), unknown)  # raises before the work begins if it is not a share
+        share("unknown", unknown)  # raises before the work begins
     photos = class_photos(folder)
     if len(photos.classes) < 2:
         empty = f" (no photos in {listed(photos.empty)})" if photos.empty else ""

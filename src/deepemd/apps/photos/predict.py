@@ -161,7 +161,7 @@ def settings(classifier: PhotoClassifier) -> dict[str, Any]:
     """Return everything that a result depends on: the classes, the settings and the versions."""
     model, support = classifier.model_, classifier.support_
     classes = zip(map(str, classifier.classes_.tolist()), support.count.tolist(), strict=True)
-    threshold = float(classifier.threshold_)
+    threshold = float(classifier.familiar_threshold_)
     return {
         "classes": dict(classes),
         "temperature": round(float(classifier.temperature_), 4),

@@ -71,7 +71,7 @@ class Drawings:
             f'<image {_place(left)} preserveAspectRatio="none" href="{data_url(photo)}"/>',
             f'<use {_place(right)} href="#{name}"/>',
             '<g class="heat">',
-            _heat(left, match.query_boxes, match.a, match.query_size),
+            _heat(left, match.query_boxes, match.shown_weights, match.query_size),
             _heat(right, match.support_boxes, match.b, match.support_size),
             '</g><g class="lines">',
             *(_pair(left, right, match, pair, k) for k, pair in reversed(list(enumerate(pairs)))),

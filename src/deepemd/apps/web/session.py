@@ -149,7 +149,10 @@ class Visitor:
             there = f"only '{names[0]}'" if names else "none yet"
             raise InputError(f"At least two classes are needed; there is {there}")
         counted = sum(one.photos for one in self.classes if one.photos > 1)
-        certain, labels = self.classifier.threshold_ > float("-inf"), tuple(map(str, self.classifier.classes_.tolist()))
+        certain, labels = (
+            self.classifier.familiar_threshold_ > float("-inf"),
+            tuple(map(str, self.classifier.classes_.tolist())),
+        )
         for number, file in enumerate(files, 1):
             name = _name(file, number)
             try:
