@@ -95,7 +95,32 @@ def test_the_nodes_of_an_image_do_not_depend_on_its_batch(folder, model, regions
         torch.testing.assert_close(found, whole, rtol=2**-10, atol=1e-6)
 
 
-def test_a_batch_is_as_large_as_its_images_need(folder, model, monkeypatch):
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_nodes_do_not_depend_on_the_threads(folder, model, one_thread, precision):
+    paths = sorted(folder.glob("*/*.png"))
+    expected = [row.nodes for row in Embedder(model, precision=precision).stream(paths)]
+    torch.set_num_threads(3)
+    found = [row.nodes for row in Embedder(model, precision=precision).stream(paths)]
+    assert torch.get_num_threads() == 3
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_number_formats_do_not_share_the_cache(folder, model, tmp_path):
+    paths = sorted(folder.glob("*/*.png"))[:2]
+    for precision in ("32", "bf16"):
+        list(Embedder(model, tmp_path / "cache", precision=precision).stream(paths))
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 4
+
+
+def test_a_batch_is_as_large_as_its_images_need(folder, model, monkeypatch, one_thread):
     sizes = []
     embed = DeepEMD.embed
     monkeypatch.setattr(

@@ -64,7 +64,7 @@ def _warn_of_no_home() -> None:
     )
 
 
-def model_folder(root: Path | None, model: DeepEMD) -> Path | None:
+def model_folder(root: Path | None, model: DeepEMD, precision: str = "") -> Path | None:
     """Return the folder of a model's embeddings in a cache, which is created with its tag if needed.
 
     Its name depends on everything that the nodes of an image depend on: the settings, the weights, and the version of
@@ -73,6 +73,7 @@ def model_folder(root: Path | None, model: DeepEMD) -> Path | None:
     Args:
         root: the folder that the user names; only a folder of its own in it is used. None for no cache.
         model: the model.
+        precision: the number format of the encoder, if it is not named by the files in the folder.
 
     Returns:
         The folder; None, with a warning, if the cache cannot be created, or its place is taken by something else.
@@ -93,7 +94,10 @@ def model_folder(root: Path | None, model: DeepEMD) -> Path | None:
     except InputError as error:
         log.warning("embeddings cannot be stored: %s", error)
         return None
-    return own / hashlib.sha256(f"{fingerprint(model)} {DECODING}".encode()).hexdigest()[:16]
+    return (
+        own
+        / hashlib.sha256(f"{fingerprint(model)} {DECODING}{precision and f' {precision}'}".encode()).hexdigest()[:16]
+    )
 
 
 def _is_ours(own: Path) -> bool:

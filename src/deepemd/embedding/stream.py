@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,11 +18,13 @@ from torch import Tensor
 from deepemd.checks import whole_number
 from deepemd.data.decoding import Picture, as_picture, decode, read_file, read_image, thumbnail
 from deepemd.data.images import WORKERS
+from deepemd.device import Precision, choose_precision
 from deepemd.embedding.cache import load, model_folder, node_settings, prune, rounded, store
 from deepemd.embedding.views import scale_picture, view_pictures
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 from deepemd.nodes import WholeImage
+from deepemd.threads import single_threads, thread_count
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,19 +51,24 @@ class Embedder:
     """Embeds images with one model, a batch at a time, in bounded memory.
 
     Nodes are always rounded to float16, so an image's nodes depend neither on the cache nor on the other images of its
-    batch. One image is encoded as a batch of two, because a batch of one is computed in another way, whose last digits
-    differ.
+    batch. A batch is divided among single threads, which a busy machine slows down far less than threads that wait for
+    each other in every layer. One image is encoded as a batch of two, because a batch of one is computed in another
+    way, whose last digits differ.
 
     Args:
         model: the model, in evaluation mode.
         cache: folder of the cached embeddings, by the files' content and the model; None for no cache. Only files are
             cached: images and arrays in memory never reach the disk.
         batch_size: number of images encoded together; lower it if memory is short.
+        precision: the number format of the encoder, see :func:`deepemd.device.choose_precision`; by default bfloat16
+            where the processor multiplies in it, which is several times as fast, and changes similarities by less than
+            0.01.
     """
 
     model: DeepEMD
     cache: Path | None = None
     batch_size: int = 8
+    precision: Precision = "auto"
     _state: object = field(default=None, init=False, repr=False)
     _folder: Path | None = field(default=None, init=False, repr=False)
 
@@ -95,13 +102,18 @@ class Embedder:
         if stored and self.cache is not None:
             prune(self.cache)
 
+    @property
+    def _bf16(self) -> bool:
+        return choose_precision(self.precision, self.model.mean.device.type) == "bf16-mixed"
+
     def _model_folder(self) -> Path | None:
         """Return the folder of this model in the cache; hash the weights again only if they have changed."""
         if self.cache is None:
             return None
         state = (node_settings(self.model), _weights_state(self.model))
         if state != self._state:
-            self._state, self._folder = state, model_folder(self.cache, self.model)
+            precision = "bf16" if self._bf16 else "32"
+            self._state, self._folder = state, model_folder(self.cache, self.model, precision)
         return self._folder
 
     def _read(self, place: int, image: "Picture", side: float, folder: Path | None) -> "_Read":
@@ -144,23 +156,34 @@ class Embedder:
         new = [one for one in batch if one.seen is not None]
         if not new:
             return False
-        full = new * 2 if len(new) == 1 else new
-        seen = view_pictures(
-            self.model,
-            [one.seen for one in full if one.seen is not None],
-            sizes=[one.size for one in full],
-            indices=np.array([one.key for one in full]),
-        )
-        with torch.inference_mode():
-            nodes = rounded(self.model.eval().embed(seen.images.to(self.model.mean.device), seen.boxes).cpu())
+        device = self.model.mean.device
+        count = thread_count(device)
+        size = max(2, math.ceil(len(new) / count))
+        pieces = [new[k : k + size] for k in range(0, len(new), size)]
+        with single_threads(count) if count > 1 else nullcontext(map) as run:
+            nodes = torch.cat(list(run(self._nodes, pieces)))
         stored = False
-        for one, its in zip(new, nodes, strict=False):  # a repeated image is dropped
+        for one, its in zip(new, nodes, strict=True):
             one.nodes, one.seen = its, None  # (N, C)
             if folder is not None and one.cached:
                 with suppress(OSError):  # without the cache the next run only takes longer
                     store(_file(folder, one.digest), its)
                     stored = True
         return stored
+
+    def _nodes(self, piece: "list[_Read]") -> Tensor:
+        """Encode images that are encoded together: (B, N, C), rounded."""
+        full = piece * 2 if len(piece) == 1 else piece
+        seen = view_pictures(
+            self.model,
+            [one.seen for one in full if one.seen is not None],
+            sizes=[one.size for one in full],
+            indices=np.array([one.key for one in full]),
+        )
+        device = self.model.mean.device
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+            nodes = self.model.eval().embed(seen.images.to(device), seen.boxes)
+        return rounded(nodes.cpu())[: len(piece)]
 
 
 @dataclass
