@@ -103,8 +103,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_nodes_do_not_depend_on_the_threads(folder, model, one_thread, precision):
+def test_nodes_do_not_depend_on_the_threads(folder, model, precision):
     paths = sorted(folder.glob("*/*.png"))
     expected = [row.nodes for row in Embedder(model, precision=precision).stream(paths)]
     torch.set_num_threads(3)
@@ -120,7 +121,8 @@ def test_number_formats_do_not_share_the_cache(folder, model, tmp_path):
     assert len(list((tmp_path / "cache").rglob("*.npz"))) == 4
 
 
-def test_a_batch_is_as_large_as_its_images_need(folder, model, monkeypatch, one_thread):
+@pytest.mark.usefixtures("one_thread")
+def test_a_batch_is_as_large_as_its_images_need(folder, model, monkeypatch):
     sizes = []
     embed = DeepEMD.embed
     monkeypatch.setattr(
