@@ -1,7 +1,7 @@
 """Photos of new classes: DeepEMD on adapted nodes beside pooled embeddings, on episodes of real photos.
 
     python benchmarks/adapt.py FOLDER --half 1 --out benchmarks/results/adapt-grocery.json
-    python benchmarks/adapt.py miniimagenet:val --per-class 30 --out benchmarks/results/adapt-val.json
+    python benchmarks/adapt.py MINIIMAGENET/val --per-class 30 --out benchmarks/results/adapt-val.json
 
 FOLDER holds a folder of photos for each class. `--half 0` and `--half 1` take every second class: settings are chosen
 on the first half and reported on the second. `--crop 0.6` keeps the middle of each photo, so that things fill it.
@@ -27,7 +27,6 @@ from deepemd.classifier.adaptation import Head, Setting, adapted
 from deepemd.classifier.calibration import fit_temperature
 from deepemd.classifier.support import Example, Support
 from deepemd.classifier.trust import Trust
-from deepemd.data import load
 from deepemd.data.decoding import decode
 from deepemd.data.photos import class_photos
 from deepemd.embedding.cache import default_cache
@@ -39,16 +38,12 @@ from deepemd.nodes import MultiScale, power_transform
 from deepemd.versions import versions
 
 
-def images(source: str, half: int | None, per_class: int | None, crop: float) -> tuple[list[Any], np.ndarray]:
+def images(source: Path, half: int | None, per_class: int | None, crop: float) -> tuple[list[Any], np.ndarray]:
     """Return the photos and their labels."""
-    if ":" in source:
-        split = load(source)
-        labels = np.asarray(split.labels)
-        chosen = np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in np.unique(labels)])
-        found, labels = [split.image(int(k)) for k in chosen], labels[chosen]
-    else:
-        photos = class_photos(Path(source))
-        found, labels = list(photos.files), np.unique(photos.labels, return_inverse=True)[1]
+    photos = class_photos(source)
+    labels = np.unique(photos.labels, return_inverse=True)[1]
+    chosen = np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in np.unique(labels)])
+    found, labels = [photos.files[k] for k in chosen], labels[chosen]
     if half is not None:
         mine = np.flatnonzero(labels % 2 == half)
         found, labels = [found[k] for k in mine], np.unique(labels[mine], return_inverse=True)[1]
@@ -145,9 +140,8 @@ class Scores:
         error = sum((bins == b).mean() * abs(p[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins))
         sets = {
             str(coverage): {"covered": 100 * float(np.mean(inside)), "classes": float(np.mean(classes))}
-            for coverage, (inside, classes) in (
-                (c, zip(*rows, strict=True)) for c, rows in self.covered.items() if rows
-            )
+            for coverage, found in self.covered.items()
+            for inside, classes in [zip(*found, strict=True)] * bool(found)
         }
         return {
             "rows": rows,
@@ -160,7 +154,7 @@ class Scores:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
+    parser.add_argument("source", type=Path)
     parser.add_argument("--half", type=int)
     parser.add_argument("--per-class", type=int)
     parser.add_argument("--crop", type=float, default=1.0)
@@ -179,7 +173,7 @@ def main() -> None:
     model.power = power
     nodes, sizes = power_transform(raw, power), [row.size for row in rows]
     print(f"{len(photos)} photos, {labels.max() + 1} classes, {time.perf_counter() - began:.0f} s", flush=True)
-    result: dict[str, Any] = {"source": Path(args.source).name, "half": args.half, "crop": args.crop}
+    result: dict[str, Any] = {"source": args.source.name, "half": args.half, "crop": args.crop}
     result |= {"sizes": model.regions.sizes, "versions": versions()}
     for way in sorted({min(way, int(labels.max()) + 1) for way in args.ways}):
         for shot, count in zip((1, 5), args.episodes, strict=True):
