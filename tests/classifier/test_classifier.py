@@ -95,6 +95,9 @@ class Rows(FewShotClassifier):
             return super().stream(images, **settings)
         return super().stream(self._drawn(validate_data(self, images, reset=False)), **settings)
 
+    def _embedded(self, X):
+        return super()._embedded(self._drawn(validate_data(self, X, reset=False)) if hasattr(self, "support_") else X)
+
     def _drawn(self, X):
         grey = np.round(255 / (1 + np.exp(-np.asarray(X, float) / 2))).astype(np.uint8)
         return [np.kron(row[None], np.ones((8, max(2, 16 // len(row))), np.uint8)) for row in grey]
@@ -640,3 +643,127 @@ def test_real_photos_are_classified(shared_data, tmp_path):
     query = [path for label in chosen for path in sorted((tmp_path / label).iterdir())[5:]]
     classifier = FewShotClassifier(cache=False).fit(support, [path.parent.name for path in support])
     assert classifier.score(query, [path.parent.name for path in query]) > 0.85
+
+
+# Other outputs
+
+
+def test_the_decision_function_is_the_logarithm_of_the_probabilities(fitted):
+    queries, _ = photos(2, first=60)
+    logits = fitted.decision_function(queries)
+    proba = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(proba, fitted.predict_proba(queries), atol=1e-9)
+
+
+def test_the_decision_function_of_two_classes_is_one_number(model):
+    images, labels = photos(3)
+    two = FewShotClassifier(model, cache=False).fit(images[:6], labels[:6])
+    found = two.decision_function(images[:6])
+    assert found.shape == (6,)
+    assert (two.classes_[(found > 0).astype(int)] == two.predict(images[:6])).all()
+
+
+def test_embeddings_for_other_tools(fitted, model):
+    queries, labels = photos(3, first=60)
+    found = fitted.transform(queries)
+    assert found.shape[0] == 9
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    from sklearn.neighbors import KNeighborsClassifier
+
+    piped = make_pipeline(FewShotClassifier(cache=False), KNeighborsClassifier(1)).fit(*photos(4))
+    assert piped.score(queries, labels) > 0.8
+    plain = FewShotClassifier(model, cache=False, adapt="none").fit(*photos(2))
+    assert plain.transform(queries).shape == (9, 8)
+    assert plain.transform([]).shape == (0, 8)
+
+
+def test_score_takes_a_column_of_images(fitted, folder):
+    paths = np.array(sorted(map(str, folder.glob("*/*.png"))), dtype=object)
+    labels = [Path(path).parent.name for path in paths]
+    assert fitted.score(paths[:, None], labels) == fitted.score(paths, labels) == 1
+
+
+# Prediction sets and unsure labels
+
+
+def test_prediction_sets_hold_the_probable_classes(fitted):
+    queries, _ = photos(3, first=60)
+    sets = fitted.predict_set(queries, coverage=0.75)
+    assert all(one and set(one) <= set(KINDS) for one in sets)
+    assert [one[0] for one in sets] == fitted.predict(queries).tolist()
+    wider = fitted.predict_set(queries, coverage=0.9)
+    assert all(set(a) <= set(b) for a, b in zip(sets, wider, strict=True))
+
+
+def test_a_coverage_out_of_reach_is_said_and_holds_all_classes(model):
+    classifier = FewShotClassifier(model, cache=False).fit(*photos(3))
+    with pytest.warns(UserWarning, match=r"coverage is 0\.95, which takes at least 19 photos .* there are 9"):
+        assert all(len(one) == 3 for one in classifier.predict_set(photos(1)[0]))
+
+
+@pytest.mark.parametrize("coverage", [0, 1, 1.5, -0.1, "0.9", None, float("nan"), True])
+def test_a_coverage_is_a_share(fitted, coverage):
+    with pytest.raises(InputError, match=r"coverage is .*such as 0\.95"):
+        fitted.predict_set(photos(1)[0], coverage=coverage)
+
+
+def test_predictions_have_their_sets(model):
+    classifier = FewShotClassifier(model, cache=False, coverage=0.8).fit(*photos(4))
+    queries, _ = photos(2, first=60)
+    assert [one.labels for one in classifier.stream(queries)] == classifier.predict_set(queries, coverage=0.8)
+    assert all(not one.labels for one in FewShotClassifier(model, cache=False).fit(*photos(4)).stream(queries))
+
+
+def test_below_the_threshold_a_label_is_unsure(model):
+    queries, _ = photos(2, first=60)
+    plain = FewShotClassifier(model, cache=False).fit(*photos(2))
+    middle = float(np.median(plain.predict_proba(queries).max(1)))
+    classifier = FewShotClassifier(model, cache=False, threshold=middle).fit(*photos(2))
+    for sure, one in zip(plain.stream(queries), classifier.stream(queries), strict=True):
+        assert one.label == (sure.label if sure.probability >= middle else "unsure")
+        if one.label == "unsure":
+            assert one.runner_up == sure.label
+    with pytest.raises(InputError, match="a class is named 'unsure', and unsure images are labelled 'unsure'"):
+        FewShotClassifier(model, cache=False, threshold=0.5).fit(photos(1)[0], ["unsure", "a", "b"])
+
+
+@pytest.mark.parametrize("settings", [{"adapt": "some"}, {"threshold": 1}, {"coverage": 0}, {"unknown": 2}], ids=str)
+def test_settings_out_of_range_are_refused(model, settings):
+    with pytest.raises(InputError, match=next(iter(settings))):
+        FewShotClassifier(model, cache=False, **settings).fit(*photos(2))
+
+
+# Adaptation
+
+
+def test_what_was_chosen_is_said(model):
+    few = FewShotClassifier(cache=False).fit(*photos(2))
+    assert few.adaptation_.startswith('"ridge')
+    assert "too few" in few.adaptation_ or "so few photos" in few.adaptation_
+    fixed = FewShotClassifier(model, cache=False, adapt="whiten").fit(*photos(2))
+    assert fixed.adaptation_ == '"whiten", as set'
+
+
+def test_the_evidence_explains_the_similarity():
+    classifier = FewShotClassifier(cache=False, adapt="ridge").fit(*photos(3))
+    found = classifier.explain(texture("dots", 77))
+    similarity = classifier.decision_function([texture("dots", 77)])[0] / classifier.temperature_
+    np.testing.assert_allclose(found.evidence.sum(0) + 1 / 3, similarity, atol=1e-9)
+    np.testing.assert_array_equal(found.match.evidence, found.evidence[:, similarity.argmax()])
+
+
+def test_the_match_explains_the_similarity_of_whitened_nodes():
+    images, labels = photos(1)
+    classifier = FewShotClassifier(cache=False, adapt="whiten").fit(images, labels)
+    found = classifier.explain(texture("dots", 77))
+    similarity = classifier.decision_function([texture("dots", 77)])[0] / classifier.temperature_
+    assert found.match.similarity == pytest.approx(similarity.max(), abs=1e-9)  # one photo is the class
+    assert found.evidence is None
+
+
+def test_an_explanation_is_a_figure_and_html(fitted, tmp_path):
+    found = fitted.explain(texture("dots", 77))
+    assert found.plot().axes
+    assert found.plot(tmp_path / "why.png").stat().st_size > 1000
+    assert "<b>dots</b>" in found._repr_html_()
+    assert "data:image/png;base64," in found._repr_html_()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepemd.classifier.adaptation import Adapt, Head, adapted
+from deepemd.classifier.adaptation import Adapt, Head, Setting, adapted
 from deepemd.classifier.calibration import coverage_notice, refuse_class_named, unknown_notice
 from deepemd.classifier.learning import add_photos, check_labels
 from deepemd.classifier.prediction import Explanation, Prediction, Rule
@@ -238,13 +239,62 @@ class PhotoClassifier:
         self._refuse_one_class()
         self._warn_if_sets_hold_all(coverage)
         rule = self._rule(coverage)
-        found = []
+        return [rule.predict(one).labels for nodes in self._embedded(X) for one in self.head_.similarities(nodes)]
+
+    def decision_function(self, X: "Iterable[Picture]") -> NDArray[np.float64]:
+        """Return the logits of each image, as scikit-learn's tools expect them.
+
+        Args:
+            X: as for :meth:`predict`.
+
+        Returns:
+            (Q, M) temperature * similarity, in the order of ``classes_``; for two classes (Q,), the second logit minus
+            the first.
+
+        Raises:
+            InputError: as for :meth:`predict`.
+        """
+        self._refuse_one_class()
+        found = [self.head_.similarities(nodes).numpy() for nodes in self._embedded(X)]
+        logits = self.temperature_ * np.concatenate([*found, np.zeros((0, len(self.classes_)))])
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def transform(self, X: "Iterable[Picture]") -> NDArray[np.float32]:
+        """Return one embedding of each image, for other tools: the mean of its nodes, adapted, of length 1.
+
+        Nodes are whitened by the photos of the classes, whichever way decides, unless ``adapt`` is "none".
+
+        Args:
+            X: as for :meth:`predict`.
+
+        Returns:
+            (Q, C) float32; C is the encoder's number of channels, and one more if nodes are whitened.
+
+        Raises:
+            InputError: as for :meth:`predict`.
+        """
+        self._check_fitted()
+        head = self.head_
+        if head.setting.way == "ridge":
+            head = Head.fit(self.model_, self.support_, Setting("whiten", head.setting.smallest))
+        means = [head.prepare(nodes).mean(1) for nodes in self._embedded(X)]
+        if not means:
+            means = [head.classes.mean(1)[:0]]
+        return F.normalize(torch.cat(means).float(), dim=-1).numpy()
+
+    def _embedded(self, X: "Iterable[Picture]") -> Iterator[Tensor]:
+        """Embed images, some at a time: (Q, N, C); raise the error of the first one that cannot be read."""
+        self._check_fitted()
+        waiting: list[Tensor] = []
         for embedded in self._embedder().stream(iterate_images(X)):
             if embedded.nodes is None:
-                assert embedded.error is not None
-                raise embedded.error
-            found.append(rule.predict(self.head_.similarities(embedded.nodes[None])[0]).labels)
-        return found
+                raise embedded.error or InputError("an image cannot be read")
+            waiting.append(embedded.nodes)
+            if len(waiting) == _BATCH:
+                yield torch.stack(waiting)
+                waiting = []
+        if waiting:
+            yield torch.stack(waiting)
 
     def stream(self, images: "Iterable[Picture]", *, progress: str = "") -> Iterator[Prediction]:
         """Classify any number of images, one after the other, in bounded memory.

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 
 from deepemd.classifier.classifier import PhotoClassifier
 
 __all__ = ["FewShotClassifier"]
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator, PhotoClassifier):
+class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator, PhotoClassifier):
     """Classify photos from a few examples of each class, part by part, with DeepEMD.
 
     It is a scikit-learn estimator whose samples are images instead of rows of numbers: paths, PIL images or arrays.
