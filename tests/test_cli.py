@@ -216,7 +216,7 @@ def test_data_commands(capsys, photos, tmp_path):
     assert "5 classes, 40 images" in out
     listed = _run(capsys, "data", "list", *root)[1]
     name = next(tmp_path.glob("*/store.json")).parent.name
-    assert [line.split("│")[1].strip() for line in listed.splitlines() if "│" in line] == [name] * 3  # whole
+    assert [line.split("  ")[0] for line in listed.splitlines() if line.startswith(name)] == [name] * 3  # whole
     assert "all unchanged since they were prepared" in _run(capsys, "data", "verify", photos, *root)[1]
     store = next(tmp_path.glob("*/store.json")).parent
     damaged = store / "val.bin"

@@ -13,6 +13,7 @@ from deepemd import cli
 from deepemd.data import prepare
 from deepemd.data.downloads import DOWNLOADS, Remote, fetch
 from deepemd.errors import InputError
+from deepemd.progress import Progress
 
 CONTENT = os.urandom(3_000_000)
 CUT = 18 << 16  # where the connection breaks off, at the end of a piece
@@ -101,8 +102,6 @@ def test_one_that_was_broken_off_after_its_last_byte(server, tmp_path):
 
 
 def test_ctrl_c_keeps_what_is_there(server, tmp_path, monkeypatch):
-    from rich.progress import Progress
-
     calls = []
 
     def advance(*_: object) -> None:

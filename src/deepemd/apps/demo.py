@@ -126,7 +126,7 @@ def _describe(e: Episodes) -> str:
 def _print(tables: list[TextTable]) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(soft_wrap=True)  # lines of a log are not wrapped
     for table in tables:
         console.print(table.rich())
 

@@ -1,33 +1,24 @@
 """Run all parts of the benchmark, with a progress display; Ctrl-C reports what has been measured so far."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deepemd.bench.calls import calls
 from deepemd.bench.measure import machine, threads
 from deepemd.bench.peers import PEERS, load_peers
 from deepemd.bench.race import Settings, race
 from deepemd.bench.subprocesses import SOLVERS, gradient, start
+from deepemd.progress import Progress, say
 
 __all__ = ["run"]
 
 
-def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
-    """Measure, and return the report, ready for JSON; its key "interrupted" is true after Ctrl-C.
-
-    Args:
-        settings: the settings of the benchmark.
-        console: the console for the progress display; by default standard error.
-    """
-    console = console or Console(stderr=True)
+def run(settings: Settings) -> dict[str, Any]:
+    """Measure, and return the report, ready for JSON; its key "interrupted" is true after Ctrl-C."""
     solvers, missing = load_peers(settings.peers)
     for line in missing.values():
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
     race_rows: list[dict[str, Any]] = []
     call_figures: dict[str, Any] = {}
     gradient_rows: list[dict[str, Any]] = []
@@ -48,7 +39,14 @@ def run(settings: Settings, console: Console | None = None) -> dict[str, Any]:
         "start": start_figures,
     }
     # Measurements on more threads set their number; drawing problems must not wake PyTorch's other threads.
-    with _progress(console, _steps(settings, missing)) as show, threads(1):
+    with Progress("measuring", _steps(settings, missing), "steps") as progress, threads(1):
+        begun = count()
+
+        def show(step: str) -> None:
+            """Show the step that begins."""
+            progress.detail = step
+            progress.set(next(begun))
+
         try:
             if "race" in settings.parts:
                 race(settings, solvers, race_rows, show)
@@ -73,27 +71,3 @@ def _steps(settings: Settings, missing: dict[str, str]) -> int:
         "start": 1 + settings.processes,
     }
     return sum(steps[part] for part in set(settings.parts))
-
-
-@contextmanager
-def _progress(console: Console, steps: int) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows the current step, as a bar on a terminal and as lines elsewhere."""
-    begun: list[str] = []
-
-    def line(text: str) -> None:
-        if text not in begun:
-            console.print(text, highlight=False)
-        begun.append(text)
-
-    if not console.is_terminal:
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=14), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=steps)
-
-        def advance(text: str) -> None:
-            bar.update(task, description=text, completed=len(begun))
-            begun.append(text)
-
-        yield advance

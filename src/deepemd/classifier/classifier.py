@@ -113,7 +113,7 @@ class PhotoClassifier:
         Args:
             X, y: as for :meth:`fit`.
             stop: raise the error of the first photo that cannot be read.
-            progress: the text next to a progress bar on a terminal; no bar by default.
+            progress: what is shown beside the number of photos; by default no progress is shown.
 
         Returns:
             (K,) for each photo None, or the reason why it was left out.
@@ -301,7 +301,7 @@ class PhotoClassifier:
 
         Args:
             images: paths, PIL images or arrays, as for :meth:`fit`. A generator's are fetched as they are needed.
-            progress: the text next to a progress bar on a terminal; no bar by default.
+            progress: what is shown beside the number of photos; by default no progress is shown.
 
         Returns:
             An iterator over the predictions, in the order of the images. An image that cannot be read has an ``error``,
@@ -328,7 +328,7 @@ class PhotoClassifier:
         total = length_hint(images)  # 0 for a generator
         rows = self._embedder().stream(iterate_images(images), side=(lambda _: side) if side else None)
         waiting: list[Embedded] = []
-        for row in track(rows, progress, total) if progress else rows:
+        for row in track(rows, progress, total, "photos") if progress else rows:
             waiting.append(row)
             if len(waiting) == _BATCH:
                 yield from self._predict(waiting)

@@ -43,7 +43,7 @@ def add_photos(
         ids: (K,) the class of each, an index into `classes`.
         classes: the labels of all classes.
         stop: raise the error of the first photo that cannot be read.
-        progress: the text next to a progress bar on a terminal; no bar by default.
+        progress: what is shown beside the number of photos; by default no progress is shown.
 
     Returns:
         The new support set; and for each photo None, or the reason why it was left out.
@@ -55,7 +55,7 @@ def add_photos(
     likely = _first_of_each(ids, held)
     rows = embedder.stream(images, side=lambda k: EXAMPLE_SIDE if k in likely else 0)
     errors: list[InputError | None] = []
-    numbered = enumerate(track(rows, progress, len(ids)) if progress else rows)
+    numbered = enumerate(track(rows, progress, len(ids), "photos") if progress else rows)
     while batch := list(islice(numbered, _BATCH)):
         for _, row in batch:
             if row.error is not None and stop:

@@ -1,5 +1,9 @@
 """``deepemd app``: serve a page for classifying photos on this machine."""
 
+from contextlib import ExitStack
+
+from deepemd.progress import Progress
+
 __all__ = ["app"]
 
 
@@ -26,13 +30,16 @@ def app(
             proxy in front of it; by default the names and addresses of this machine, at this port, if `host` opens the
             page to them. A name without a port stands for all ports.
     """
-    from deepemd.apps.web.app import ending_in_order, serving, wait
-    from deepemd.device import keep_freed_memory
-    from deepemd.model.pretrained import pretrained
+    with ExitStack() as running:
+        with Progress("starting the page"):
+            from deepemd.apps.web.app import ending_in_order, serving, wait
+            from deepemd.device import keep_freed_memory
+            from deepemd.model.pretrained import pretrained
 
-    keep_freed_memory()
-    model = pretrained(backbone)
-    page = serving(model, host=host, port=port, max_megabytes=max_megabytes, allowed_hosts=allowed_hosts)
-    with ending_in_order(), page as address:
+            keep_freed_memory()
+            model = pretrained(backbone)
+            page = serving(model, host=host, port=port, max_megabytes=max_megabytes, allowed_hosts=allowed_hosts)
+            running.enter_context(ending_in_order())
+            address = running.enter_context(page)
         print(f"page: {address}\nCtrl-C ends it.", flush=True)
         wait()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deepemd.errors import InputError
+from deepemd.progress import Progress
 from deepemd.results import output_lock
 
 __all__ = ["convert"]
@@ -29,7 +30,7 @@ def convert(checkpoint: Path, out: Path, regions: str = "fcn", force: bool = Fal
     existing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (out / name).exists()]
     if existing and not force:
         raise InputError(f"out: {out} already holds {existing[0]}: pass --force to replace it, or another folder")
-    with output_lock(out / CONFIG_FILE, option="out"):
+    with output_lock(out / CONFIG_FILE, option="out"), Progress(f"converting {checkpoint.name}"):
         model, left_out, absent = checkpoints.convert(checkpoint, parse_regions(regions))
         model.save(out)
     for name in left_out:

@@ -16,30 +16,31 @@ def data_list(root: Path | None = None) -> None:
     Args:
         root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
-    from rich.table import Table
     from rich.text import Text
 
+    from deepemd.apps.reports.tables import TextTable
     from deepemd.data import DATASETS, default_root, load, prepared
 
-    table = Table(title=Text(f"prepared in {root or default_root()}"), title_justify="left")
-    for head in ("data set", "split", "classes", "images", "per class", "median size", "sha256"):
-        table.add_column(head, justify="left" if head in ("data set", "split", "sha256") else "right")
+    heads = ("data set", "split", "classes", "images", "per class", "median size", "sha256")
+    rows: list[list[str]] = []
     for folder in prepared(root):
         try:
             store = load(folder)
         except InputError:
-            table.add_row(Text(folder.name), "damaged: prepare it again with --force")
+            rows.append([folder.name, "damaged: prepare it again with --force", *[""] * 5])
             continue
         for split, images in store.splits.items():
             f = images.fingerprint
             one_size = f.per_class_min == f.per_class_max
             per_class = f"{f.per_class_min}" if one_size else f"{f.per_class_min}-{f.per_class_max}"
             size = f"{f.median_width} x {f.median_height}"
-            table.add_row(Text(folder.name), split, f"{f.classes}", f"{f.images:,}", per_class, size, f.sha256[:12])
+            rows.append([folder.name, split, f"{f.classes}", f"{f.images:,}", per_class, size, f.sha256[:12]])
     out = console()
     for name, about in DATASETS.items():
         out.print(Text(name, "bold") + Text(f"  {about}"))
-    out.print(table if table.row_count else Text(f"nothing is prepared yet in {root or default_root()}"))
+    place = root or default_root()
+    table = TextTable(f"prepared in {place}", heads, rows)
+    out.print(table.rich() if rows else Text(f"nothing is prepared yet in {place}"))
 
 
 def data_prepare(

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from deepemd.errors import InputError
+from deepemd.progress import say, track
 from deepemd.transport import SIZES, CompiledCode, compile_ahead
 
 __all__ = ["warmup"]
@@ -31,26 +32,16 @@ def warmup(dtype: Literal["float32", "float64", "both"] = "both", sizes: str | N
         sizes: number of nodes on the larger side of your problems, such as 25 or 25,100; by default all sizes: up to
             16, 32, 64, 128, and larger.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     dtypes = list(_DTYPES) if dtype == "both" else [dtype]
     ranges = {_range(size): size for size in _numbers(sizes)}
     jobs = [(entry, name, where) for entry in _ENTRIES for name in dtypes for where in ranges]
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=14), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[CompiledCode] = []
     began = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(jobs))
-        for entry, name, where in jobs:
-            what = f"{entry}, {name}, {where}"
-            bar.update(task, description=what)
-            result = compile_ahead(ranges[where], _DTYPES[name], warm_start=_ENTRIES[entry])
-            results.append(result)
-            outcome = "already there" if result.found else f"compiled in {result.seconds:.1f} s"
-            bar.console.print(f"{what:<42}{outcome}", highlight=False)
-            bar.advance(task)
+    for entry, name, where in track(jobs, "compiling", len(jobs), "functions"):
+        result = compile_ahead(ranges[where], _DTYPES[name], warm_start=_ENTRIES[entry])
+        results.append(result)
+        outcome = "already there" if result.found else f"compiled in {result.seconds:.1f} s"
+        say(f"{f'{entry}, {name}, {where}':<42}{outcome}")
     found = sum(result.found for result in results)
     print(f"{len(results) - found} compiled, {found} already there, in {time.perf_counter() - began:.1f} s")
     _print_folders(results)

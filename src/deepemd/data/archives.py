@@ -20,6 +20,7 @@ from deepemd.data.kinds import HEAD, is_system
 from deepemd.data.walk import walk
 from deepemd.errors import InputError
 from deepemd.files import explain_disk_errors
+from deepemd.progress import Progress, track
 
 __all__ = ["Archive", "open_archive"]
 
@@ -82,7 +83,8 @@ def open_archive(path: Path, scratch: Path) -> Archive:
 
 
 def _folder(path: Path) -> Archive:
-    tree = walk(path)
+    with Progress(f"listing {path}"):
+        tree = walk(path)
 
     def read(name: str) -> bytes:
         try:
@@ -179,7 +181,8 @@ def _unpacked(path: Path, scratch: Path, folders: list[str]) -> tuple[dict[str, 
         try:
             with tarfile.open(path, "r:*") as tar:
                 folders.clear()
-                places = _places(path, tar, unpack, folders)
+                members = track(tar, f"unpacking {path.name}", unit="files")
+                places = _places(path, members, unpack, folders)
                 while tar.fileobj is not None and tar.fileobj.read(1 << 20):
                     pass  # read to the end, to verify the checksum there
         except OSError as error:
@@ -192,7 +195,7 @@ def _unpacked(path: Path, scratch: Path, folders: list[str]) -> tuple[dict[str, 
 
 
 def _places(
-    path: Path, tar: tarfile.TarFile, locate: Callable[[tarfile.TarInfo], int], folders: list[str]
+    path: Path, members: Iterable[tarfile.TarInfo], locate: Callable[[tarfile.TarInfo], int], folders: list[str]
 ) -> dict[str, tuple[int, int]]:
     """Return the offset, found by `locate`, and the size of each file of a tar; a hard link has those of its target.
 
@@ -200,7 +203,7 @@ def _places(
     """
     all_places: list[tuple[str, tuple[int, int]]] = []
     by_name: dict[str, tuple[int, int]] = {}
-    for member in tar:
+    for member in members:
         if member.isdir():
             folders.append(member.name)
         if member.isdir() or not _visible(path, [_plain(member.name)]):

@@ -4,14 +4,14 @@ Nothing is downloaded unless the user asks for it (``deepemd data prepare NAME -
 checks them; it cannot continue a partial file, which :class:`Resuming` does.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deepemd.errors import InputError
 from deepemd.files import explain_disk_errors
+from deepemd.progress import Progress
 
 if TYPE_CHECKING:
     from requests import Response
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DOWNLOADS", "Remote", "Resuming", "fetch"]
 
 _PIECE = 1 << 16  # bytes written at a time, the most that is lost when the connection breaks
+_MB = 1_000_000
 _TIMEOUT = 30  # seconds without a byte
 
 
@@ -145,23 +146,14 @@ class Resuming:
             resumes = response.status_code == requests.codes.partial_content
             with (
                 self.part.open("ab" if resumes else "wb") as file,
-                self._progress(response, start * resumes) as advance,
+                self._progress(response, start * resumes) as progress,
             ):
                 for piece in response.iter_content(_PIECE):
                     file.write(piece)
-                    advance(len(piece))
+                    progress.advance(len(piece) / _MB)
 
-    @contextmanager
-    def _progress(self, response: "Response", start: int) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar of bytes and time on standard error, if that is a terminal."""
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            length = response.headers.get("Content-Length", "")
-            task = bar.add_task(
-                self.part.stem, total=start + int(length) if length.isdecimal() else None, completed=start
-            )
-            yield lambda count: bar.advance(task, count)
+    def _progress(self, response: "Response", start: int) -> Progress:
+        """Return the display of a download that begins at byte `start`."""
+        length = response.headers.get("Content-Length", "")
+        total = (start + int(length)) / _MB if length.isdecimal() else None
+        return Progress(f"downloading {self.part.stem}", total, "MB", done=start / _MB)

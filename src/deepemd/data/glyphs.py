@@ -103,7 +103,8 @@ def _split(scripts: tuple[str, ...], faces: tuple[str, ...]) -> tuple[np.ndarray
         for face in range(len(faces))
         for rendering in range(RENDERINGS)
     ]
-    pixels = np.stack([_render(glyphs, *key) for key in track(keys, f"rendering {', '.join(scripts)}", len(keys))])
+    tracked = track(keys, f"rendering {', '.join(scripts)}", len(keys), "letters")
+    pixels = np.stack([_render(glyphs, *key) for key in tracked])
     draft = Draft(
         classes=tuple(name for name, _ in letters),
         labels=np.array([label for label, _, _ in keys]),

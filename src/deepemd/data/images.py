@@ -159,7 +159,7 @@ class Images:
         # Plain writes raise when the disk is full; a writable memory map would end the process with SIGBUS.
         with ThreadPoolExecutor(WORKERS) as pool:
             starts = range(0, len(self), BLOCK)
-            for start in track(starts, f"decoding {self.name} to {size} x {size}", len(starts)):
+            for start in track(starts, f"decoding {self.name} to {size} x {size}", len(self), "images", each=BLOCK):
                 block = range(start, min(start + BLOCK, len(self)))
                 for square in pool.map(lambda i: to_square(self.image(i), size), block):
                     file.write(np.asarray(square).transpose(2, 0, 1).tobytes())  # (size, size, 3) -> (3, size, size)

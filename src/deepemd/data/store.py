@@ -204,7 +204,7 @@ def _checked(name: str, draft: Draft) -> Iterator[tuple[int, bytes, tuple[int, i
     waiting: deque[tuple[int, Future[tuple[int, bytes, tuple[int, int] | InputError]]]] = deque()
     held = 0
     with ThreadPoolExecutor(WORKERS) as pool:
-        for i in track(range(len(draft.names)), f"preparing {name}", len(draft.names)):
+        for i in track(range(len(draft.names)), f"preparing {name}", len(draft.names), "images"):
             encoded = read(i)
             size = 0 if isinstance(encoded, InputError) else len(encoded)
             waiting.append((size, pool.submit(check, i, encoded)))
@@ -315,7 +315,7 @@ def verify(store: Store) -> list[str]:
     for split, images in store.splits.items():
         digest = hashlib.sha256("\0".join(images.classes).encode())
         try:
-            for i in track(range(len(images)), f"verifying {images.name}", len(images)):
+            for i in track(range(len(images)), f"verifying {images.name}", len(images), "images"):
                 _update(digest, images.labels, images.groups, images.names, i, images.encoded(i))
         except OSError as error:
             defects.append(

@@ -64,7 +64,8 @@ def embed(
     writable, stored, blocks = folder is not None, False, []
     pieces = np.unique(indices // step)
     mine = shard(pieces.tolist())
-    for k in track(mine, f"embedding {images.name}", len(mine)):
+    count = min(len(mine) * step, len(images))
+    for k in track(mine, f"embedding {images.name}", count, "images", each=step):
         path = None if folder is None else folder / f"{k:06}.npz"
         own = np.arange(k * step, min((k + 1) * step, len(images)))
         piece = None if path is None else load(path)

@@ -43,7 +43,7 @@ def score(
         episodes: episodes of one shape, whose indices are rows of `nodes`.
         methods: name -> function that classifies, called from several threads; see
             :func:`deepemd.evaluation.methods.choose`.
-        quiet: show no progress bar.
+        quiet: show no progress.
         seconds: if given, the time of each method is added to it: the sum over threads, divided by their number.
 
     Returns:
@@ -85,7 +85,8 @@ def score(
             blocks = list(run(torch.inference_mode()(measured), nodes.split(_MEASURED)))
             split = NodeSets(nodes, *(torch.cat(parts) for parts in list(zip(*blocks, strict=True))[1:]))
             found = run(partial(match, split=split), starts)
-            batches.extend(found if quiet else track(found, "matching episodes", len(starts)))
+            count = min(len(starts) * together, len(episodes))
+            batches.extend(found if quiet else track(found, "matching", count, "episodes", each=together))
     except KeyboardInterrupt:
         if not batches or world_size() > 1:
             raise

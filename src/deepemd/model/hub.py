@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepemd.errors import InputError
+from deepemd.progress import Progress
 
 __all__ = ["INSTALLED", "find_model", "model_card", "push"]
 
@@ -64,7 +65,8 @@ name on the hub, such as facebook/dinov2-small
     from huggingface_hub import snapshot_download
 
     failure = "there is no such folder here, and it cannot be fetched from the hub"
-    with _explain_hub_errors(name, failure, _DOWNLOAD_REMEDY.format(name=name)):
+    shown = Progress(f"fetching {name}", bar=False)  # on a terminal the hub's library shows its own bars
+    with _explain_hub_errors(name, failure, _DOWNLOAD_REMEDY.format(name=name)), shown:
         return Path(snapshot_download(name, allow_patterns=list(_FILES), **download))
 
 

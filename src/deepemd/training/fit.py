@@ -17,6 +17,7 @@ from deepemd.device import keep_freed_memory
 from deepemd.errors import InputError
 from deepemd.nodes import Memory
 from deepemd.processes import process_info, world_size
+from deepemd.progress import say
 from deepemd.training.batches import Batches
 from deepemd.training.checkpoint import CheckpointFiles
 from deepemd.training.display import ProgressDisplay
@@ -89,15 +90,13 @@ def fit(
     """
     steps = len(batches)
     display = ProgressDisplay(title, steps // steps_per_epoch, steps_per_epoch)
-    saving = CheckpointCallback(
-        folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every, display=display
-    )
+    saving = CheckpointCallback(folder, steps=steps, steps_per_epoch=steps_per_epoch, every=validate_every)
     checkpoint = folder.checkpoint(module)
     if checkpoint is not None and checkpoint.content["global_step"] >= steps:  # interrupted after the last step
         return folder.finish(checkpoint.content["callbacks"][STATE]["best"], steps)
     done = 0 if checkpoint is None else int(checkpoint.content["global_step"])
     if notice is not None:
-        display.print(str(notice))
+        say(str(notice))
     if (
         accelerator == "cpu" and module.recipe.memory == Memory()
     ):  # otherwise freed blocks often do not fit the next step

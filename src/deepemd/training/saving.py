@@ -12,8 +12,8 @@ import torch
 from deepemd.errors import Interrupted
 from deepemd.files import atomic_write
 from deepemd.processes import all_reduce_max, rank
+from deepemd.progress import say
 from deepemd.training.checkpoint import STATE
-from deepemd.training.display import ProgressDisplay
 from deepemd.training.folder import RunFolder
 from deepemd.training.signals import StopSignals
 from deepemd.training.steps import diverged
@@ -35,20 +35,16 @@ class CheckpointCallback(pl.Callback):
         steps: number of steps of the run.
         steps_per_epoch: steps of an epoch, for metrics and messages.
         every: steps between validations.
-        display: prints messages to the user.
     """
 
-    def __init__(
-        self, folder: RunFolder, *, steps: int, steps_per_epoch: int, every: int, display: ProgressDisplay
-    ) -> None:
+    def __init__(self, folder: RunFolder, *, steps: int, steps_per_epoch: int, every: int) -> None:
         self.folder = folder
         self.steps = steps
         self.steps_per_epoch = steps_per_epoch
         self.every = every
-        self.display = display
         self.best: dict[str, float] = {}
         self.rows: list[dict[str, float]] = []
-        self.signals = StopSignals(display.print)
+        self.signals = StopSignals(say)
         self._before = 0.0  # seconds before the run was resumed
         self._began = self._saved = time.monotonic()
 
@@ -112,7 +108,7 @@ class CheckpointCallback(pl.Callback):
             self._write_rows()
         trained = f"loss {loss:.3f}  accuracy {100 * train_accuracy:.1f} %  " if step else ""
         epoch = f"epoch {step / self.steps_per_epoch:g}" if step else "at the start"
-        self.display.print(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
+        say(f"{epoch}  {trained}validation {accuracy} %{'  (best so far)' if better else ''}")
         if step:  # before the first step there is no optimizer to save
             self.save(trainer, pl_module)
         (stop,) = all_reduce_max(self.signals.received or 0)

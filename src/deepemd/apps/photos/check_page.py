@@ -14,6 +14,7 @@ from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, meter, name, shade, text, warning, write_standalone
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.evaluation.intervals import wilson
+from deepemd.progress import track
 
 __all__ = ["write_check_page"]
 
@@ -71,7 +72,7 @@ def _body(
     ):
         if doubts:
             yield f"<h2>{title}</h2>"
-        for k, doubt in enumerate(doubts, first):
+        for k, doubt in enumerate(track(doubts, "drawing", len(doubts), "photos"), first):
             yield _doubt(classifier, drawings, doubt, k)
     if omitted:
         yield f'<p class="note">{omitted:,} more photos were given another label; the JSON of --out lists all.</p>'

@@ -11,6 +11,7 @@ from deepemd.apps.photos.predict import Classified, Summary
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, facts, meter, name, text, warning, write_standalone
 from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.progress import track
 from deepemd.threads import single_threads, thread_count
 
 __all__ = ["article", "bars", "small_print", "write_predictions_page"]
@@ -62,7 +63,7 @@ def _body(
     yield f'<main id="main" tabindex="-1"><h2>The photos</h2>{TOOLS}'
     drawings = Drawings()
     with single_threads(thread_count(torch.device("cpu"))) as run:
-        for start in range(0, len(shown), _CHUNK):
+        for start in track(range(0, len(shown), _CHUNK), "drawing", len(shown), "photos", each=_CHUNK):
             some = enumerate(shown[start : start + _CHUNK], start)
             yield from run(lambda item: _photo(classifier, drawings, item[1], item[0], top), some)
     yield f"</main><footer><h2>How this was made</h2>{small_print(used)}</footer>"

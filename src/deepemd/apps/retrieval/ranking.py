@@ -123,7 +123,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
         asked = asked[np.sort(np.random.default_rng(seed).permutation(len(asked))[:queries])]
     shortlist = min(shortlist, len(index) - 1)
     found: dict[str, list[dict[str, Tensor]]] = {_COSINE: [], _CENTRED: [], EMD: []}
-    for some in track(asked.split(_BATCH), "ranking", -(-len(asked) // _BATCH)):
+    for some in track(asked.split(_BATCH), "ranking", len(asked), "queries", each=_BATCH):
         nodes = index.rows(some.numpy())  # (q, n, C)
         cosine = protonet_logits(nodes, index.pooled[:, None])  # (q, N); the mean of one pooled node is itself
         orders = {_COSINE: _order(cosine, some), _CENTRED: _order(index.cosines(nodes), some)}
