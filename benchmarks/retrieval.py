@@ -1,29 +1,47 @@
-"""How much the EMD adds to a search by pooled cosine, and what a search costs, on miniImageNet's validation classes.
+"""How much the EMD adds to a search by pooled cosine, and what a search costs, on miniImageNet's validation classes;
+and how much whitening adds, on photos in class folders.
 
     pip install -c constraints.txt .
     deepemd data prepare miniimagenet --source FOLDER_TAR_OR_ZIP
     python benchmarks/retrieval.py MODEL            # some minutes; writes benchmarks/results/retrieval.json
     python benchmarks/retrieval.py MODEL --quick    # 500 queries
+    python benchmarks/retrieval.py efficientnet-lite0 --photos FOLDER  # whitening; writes .../retrieval-whitening.json
 
 Accuracy: every image of the split val looks for the others of its class, with shortlists of several lengths. The
 pooled cosine stands beside it in two forms; differences are from the better one, paired.
 
 Time: 10,000 images (val and a part of base) are indexed from a folder of files. Queries are files of base that are not
 in it, one after another on one thread: decoding, encoding, the search. The model is loaded and the solver compiled.
+
+Whitening: one half of each class's photos is the gallery, the other half are the queries, and the reverse; three
+times, divided at random. The shrinkage is chosen on every other class; the figures are of the remaining classes.
 """
 
 import argparse
 import json
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from deepemd.apps.retrieval.index import Index, build_index, embed_files
-from deepemd.apps.retrieval.ranking import evaluate_index
+import numpy as np
+import torch
+
+from deepemd.apps.retrieval.building import build_index
+from deepemd.apps.retrieval.index import Index
+from deepemd.apps.retrieval.queries import embed_queries
+from deepemd.apps.retrieval.ranking import evaluate_index, measures
+from deepemd.apps.retrieval.whitening import Groups, fit_whitening
 from deepemd.bench.measure import machine, seconds, summary, threads
 from deepemd.data import Store, load
+from deepemd.evaluation.intervals import MeanCI
+from deepemd.matching.whitening import Whitening, whiten
 
-RESULTS = Path(__file__).parent / "results" / "retrieval.json"
+RESULTS = Path(__file__).parent / "results"
 IMAGES, QUERIES, SHORTLISTS = 10_000, 300, (20, 50, 100, 200)
+SHRINKAGES, SEEDS = (0.01, 0.03, 0.1, 0.3, 1.0), 3
+WAYS = ("Recall@1", "mAP")
+Fit = Callable[[torch.Tensor, np.ndarray, float], Whitening]
 
 
 def accuracy(index: Index, queries: int | None) -> list[dict]:
@@ -53,7 +71,7 @@ def write_files(store: Store, folder: Path) -> list[Path]:
     return queries
 
 
-def times(model: Path, store: Store, folder: Path) -> dict:
+def times(model: str, store: Store, folder: Path) -> dict:
     """Seconds of the index and milliseconds of a query."""
     queries = write_files(store, folder)
     made: list[Index] = []
@@ -61,8 +79,8 @@ def times(model: Path, store: Store, folder: Path) -> dict:
     index = made[0]
     embedding, search = [], []
     for file in queries:
-        embedding.append(1e3 * seconds(lambda: embed_files(index.model, [file])))  # noqa: B023
-        _, nodes = embed_files(index.model, [file])
+        embedding.append(1e3 * seconds(lambda: embed_queries(index, [file])))  # noqa: B023
+        nodes = embed_queries(index, [file]).nodes
         search.append(1e3 * seconds(lambda: index.search(nodes)))  # noqa: B023
     whole = [a + b for a, b in zip(embedding, search, strict=True)]
     return {
@@ -77,13 +95,117 @@ def times(model: Path, store: Store, folder: Path) -> dict:
     }
 
 
+def by_groups(nodes: torch.Tensor, labels: np.ndarray, shrinkage: float, *, groups: Groups) -> Whitening:
+    """The whitening of an index."""
+    return fit_whitening(nodes, labels, groups, shrinkage=shrinkage)
+
+
+def by_total(nodes: torch.Tensor, labels: np.ndarray, shrinkage: float) -> Whitening:  # noqa: ARG001
+    """By the scatter of all nodes around their mean: the usual whitening where there are no labels."""
+    return whiten(nodes, torch.zeros(len(nodes), dtype=torch.int64), shrinkage=shrinkage)
+
+
+FITS: dict[str, Fit] = {
+    "classes": partial(by_groups, groups="classes"),
+    "neighbours": partial(by_groups, groups="neighbours"),
+    "total scatter": by_total,
+}
+
+
+def divided(labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield places of the gallery and of the queries: half of each class each, and the reverse."""
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        first = np.zeros(len(labels), bool)
+        for label in np.unique(labels):
+            own = rng.permutation(np.flatnonzero(labels == label))
+            first[own[: len(own) // 2]] = True
+        yield np.flatnonzero(first), np.flatnonzero(~first)
+        yield np.flatnonzero(~first), np.flatnonzero(first)
+
+
+def searched(index: Index, places: np.ndarray, fit: Fit | None, shrinkage: float) -> dict[str, np.ndarray]:
+    """Search for some images of an index in the others of their classes: order and measure -> a value for each image.
+
+    The values of an image are averaged over the galleries in which it was a query.
+    """
+    nodes, labels = index.rows(places), index.images.labels[places]
+    sums: dict[str, np.ndarray] = {}
+    for gallery, asked in divided(labels):
+        stored, query = nodes[gallery], nodes[asked]
+        if fit is not None:
+            whitening = fit(stored, labels[gallery], shrinkage)
+            stored, query = whitening(stored), whitening(query)
+        part = Index(index.path, index.model, range(len(stored)), stored.numpy(), stored.mean(1))  # type: ignore[arg-type]
+        orders = {
+            "pooled cosine": part.cosines(query).argsort(dim=1, descending=True),
+            "EMD": part.search(query, top=len(part)).images,
+        }
+        for name, order in orders.items():
+            right = torch.from_numpy(labels[gallery])[order] == torch.from_numpy(labels[asked])[:, None]
+            for measure, value in measures(right).items():
+                if measure in WAYS:
+                    sums.setdefault(f"{name}, {measure}", np.zeros(len(places)))[asked] += value.numpy() / SEEDS
+    return sums
+
+
+def whitening(model: str, photos: Path, folder: Path) -> dict:
+    """Choose the shrinkages on one half of the classes, and measure on the other."""
+    index = build_index(model, photos, folder / "index")
+    chosen, reported = (np.flatnonzero(index.images.labels % 2 == half) for half in (0, 1))
+    choice: dict[str, dict[str, dict[str, float]]] = {}
+    best: dict[str, float] = {}
+    for name, fit in FITS.items():
+        rows = {shrinkage: searched(index, chosen, fit, shrinkage) for shrinkage in SHRINKAGES}
+        choice[name] = {
+            str(shrinkage): {key: 100 * float(value.mean()) for key, value in row.items()}
+            for shrinkage, row in rows.items()
+        }
+        best[name] = max(SHRINKAGES, key=lambda s: sum(rows[s][f"EMD, {way}"].mean() for way in WAYS))
+        print(name, best[name], choice[name], flush=True)
+    found = {"none": searched(index, reported, None, 0.0)}
+    found |= {name: searched(index, reported, fit, best[name]) for name, fit in FITS.items()}
+    figures = {
+        name: {
+            key: {
+                **dict(zip(("mean", "ci95"), percent(value), strict=True)),
+                "difference": percent(value - found["none"][key]),
+            }
+            for key, value in values.items()
+        }
+        for name, values in found.items()
+    }
+    for name, values in figures.items():
+        print(name, {key: [round(number, 2) for number in (f["mean"], f["ci95"])] for key, f in values.items()})
+    return {
+        "config": index.model.config,
+        "images": index.images.fingerprint.as_dict(),
+        "queries": len(reported),
+        "choice_on_the_other_classes": choice,
+        "shrinkage": best,
+        "figures": figures,
+    }
+
+
+def percent(values: np.ndarray) -> tuple[float, float]:
+    """The mean and its 95 % interval, in percent."""
+    figure = MeanCI.of(values)
+    return 100 * figure.mean, 100 * figure.ci95
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("model")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="500 queries of each shortlist")
+    parser.add_argument("--photos", type=Path, help="class folders of photos, to measure whitening on")
     options = parser.parse_args()
     result: dict = {"machine": machine(), "threads": 1}
+    if options.photos is not None:
+        with threads(1), tempfile.TemporaryDirectory() as folder:
+            result |= whitening(options.model, options.photos, Path(folder))
+        write(result, options.out or RESULTS / "retrieval-whitening.json")
+        return
     store = load("miniimagenet")
     with threads(1), tempfile.TemporaryDirectory() as folder:
         index = build_index(options.model, "miniimagenet", Path(folder) / "val", split="val")
@@ -91,9 +213,13 @@ def main() -> None:
         result["accuracy"] = accuracy(index, 500 if options.quick else None)
         result["time"] = times(options.model, store, Path(folder))
     print(f"query: {result['time']['query_ms']['median']:.1f} ms among {result['time']['images']:,} images")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(options.out)
+    write(result, options.out or RESULTS / "retrieval.json")
+
+
+def write(result: dict, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(out)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_print_config_is_a_config(capsys, tmp_path, name):
         (["evaluate"], "required"),
         (["evaluate", "m", "glyphs", "--n_way", "many"], "n_way"),
         (["evaluate", "m", "glyphs", "--nway", "5"], "nway"),
-        (["evaluate", "/no/such/folder", "glyphs"], "/no/such/folder: no model here"),
+        (["evaluate", "/no/such/folder", "glyphs"], "/no/such/folder: neither a folder here, nor installed"),
         (["data", "verify", "nosuch"], "unknown data set 'nosuch'"),
         (["data", "prepare", "miniimagenet", "--source", "/no/such.zip"], "/no/such.zip"),
         (["warmup", "--sizes", "25,small"], "sizes: '25,small' is not a list"),

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, conv4
-from deepemd.apps.retrieval.index import build_index
+from deepemd.apps.retrieval.building import build_index
 from deepemd.data import load, prepare
 from deepemd.data.archives import open_archive
 from deepemd.data.catalog import messages

@@ -25,6 +25,7 @@ def bench_emd(
     out: Path | None = None,
     picture: Path | None = None,
     report: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Time emd against other exact and inexact solvers on this machine, and print the tables as Markdown.
 
@@ -45,13 +46,14 @@ def bench_emd(
         out: JSON file for the report.
         picture: PNG file for a chart of time against n.
         report: JSON file of an earlier --out; print its tables and draw its chart, without measuring anything.
+        force: replace the files of --out and --picture.
     """
     from deepemd.bench.picture import speed_picture
     from deepemd.bench.run import run
     from deepemd.bench.tables import markdown
 
     check_picture("picture", picture)
-    with ResultFiles(Output("out", out, "emd.json"), Output("picture", picture, "emd.png"), force=True) as result:
+    with ResultFiles(Output("out", out, "emd.json"), Output("picture", picture, "emd.png"), force=force) as result:
         if report is not None:
             found = _read(report)
         else:

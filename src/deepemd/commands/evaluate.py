@@ -43,6 +43,7 @@ def evaluate(
     device: Device = "auto",
     cache: Path | None = None,
     root: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Measure a model, and baselines, on episodes of classes that it was not trained on.
 
@@ -74,6 +75,7 @@ def evaluate(
         cache: folder of the cached embeddings; by default $DEEPEMD_CACHE, else ~/.cache/deepemd/embeddings. They make
             the next evaluation of the same model and images faster.
         root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
+        force: replace the files of --out, --picture and --curve.
     """
     from deepemd.device import choose_device, choose_precision, keep_freed_memory
     from deepemd.embedding.cache import default_cache
@@ -91,9 +93,9 @@ def evaluate(
     if where == "cpu":
         keep_freed_memory()
     outputs = (Output("out", out, "report.json"), Output("picture", picture, "p.png"), Output("curve", curve, "c.png"))
-    with ResultFiles(*outputs, force=True) as result:
+    with ResultFiles(*outputs, force=force) as result:
         with rank_zero_first():
-            network = pretrained(model).to(where)
+            network = pretrained(str(model)).to(where)
             splits = _splits(data, split, root)
         if regions is not None:
             network.regions = parse_regions(regions)

@@ -7,6 +7,7 @@ from typing import Literal
 from deepemd.commands.console import console
 from deepemd.commands.outputs import Output, ResultFiles
 from deepemd.device import Precision
+from deepemd.errors import InputError, printable
 from deepemd.processes import rank
 from deepemd.results import shared_output_lock
 
@@ -14,10 +15,11 @@ __all__ = ["retrieve_evaluate", "retrieve_index", "retrieve_query"]
 
 
 def retrieve_index(
-    model: Path,
+    model: str,
     data: str,
     index: Path,
     split: Literal["base", "val", "novel", "all"] | None = None,
+    whiten: Literal["classes", "neighbours"] | None = None,
     force: bool = False,
     skip_bad: bool = False,
     precision: Precision = "auto",
@@ -30,10 +32,13 @@ def retrieve_index(
     `retrieve evaluate` uses. The index holds a copy of the images and of the model.
 
     Args:
-        model: folder of a saved model, or resnet12-miniimagenet, which is installed.
+        model: any encoder of `deepemd predict --backbone`, such as efficientnet-lite0, which is installed and the best
+            for photos; the folder of a model or of a saved classifier; or a name on the Hugging Face Hub.
         data: a folder of images, or a name of `deepemd data list`.
         index: folder for the index.
         split: split to embed, of a data set with splits.
+        whiten: let what varies among images of one thing count less: "classes" if the folders are classes and you
+            search for images of the same classes, "neighbours" to use the most similar images instead of folders.
         force: replace an existing index.
         skip_bad: leave out images that cannot be decoded, and list them in images/skipped.txt of the index.
         precision: number format of the encoder.
@@ -41,7 +46,7 @@ def retrieve_index(
             it fast to build the index again, also after an interruption.
         root: folder of the prepared data sets; by default $DEEPEMD_DATA, else ~/.cache/deepemd/data.
     """
-    from deepemd.apps.retrieval.index import build_index
+    from deepemd.apps.retrieval.building import build_index
     from deepemd.data.catalog import messages
     from deepemd.data.folders import LOOSE
     from deepemd.data.store import open_store
@@ -55,6 +60,7 @@ def retrieve_index(
             *(model, data, index),
             split=split,
             root=root,
+            whiten=whiten,
             force=force,
             skip_bad=skip_bad,
             bf16=bf16,
@@ -75,39 +81,59 @@ def retrieve_index(
 
 
 def retrieve_query(
-    index: Path, images: list[Path], top: int = 10, shortlist: int = 100, out: Path | None = None
+    index: Path,
+    images: list[Path],
+    top: int = 10,
+    shortlist: int = 100,
+    out: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Find the images of an index that are most similar to yours, part by part.
 
     The images with the largest cosine of pooled embeddings form a shortlist, which is then sorted by the Earth Mover's
-    Distance between the parts of the images.
+    Distance between the parts of the images. Images that cannot be read are listed and left out, and the exit code is
+    then 2.
 
     Args:
         index: folder of an index.
-        images: image files to search for.
+        images: images to search for, or folders of images.
         top: number of images to find for each file.
         shortlist: number of images to sort by the distance; at least `top`.
         out: HTML file for the result, with drawings of the matched parts.
+        force: replace the file of --out.
     """
-    from deepemd.apps.retrieval.index import embed_files, open_index
+    from deepemd.apps.retrieval.index import open_index
     from deepemd.apps.retrieval.page import hits_table, write_hits_page
+    from deepemd.apps.retrieval.queries import embed_queries
+    from deepemd.data.photos import query_photos
     from deepemd.device import keep_freed_memory
 
     keep_freed_memory()
-    with ResultFiles(Output("out", out, "result.html"), force=True) as result:
-        opened, terminal = open_index(index), console()
-        pictures, nodes = embed_files(opened.model, images)
-        hits, names = opened.search(nodes, top=top, shortlist=shortlist), [str(image) for image in images]
-        for q, name in enumerate(names):
+    with ResultFiles(Output("out", out, "result.html"), force=force) as result:
+        opened, terminal, found = open_index(index), console(), query_photos(images)
+        queries = embed_queries(opened, found.files, skip_bad=True)
+        hits = opened.search(queries.nodes, top=top, shortlist=shortlist)
+        for q, name in enumerate(queries.names):
             terminal.print(hits_table(opened, f"Most similar to {name}", hits, q).rich())
         if out is not None:
-            write_hits_page(opened, names, pictures, nodes, hits, result.draft(out))
+            write_hits_page(opened, queries, hits, result.draft(out))
             result.commit()
-            print(f"page: {out}")
+            print(f"page: {printable(out)}")
+    for title, lines in (("no photos, left out", found.others), ("cannot be read, left out", queries.bad)):
+        if lines:
+            print(f"deepemd: {len(lines):,} of the files of --images {title}:", file=sys.stderr)
+            print(*(f"  {printable(line)}" for line in lines), sep="\n", file=sys.stderr)
+    if queries.bad:
+        raise InputError(f"{len(queries.bad):,} of {len(found.files):,} images could not be read, as listed above")
 
 
 def retrieve_evaluate(
-    index: Path, queries: int | None = None, shortlist: int = 100, seed: int = 0, out: Path | None = None
+    index: Path,
+    queries: int | None = None,
+    shortlist: int = 100,
+    seed: int = 0,
+    out: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Search an index for the class of each of its own images: Recall@1, 2, 4, 8 and mAP.
 
@@ -120,15 +146,22 @@ def retrieve_evaluate(
         shortlist: number of images to sort by the distance.
         seed: seed of the random queries.
         out: JSON file for the report.
+        force: replace the file of --out.
     """
     from deepemd.apps.reports.tables import write_json
     from deepemd.apps.retrieval.index import open_index
     from deepemd.apps.retrieval.ranking import evaluate_index
 
-    with ResultFiles(Output("out", out, "report.json"), force=True) as result:
+    with ResultFiles(Output("out", out, "report.json"), force=force) as result:
         ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
         console().print(ranking.table().rich())
+        if ranking.whiten is not None:
+            print(
+                f"deepemd: the index is whitened by the {ranking.whiten} of these images, so the figures are too high"
+                " for other images",
+                file=sys.stderr,
+            )
         if out is not None:
             write_json({"index": str(index), **ranking.as_dict()}, result.draft(out))
             result.commit()
-            print(f"report: {out}")
+            print(f"report: {printable(out)}")

@@ -45,9 +45,9 @@ def test_names_cannot_act_on_a_terminal_and_an_empty_table_has_its_head():
 
 def test_a_table_is_plain_where_there_is_no_terminal(monkeypatch):
     table = TextTable("2 photos", ["image", "label"], [[LONG, "goose"], ["[b]a[/b]", "x"]])
-    assert str(table.rich()) == table.plain()
+    assert str(table.rich()) == table.plain() + "\n"
     monkeypatch.setenv("COLUMNS", "200")
-    assert str(table.rich()) == table.plain(200)
+    assert str(table.rich()) == table.plain(200) + "\n"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert not isinstance(table.rich(), str)
     assert [column.header.plain for column in table.rich().columns] == ["image", "label"]

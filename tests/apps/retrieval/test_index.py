@@ -1,6 +1,7 @@
 """An index of images: what is found, what is written, what the figures are, and every kind of bad input.
 
-Tests deepemd.apps.retrieval.page, deepemd.apps.retrieval.ranking, deepemd.commands.retrieve.
+Tests deepemd.apps.retrieval.building, deepemd.apps.retrieval.page, deepemd.apps.retrieval.queries,
+deepemd.apps.retrieval.ranking, deepemd.commands.retrieve.
 """
 
 import json
@@ -20,7 +21,9 @@ import torch
 from PIL import Image
 
 from deepemd import FCN, DeepEMD, cli, conv4
-from deepemd.apps.retrieval.index import Index, build_index, embed_files, open_index
+from deepemd.apps.retrieval.building import build_index
+from deepemd.apps.retrieval.index import Index, open_index
+from deepemd.apps.retrieval.queries import embed_queries
 from deepemd.apps.retrieval.ranking import MEASURES, evaluate_index, measures
 from deepemd.data import load, prepare
 from deepemd.errors import InputError
@@ -115,39 +118,42 @@ def test_a_search_is_the_slow_search(index):
 
 def test_an_image_finds_itself(index, photos):
     files = [photos / name for name in index.images.names]
-    pictures, nodes = embed_files(index.model, files)
-    assert pictures[0].size == (40, 30)
-    hits = index.search(nodes, top=1)
+    queries = embed_queries(index, files)
+    assert queries.sides[0].picture.size == (40, 30)
+    hits = index.search(queries.nodes, top=1)
     assert hits.images[:, 0].tolist() == list(range(33))
     assert hits.similarity.min() > 0.999
 
 
 def test_queries_are_taken_by_position_and_one_image_is_no_list(index, photos):
     files = [photos / name for name in index.images.names[:3]]
-    _, nodes = embed_files(index.model, files)
+    nodes = embed_queries(index, files).nodes
     for held in (
         pd.Series(files, index=[2, 0, 1]),
         map(str, files),
         [Image.open(file).convert("RGB") for file in files],
     ):
-        assert torch.equal(embed_files(index.model, held)[1], nodes)
+        assert torch.equal(embed_queries(index, held).nodes, nodes)
     picture = Image.open(files[0]).convert("RGB")
     for one in (files[0], str(files[0]), picture, np.asarray(picture)):
         with pytest.raises(InputError, match=r"images .* pass a list"):
-            embed_files(index.model, one)
+            embed_queries(index, one)
     with pytest.raises(InputError, match="images is empty"):
-        embed_files(index.model, [])
+        embed_queries(index, [])
     for bad in (nodes[0], nodes[:0], nodes[..., :-1]):
         with pytest.raises(InputError, match=r"nodes are .*, but those of the index are \(Q, "):
             index.search(bad)
 
 
-def test_patches_are_drawn_alike_in_index_and_query(photos, tmp_path):
+def test_random_patches_of_a_query_are_those_of_its_content(photos, tmp_path):
+    """Whatever other queries there are; the page draws the same patches."""
     torch.manual_seed(0)
     saved = DeepEMD(conv4(channels=8, pools=3), Sampling(4), image_size=32, resize=32).save(tmp_path / "model")
     index = build_index(saved, photos, tmp_path / "index")
-    _, nodes = embed_files(index.model, [photos / name for name in index.images.names])  # in the index's order
-    assert np.abs(index.nodes - nodes.numpy()).max() < 5e-3
+    files = [photos / name for name in index.images.names]
+    nodes = embed_queries(index, files).nodes
+    assert torch.equal(embed_queries(index, files[::-1]).nodes, nodes.flip(0))
+    assert torch.equal(embed_queries(index, files[4:5]).nodes, nodes[4:5])
 
 
 def test_nodes_too_large_for_half_precision_are_kept_whole(photos, model, tmp_path):
@@ -463,7 +469,8 @@ def test_bad_queries_of_the_command_line(index, photos, tmp_path, capsys):
     for words, says in (
         ([tmp_path / "list.png"], "list.png: not an image that Pillow can read"),
         ([good, tmp_path / "gone.png"], "gone.png: there is no such file: check the path"),
-        ([tmp_path], "a folder, not an image file: pass the path of an image"),
+        ([tmp_path], "list.png: not an image that Pillow can read"),
+        ([photos / "rot", tmp_path / "none" / "none"], "there is no such file"),
         ([good, "--top", 0], "top is 0: it must be at least 1"),
         ([good, "--shortlist", 0], "shortlist is 0: it must be at least 1"),
         ([good, "--out", tmp_path], "is a folder; name a file in it"),
@@ -474,6 +481,64 @@ def test_bad_queries_of_the_command_line(index, photos, tmp_path, capsys):
     for command, *words in (("query", tmp_path / "none", good), ("evaluate", tmp_path / "none")):
         code, _, err = run(capsys, "retrieve", command, *words)
         assert (code, "no index" in err) == (2, True)
+
+
+def test_of_several_queries_the_good_ones_are_answered(index, photos, tmp_path, capsys):
+    """One that cannot be read is reported, also inside of a folder, and the exit code is 2."""
+    folder = Path(shutil.copytree(photos / "rot", tmp_path / "folder"))
+    (folder / "bad.png").write_text("milk")
+    (folder / "notes.txt").write_text("no image")
+    out = tmp_path / "r.html"
+    code, printed, err = run(capsys, "retrieve", "query", index.path, folder, tmp_path / "gone.png", "--out", out)
+    assert code == 2
+    assert printed.count("Most similar to ") == 8
+    assert "bad.png" not in printed
+    assert f"{folder / 'bad.png'}: not an image that Pillow can read" in err
+    assert f"{tmp_path / 'gone.png'}: there is no such file" in err
+    assert str(folder / "notes.txt") in err
+    assert "2 of 10 images could not be read, as listed above" in err
+    assert out.read_text().count('<svg class="match"') == 8 * 4
+    assert len(embed_queries(index, [folder / "bad.png", photos / "outermost.JPG"], skip_bad=True).bad) == 1
+    with pytest.raises(InputError, match=r"bad\.png: not an image"):
+        embed_queries(index, [photos / "outermost.JPG", folder / "bad.png"])
+    with pytest.raises(InputError, match=r"no image can be read:\n.*bad\.png"):
+        embed_queries(index, [folder / "bad.png"], skip_bad=True)
+
+
+def test_results_are_replaced_only_with_force(index, photos, tmp_path, capsys):
+    page, report = tmp_path / "r.html", tmp_path / "r.json"
+    for words in (
+        ["query", index.path, photos / "outermost.JPG", "--out", page],
+        ["evaluate", index.path, "--out", report],
+    ):
+        assert run(capsys, "retrieve", *words)[0] == 0
+        before = words[-1].read_bytes()
+        words[-1].write_text("notes of a person")
+        code, _, err = run(capsys, "retrieve", *words)
+        assert (code, "already exists: choose another place with --out, or pass --force" in err) == (2, True)
+        assert words[-1].read_text() == "notes of a person"
+        assert run(capsys, "retrieve", *words, "--force")[0] == 0
+        assert words[-1].read_bytes()[:100] == before[:100]
+
+
+def test_every_encoder_of_predict_makes_an_index(photos, tmp_path, capsys):
+    """By name, and that of a saved classifier, whose classes play no part."""
+    from deepemd import FewShotClassifier
+
+    code, out, _ = run(capsys, "retrieve", "index", "efficientnet-lite0", photos, tmp_path / "index")
+    assert (code, "33 images of 4 classes" in out) == (0, True)
+    files = sorted((photos / "rot").iterdir()) + sorted((photos / "grün 1").iterdir())
+    saved = (
+        FewShotClassifier(cache=False).fit(files, [file.parent.name for file in files]).save(tmp_path / "classifier")
+    )
+    run(capsys, "retrieve", "index", saved, photos, tmp_path / "other")
+    one, other = open_index(tmp_path / "index"), open_index(tmp_path / "other")
+    assert torch.equal(one.pooled, other.pooled)
+    hits = one.search(embed_queries(one, files[:3]).nodes, top=1)
+    assert [one.images.names[i] for i in hits.images[:, 0]] == [f"rot/{file.name}" for file in files[:3]]
+    code, _, err = run(capsys, "retrieve", "index", "no-such-model", photos, tmp_path / "third")
+    assert (code, "no-such-model: neither a folder here, nor installed" in err) == (2, True)
+    assert not (tmp_path / "third").exists()
 
 
 def test_shards_of_a_gallery_answer_as_one_index(index: Index) -> None:
@@ -497,7 +562,7 @@ def test_shards_of_a_gallery_answer_as_one_index(index: Index) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from deepemd.apps.retrieval import index as retrieval
+from deepemd.apps.retrieval import building as retrieval
 save = retrieval.np.save
 def killed(path, array):
     if path.name == "pooled.npy":

@@ -121,8 +121,13 @@ class Check:
     def matrix(self) -> TextTable:
         """Return the confusion matrix if it fits a terminal, else a table of the classes that are confused most."""
         if len(self.classes) <= _MAX_COLUMNS:
-            rows = [[name, *map(str, row)] for name, row in zip(self.classes, self.confusion.tolist(), strict=True)]
-            return TextTable("Photos of a class (row) by the label they were given (column)", ["", *self.classes], rows)
+            numbers = [str(k) for k in range(1, len(self.classes) + 1)]
+            rows = [
+                [f"{k} {name}", *map(str, row)]
+                for k, name, row in zip(numbers, self.classes, self.confusion.tolist(), strict=True)
+            ]
+            title = "Photos of a class (row) by the label they were given (column, by its number)"
+            return TextTable(title, ["", *numbers], rows)
         off = self.confusion - np.diag(self.confusion.diagonal())
         worst = [divmod(int(k), len(self.classes)) for k in np.argsort(-off, axis=None, kind="stable")[:20]]
         pairs = [[self.classes[i], self.classes[j], str(off[i, j])] for i, j in worst if off[i, j]]

@@ -43,7 +43,7 @@ class TextTable:
 
         if not sys.stdout.isatty():
             width = os.environ.get("COLUMNS", "")
-            return Text(self.plain(int(width) if width.isdecimal() else 80))
+            return Text(self.plain(int(width) if width.isdecimal() else 80) + "\n")  # an empty line between tables
         # Text, because rich would read markup in plain strings, such as names of files and classes.
         table = Table(title=Text(printable(self.title), "bold"), title_justify="left")
         for k, head in enumerate(self.heads):

@@ -1,20 +1,17 @@
 """The page of ``deepemd retrieve query --out``: the most similar images, and the parts that were matched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import figure, simple_page, write_standalone
 from deepemd.apps.reports.tables import TextTable
 from deepemd.apps.retrieval.index import Hits, Index
+from deepemd.apps.retrieval.queries import Queries
 from deepemd.explain.matches import Side, match_nodes
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from deepemd.progress import track
 
 __all__ = ["hits_table", "write_hits_page"]
 
@@ -31,16 +28,12 @@ def hits_table(index: Index, title: str, hits: Hits, q: int) -> TextTable:
     return TextTable(title, ["", "image", "class", "1 - EMD", "pooled cosine"], rows, names=(1, 2))
 
 
-def write_hits_page(
-    index: Index, names: Sequence[str], pictures: "Sequence[Image]", nodes: Tensor, hits: Hits, path: Path
-) -> Path:
+def write_hits_page(index: Index, queries: Queries, hits: Hits, path: Path) -> Path:
     """Write the page: for each query, the images that were found and drawings of the best matches.
 
     Args:
         index: the index that was searched.
-        names: names of the Q queries.
-        pictures: the decoded queries.
-        nodes: (Q, n, C) nodes of the queries.
+        queries: the Q queries.
         hits: the result of the search.
         path: HTML file to write.
 
@@ -56,20 +49,19 @@ def write_hits_page(
     notes = [
         ("index", index.path),
         ("images", f"{found.name}, {found.images:,} images, sha256 {found.sha256}"),
+        *([("nodes", f"whitened by the {index.groups} of the images of the index")] if index.groups else []),
     ]
-    sections = _sections(index, names, pictures, nodes, hits)
+    sections = _sections(index, queries, hits)
     return write_standalone(
         "deepemd retrieve", simple_page("Similar images, part by part", lead, sections, notes), path
     )
 
 
-def _sections(
-    index: Index, names: Sequence[str], pictures: "Sequence[Image]", nodes: Tensor, hits: Hits
-) -> Iterator[str]:
+def _sections(index: Index, queries: Queries, hits: Hits) -> Iterator[str]:
     drawings = Drawings()
-    for q, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+    named = list(zip(queries.names, queries.sides, strict=True))
+    for q, (name, query) in enumerate(track(named, "drawing", len(named), "queries")):
         yield hits_table(index, f"Most similar to {name}", hits, q).html()
-        query = Side(picture, (picture.height, picture.width), nodes[q], q)
         figures = []
         for place, i in enumerate(hits.images[q, :_DRAWN].tolist(), 1):
             found, own = index.images.image(i), index.rows(np.array([i]))[0]

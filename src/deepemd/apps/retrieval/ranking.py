@@ -35,6 +35,7 @@ class Ranking:
         shortlist: number of images that the EMD sorted.
         classes, images: numbers of classes and images in the index.
         fingerprint: sha256 of the images.
+        whiten: what the nodes of the index are whitened by; None if they are not.
     """
 
     values: dict[str, dict[str, NDArray[np.float64]]] = field(repr=False)
@@ -42,6 +43,7 @@ class Ranking:
     classes: int
     images: int
     fingerprint: str
+    whiten: str | None = None
 
     def mean(self, way: str, measure: str) -> MeanCI:
         """Return the mean over the queries, with its 95 % interval."""
@@ -78,6 +80,7 @@ class Ranking:
             "classes": self.classes,
             "shortlist": self.shortlist,
             "fingerprint": self.fingerprint,
+            "whiten": self.whiten,
             "figures": {way: {m: plain(self.mean(way, m)) for m in MEASURES} for way in self.values},
             "EMD_minus_the_better_cosine": {
                 m: {"than": self.best_cosine(m), **plain(self.difference(m))} for m in MEASURES
@@ -136,7 +139,7 @@ def evaluate_index(index: Index, *, queries: int | None = None, shortlist: int =
         way: {measure: torch.cat([part[measure] for part in parts]).numpy() for measure in MEASURES}
         for way, parts in found.items()
     }
-    return Ranking(values, shortlist, len(classes), len(index), index.images.fingerprint.sha256)
+    return Ranking(values, shortlist, len(classes), len(index), index.images.fingerprint.sha256, index.groups)
 
 
 def _order(scores: Tensor, own: Tensor) -> Tensor:
