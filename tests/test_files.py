@@ -14,6 +14,7 @@ from deepemd.files import (
     atomic_folder,
     atomic_write,
     contents,
+    file_sha256,
     remove_leftovers,
     temporary_name,
     temporary_sibling,
@@ -158,3 +159,8 @@ def test_a_path_without_a_name_cannot_be_replaced(tmp_path, monkeypatch, path):
     with pytest.raises(InputError, match=says), atomic_folder(Path(path), 0):
         pass
     assert os.listdir() == []
+
+
+def test_the_check_sum_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    assert file_sha256(tmp_path / "a").startswith("e3b0c44298fc1c14")

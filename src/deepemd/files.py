@@ -31,6 +31,7 @@ __all__ = [
     "contents",
     "end_of_name",
     "explain_disk_errors",
+    "file_sha256",
     "lock_file",
     "remove_leftovers",
     "sync",
@@ -186,6 +187,12 @@ def check_current_folder() -> None:
 def contents(folder: Path) -> list[str]:
     """Return the sorted names in a folder, without those of temporary files."""
     return sorted(name for name in os.listdir(folder) if not _is_temporary(name))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lock_file(descriptor: int) -> None:

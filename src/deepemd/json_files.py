@@ -8,7 +8,7 @@ from typing import Any
 from deepemd.errors import InputError
 from deepemd.files import atomic_write
 
-__all__ = ["json_text", "read_json", "write_json"]
+__all__ = ["json_text", "read_description", "read_json", "write_json"]
 
 _MAX_BYTES = 200_000_000  # of a file; none of ours comes near it
 
@@ -88,6 +88,26 @@ def read_json(path: Path, *, missing: str = "", remedy: str = "restore the file"
     if not isinstance(content, dict):
         raise InputError(f"{path}: damaged, it holds a {type(content).__name__}: {remedy}")
     return content
+
+
+def read_description(path: Path, problem: str, *, remedy: str) -> dict[str, Any]:
+    """Read the JSON file that describes a folder of ours.
+
+    Args:
+        path: the file.
+        problem: what is wrong with the folder if the file is damaged, such as "the index is damaged".
+        remedy: what to do then.
+
+    Raises:
+        InputError: the file is damaged.
+        FileNotFoundError: there is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(None, None, str(path))
+    try:
+        return read_json(path, remedy=remedy)
+    except InputError as error:
+        raise InputError(f"{path.parent}: {problem}: {error}") from error
 
 
 def _refuse(text: str) -> float:

@@ -1,6 +1,6 @@
 """Class folders and the store: what is accepted, what is refused, and that nothing half-written is taken for whole.
 
-Tests deepemd.data.catalog, deepemd.data.drafts, deepemd.data.folders.
+Tests deepemd.data.catalog, deepemd.data.drafts, deepemd.data.folders, deepemd.data.storing.
 """
 
 import io
@@ -289,7 +289,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from deepemd.data.store import Draft, write_store
+from deepemd.data.drafts import Draft
+from deepemd.data.storing import write_store
 def read(i):
     if i == 700: os.kill(os.getpid(), signal.SIGKILL)
     return Path(sys.argv[1]).read_bytes()

@@ -56,6 +56,8 @@ def run(settings: Settings) -> dict[str, Any]:
                 gradient(settings, missing, gradient_rows, show)
             if "start" in settings.parts:
                 start(settings, start_figures, show)
+            progress.detail = ""
+            progress.set(_steps(settings, missing))
         except KeyboardInterrupt:
             report["interrupted"] = True
     return report

@@ -10,8 +10,10 @@ from deepemd.data import glyphs
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks import BENCHMARKS
 from deepemd.data.downloads import DOWNLOADS, fetch
+from deepemd.data.drafts import Draft
 from deepemd.data.folders import class_drafts
-from deepemd.data.store import Draft, Store, open_store, write_store
+from deepemd.data.store import Store, open_store
+from deepemd.data.storing import write_store
 from deepemd.errors import InputError
 from deepemd.files import end_of_name, explain_disk_errors
 from deepemd.processes import rank

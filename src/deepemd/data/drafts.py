@@ -2,18 +2,41 @@
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepemd.data.archives import Archive
-from deepemd.data.store import Draft
 from deepemd.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["from_arrays", "from_files", "png"]
+__all__ = ["Draft", "from_arrays", "from_files", "png"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One split before it is written to a store: its images in sorted order, to be read one by one.
+
+    Attributes:
+        classes: class names, sorted and unique.
+        labels: int64 (N,), index into ``classes``, ascending.
+        names: one name for each image, used in messages.
+        read: function that returns the encoded bytes of image i; it is called in order, from one thread.
+        groups: int64 (N,) or None, see :class:`deepemd.data.Images`.
+        size: total bytes of all images, if known, for the message when the disk is full.
+        note: a remark for readers of results, for instance that the images are a reduced copy.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    names: tuple[str, ...]
+    read: Callable[[int], bytes]
+    groups: np.ndarray | None = None
+    size: int = 0
+    note: str = ""
 
 
 def from_files(archive: Archive, rows: Iterable[tuple[str, str, str]], note: str = "") -> Draft:
@@ -22,7 +45,7 @@ def from_files(archive: Archive, rows: Iterable[tuple[str, str, str]], note: str
     Args:
         archive: the archive, which must stay open until the draft has been read.
         rows: class, name and path in the archive of each image, in any order.
-        note: see :class:`deepemd.data.store.Draft`.
+        note: see :class:`Draft`.
     """
     ordered = sorted(rows)
     classes, labels = _classes([label for label, _, _ in ordered])

@@ -10,7 +10,7 @@ from functools import partial
 
 from deepemd.data.archives import Archive
 from deepemd.data.class_names import name_warnings
-from deepemd.data.drafts import from_files
+from deepemd.data.drafts import Draft, from_files
 from deepemd.data.kinds import IMAGES, is_image, named_like_image
 from deepemd.data.layout import (
     Tops,
@@ -23,7 +23,7 @@ from deepemd.data.layout import (
     top_folders,
     wrapper,
 )
-from deepemd.data.store import SPLITS, Draft, is_store_file
+from deepemd.data.store import SPLITS, is_store_file
 from deepemd.errors import InputError, printable
 
 __all__ = ["COMMON", "LOOSE", "Found", "class_drafts", "class_folders", "find_images", "index_draft"]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepemd.data.drafts import Draft
 from deepemd.data.letters import FACES, LETTERS, NOVEL_FACES, SCRIPTS, face_files
-from deepemd.data.store import Draft
 from deepemd.progress import track
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deepemd import json_files
 from deepemd.errors import InputError
-from deepemd.files import atomic_file, atomic_write
+from deepemd.files import atomic_file, atomic_write, file_sha256
 from deepemd.json_files import json_text
 
 __all__ = [
@@ -185,14 +185,9 @@ def verify_weights(folder: Path, config: Mapping[str, Any]) -> None:
     known, path = config.get(CHECK), folder / WEIGHTS_FILE
     if known is None:
         return
-    found = _sha256(path)
+    found = file_sha256(path)
     if found not in (known if isinstance(known, list) else [known]):
         raise InputError(
             f"{path}: damaged, or not the file that {CONFIG_FILE} was saved with (its sha256 begins with"
             f" {found[:12]}); {_REMEDY}. If you changed the weights on purpose, remove {CHECK!r} from {CONFIG_FILE}"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

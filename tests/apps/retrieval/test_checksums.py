@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deepemd.apps.retrieval.checksums import file_sha256, node_checks, sampled
+from deepemd.apps.retrieval.checksums import node_checks, sampled
 
 
 def test_a_check_sum_covers_values_place_type_and_shape():
@@ -21,8 +21,3 @@ def test_a_large_index_is_sampled_evenly_with_both_ends(monkeypatch):
     assert sampled(np.zeros((7, 1, 1))).tolist() == [0, 3, 6]
     monkeypatch.setattr("deepemd.apps.retrieval.checksums._MAX_BYTES", 2 * 8)
     assert sampled(np.zeros((7, 1, 1))).tolist() == [0, 6]
-
-
-def test_the_check_sum_of_a_file(tmp_path):
-    (tmp_path / "a").write_bytes(b"")
-    assert file_sha256(tmp_path / "a").startswith("e3b0c44298fc1c14")

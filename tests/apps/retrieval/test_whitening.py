@@ -16,6 +16,7 @@ from deepemd.apps.retrieval.queries import embed_queries
 from deepemd.apps.retrieval.ranking import evaluate_index, measures
 from deepemd.apps.retrieval.whitening import _neighbours, fit_whitening
 from deepemd.errors import InputError
+from deepemd.files import file_sha256
 
 RNG = np.random.default_rng(0)
 GROUPS = ("classes", "neighbours")
@@ -151,8 +152,6 @@ def unsummed(array: np.ndarray):
     """Replace the map, and its check sum too."""
 
     def spoil(path: Path) -> None:
-        from deepemd.apps.retrieval.checksums import file_sha256
-
         np.save(path, array)
         edited(lambda about: about["files"].update({path.name: file_sha256(path)}))(path)
 

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from deepemd.apps.retrieval.checksums import file_sha256, node_checks
+from deepemd.apps.retrieval.checksums import node_checks
 from deepemd.apps.retrieval.index import FORMATS, INDEX_FILE, Index, model_sha256, open_index
 from deepemd.apps.retrieval.whitening import Groups, fit_whitening, whitening_array
 from deepemd.data import Images, load
 from deepemd.data.archives import open_archive
+from deepemd.data.drafts import Draft
 from deepemd.data.folders import LOOSE, index_draft
-from deepemd.data.store import Draft, is_store_file, open_store, write_store
+from deepemd.data.store import is_store_file, open_store
+from deepemd.data.storing import write_store
 from deepemd.embedding.splits import embed
 from deepemd.errors import InputError
-from deepemd.files import atomic_folder, contents
+from deepemd.files import atomic_folder, contents, file_sha256
 from deepemd.json_files import json_text
 from deepemd.model import DeepEMD
 from deepemd.model.pretrained import pretrained

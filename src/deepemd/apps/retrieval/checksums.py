@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["file_sha256", "node_checks", "sampled"]
+__all__ = ["node_checks", "sampled"]
 
 _MAX_ROWS, _MAX_BYTES = 4096, 64_000_000  # verified when an index is opened, in about 0.05 s
 
@@ -43,9 +42,3 @@ def sampled(nodes: np.ndarray) -> NDArray[np.int64]:
     """
     rows = min(_MAX_ROWS, max(1, _MAX_BYTES * len(nodes) // max(nodes.nbytes, 1)), len(nodes))
     return np.linspace(0, len(nodes) - 1, rows).astype(np.int64)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

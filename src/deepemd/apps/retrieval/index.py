@@ -10,19 +10,20 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deepemd.apps.retrieval.checksums import file_sha256, node_checks, sampled
+from deepemd.apps.retrieval.checksums import node_checks, sampled
 from deepemd.apps.retrieval.whitening import Groups, open_whitening
 from deepemd.arrays import open_npy
 from deepemd.data import Images
 from deepemd.data.store import open_store
 from deepemd.errors import InputError
-from deepemd.json_files import read_json
+from deepemd.files import file_sha256
+from deepemd.json_files import read_description
 from deepemd.matching import emd_logits
 from deepemd.matching.cost import unit_centred
 from deepemd.matching.whitening import Whitening
@@ -162,7 +163,7 @@ def open_index(path: Path) -> Index:
             images.
     """
     try:
-        description = _description(path / INDEX_FILE)
+        description = read_description(path / INDEX_FILE, "the index is damaged", remedy=_REMEDY)
         if description["format"] not in FORMATS.values():
             known = " and ".join(map(str, FORMATS.values()))
             raise InputError(
@@ -187,15 +188,6 @@ def open_index(path: Path) -> Index:
         raise InputError(f"{path}: the index is damaged ({error}): {_REMEDY}") from error
     index.rows(sampled(index.nodes))
     return index
-
-
-def _description(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise FileNotFoundError(None, None, str(path))
-    try:
-        return read_json(path, remedy=_REMEDY)
-    except InputError as error:
-        raise InputError(f"{path.parent}: the index is damaged: {error}") from error
 
 
 def _with_arrays(

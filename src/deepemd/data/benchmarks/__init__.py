@@ -9,7 +9,7 @@ from deepemd.data.benchmarks.cub import cub
 from deepemd.data.benchmarks.miniimagenet import miniimagenet
 from deepemd.data.benchmarks.omniglot import omniglot
 from deepemd.data.benchmarks.tieredimagenet import tieredimagenet
-from deepemd.data.store import Draft
+from deepemd.data.drafts import Draft
 
 __all__ = ["BENCHMARKS", "Benchmark"]
 

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list
 from deepemd.data.decoding import decode
-from deepemd.data.drafts import from_files, png
-from deepemd.data.store import Draft
+from deepemd.data.drafts import Draft, from_files, png
 from deepemd.errors import InputError
 
 __all__ = ["cub"]

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks.published import Counts, check_split, class_list
-from deepemd.data.drafts import from_files
-from deepemd.data.store import Draft
+from deepemd.data.drafts import Draft, from_files
 from deepemd.errors import InputError
 
 __all__ = ["omniglot"]

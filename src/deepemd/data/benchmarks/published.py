@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepemd.data.decoding import measure
-from deepemd.data.store import Draft
+from deepemd.data.drafts import Draft
 from deepemd.errors import InputError
 
 __all__ = ["FILES", "Counts", "check_split", "class_list", "note_small_copy"]

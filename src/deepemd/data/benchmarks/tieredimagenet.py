@@ -14,9 +14,8 @@ import numpy as np
 
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.benchmarks.published import FILES, Counts, check_split, class_list, note_small_copy
-from deepemd.data.drafts import from_arrays, from_files
+from deepemd.data.drafts import Draft, from_arrays, from_files
 from deepemd.data.pickles import array, unpickle, words
-from deepemd.data.store import Draft
 from deepemd.errors import InputError
 
 __all__ = ["tieredimagenet"]
