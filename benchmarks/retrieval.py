@@ -34,12 +34,13 @@ from deepemd.apps.retrieval.ranking import evaluate_index, measures
 from deepemd.apps.retrieval.whitening import Groups, fit_whitening
 from deepemd.bench.measure import machine, seconds, summary, threads
 from deepemd.data import Store, load
+from deepemd.embedding.cache import default_cache
 from deepemd.evaluation.intervals import MeanCI
 from deepemd.matching.whitening import Whitening, whiten
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES, QUERIES, SHORTLISTS = 10_000, 300, (20, 50, 100, 200)
-SHRINKAGES, SEEDS = (0.01, 0.03, 0.1, 0.3, 1.0), 3
+SHRINKAGES, SEEDS = (0.01, 0.03, 0.1, 0.3, 1.0, 10.0), 3
 WAYS = ("Recall@1", "mAP")
 Fit = Callable[[torch.Tensor, np.ndarray, float], Whitening]
 
@@ -151,7 +152,7 @@ def searched(index: Index, places: np.ndarray, fit: Fit | None, shrinkage: float
 
 def whitening(model: str, photos: Path, folder: Path) -> dict:
     """Choose the shrinkages on one half of the classes, and measure on the other."""
-    index = build_index(model, photos, folder / "index")
+    index = build_index(model, photos, folder / "index", cache=default_cache())
     chosen, reported = (np.flatnonzero(index.images.labels % 2 == half) for half in (0, 1))
     choice: dict[str, dict[str, dict[str, float]]] = {}
     best: dict[str, float] = {}

@@ -9,6 +9,7 @@ from deepemd.commands.outputs import Output, ResultFiles
 from deepemd.device import Precision
 from deepemd.errors import InputError, printable
 from deepemd.processes import rank
+from deepemd.progress import say
 from deepemd.results import shared_output_lock
 
 __all__ = ["retrieve_evaluate", "retrieve_index", "retrieve_query"]
@@ -119,12 +120,16 @@ def retrieve_query(
             write_hits_page(opened, queries, hits, result.draft(out))
             result.commit()
             print(f"page: {printable(out)}")
-    for title, lines in (("no photos, left out", found.others), ("cannot be read, left out", queries.bad)):
+    for title, lines in (("ignored, as they are no images", found.others), ("cannot be read, left out", queries.bad)):
         if lines:
-            print(f"deepemd: {len(lines):,} of the files of --images {title}:", file=sys.stderr)
-            print(*(f"  {printable(line)}" for line in lines), sep="\n", file=sys.stderr)
+            say(f"deepemd: {title}:")
+            for line in lines:
+                say(f"  {line}")
     if queries.bad:
-        raise InputError(f"{len(queries.bad):,} of {len(found.files):,} images could not be read, as listed above")
+        raise InputError(
+            f"{len(queries.bad):,} of {len(found.files):,} images could not be read, as listed above; the others are"
+            " answered"
+        )
 
 
 def retrieve_evaluate(
@@ -156,10 +161,9 @@ def retrieve_evaluate(
         ranking = evaluate_index(open_index(index), queries=queries, shortlist=shortlist, seed=seed)
         console().print(ranking.table().rich())
         if ranking.whiten is not None:
-            print(
+            say(
                 f"deepemd: the index is whitened by the {ranking.whiten} of these images, so the figures are too high"
-                " for other images",
-                file=sys.stderr,
+                " for other images"
             )
         if out is not None:
             write_json({"index": str(index), **ranking.as_dict()}, result.draft(out))

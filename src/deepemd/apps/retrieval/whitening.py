@@ -24,7 +24,7 @@ __all__ = ["SHRINKAGE", "Groups", "fit_whitening", "open_whitening", "whitening_
 
 Groups = Literal["classes", "neighbours"]
 """Which images count as images of one thing."""
-SHRINKAGE: dict[Groups, float] = {"classes": 0.1, "neighbours": 0.1}
+SHRINKAGE: dict[Groups, float] = {"classes": 0.03, "neighbours": 0.1}
 """The shrinkage for either, chosen on half of the classes of real photos; see docs/retrieval.md."""
 _NEIGHBOURS = 2  # of an image; with more, too many show other things
 _MAX_NODES = 40_000  # of a large index, those of evenly spaced images: enough for some thousand channels
