@@ -1,4 +1,7 @@
-"""Requests by hand: foreign pages and names, what gradio would serve, and what a script may try."""
+"""Requests by hand: foreign pages and names, what gradio would serve, and what a script may try.
+
+Tests deepemd.apps.web.request.
+"""
 
 import http.client
 import json

@@ -10,45 +10,29 @@ import hashlib
 import json
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 from deepemd.apps.web.events import GONE, VISITOR
 from deepemd.apps.web.hosts import Hosts
-from deepemd.apps.web.uploads import PATIENCE, Refused, receive_files
-from deepemd.apps.web.visitors import FORGOTTEN_AFTER, Visit, Visitors
+from deepemd.apps.web.request import TEXT, Message, Receive, Request, Send
+from deepemd.apps.web.uploads import Refused, receive_files
+from deepemd.apps.web.visitors import Visit, Visitors
 
 __all__ = ["Guard"]
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _API = "/gradio_api"
 _PASSED = re.compile(
     rf"GET (/config|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(static|assets|svelte)/[\w./+-]+"
     rf"|{_API}/(startup-events|app_id))"  # app_id: to a page that stays open, a restart shows
 )
-_MAX_REST = 2**28  # bytes of a refused upload that are read
-_TEXT = "text/plain; charset=utf-8"
-_MAX_EVENT = 2**20  # bytes of a request that is no upload
 _MAX_TEXT = 1000  # characters; longer texts of an event are cut off
-_PRIVATE = {b"x-gradio-server", b"cookie", VISITOR.encode(), GONE.encode()}  # of these gradio gets none from outside
 # Gradio's page sets styles in its elements. Scripts come only from here; those in the page are named by their hash.
 _POLICY = (
     "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-_HEADERS = {
-    b"x-frame-options": b"DENY",
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
-}
 
 
 class Guard:
@@ -77,15 +61,15 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            request = _Request(scope, receive, send, self.hosts.port)
+            request = Request(scope, receive, send, self.hosts.port)
             try:
                 await self._answer(request)
             except Refused as error:
                 is_event = scope["path"] == f"{_API}/queue/join"  # gradio's page reads the reason from JSON
                 reason = json.dumps({"detail": str(error)}) if is_event else str(error)
-                await request.answer(error.status, reason, "application/json" if is_event else _TEXT)
+                await request.answer(error.status, reason, "application/json" if is_event else TEXT)
 
-    async def _answer(self, request: "_Request") -> None:
+    async def _answer(self, request: Request) -> None:
         self._check_sender(request)
         method, path = request.scope["method"], request.scope["path"]
         method = "GET" if method == "HEAD" else method
@@ -112,7 +96,7 @@ class Guard:
         else:
             raise Refused(404, "Not found")
 
-    def _check_sender(self, request: "_Request") -> None:
+    def _check_sender(self, request: Request) -> None:
         """Raise unless a request is addressed to this page, and comes from it or from the visitor."""
         hosts, origins = request.all(b"host"), request.all(b"origin")
         forwarded = [f"http://{name.split(',')[0].strip()}" for name in request.all(b"x-forwarded-host")]
@@ -127,7 +111,7 @@ class Guard:
         if site in ("cross-site", "same-site") and not (kind == "document" and request.scope["method"] == "GET"):
             raise Refused(403, "Other pages cannot use this one: open it in a tab of its own")
 
-    async def _page(self, request: "_Request") -> None:
+    async def _page(self, request: Request) -> None:
         """Answer with gradio's page, the page's own script before gradio's, and the policy for them."""
         status, kind, content = 500, "text/plain", [b""]
 
@@ -147,7 +131,7 @@ class Guard:
         policy = _POLICY.format(scripts=hashes).encode()
         await request.answer(status, page, kind, {b"content-security-policy": policy})
 
-    async def _upload(self, request: "_Request") -> None:
+    async def _upload(self, request: Request) -> None:
         """Receive files, and answer with what refers to them."""
         visit = self._visit(request)
         upload = _parameter(request, "upload_id")
@@ -167,7 +151,7 @@ class Guard:
         self.visitors.keep(visit, uploads)
         await request.answer(200, json.dumps([one.token for one in uploads]), "application/json")
 
-    async def _file(self, request: "_Request", token: str) -> None:
+    async def _file(self, request: Request, token: str) -> None:
         """Answer with a file that this visitor has uploaded, which the page has a link to."""
         visit = self.visitors.find(request.cookie)
         upload = visit and visit.uploads.get(token)
@@ -179,7 +163,7 @@ class Guard:
             raise Refused(404, "Not found")
         await request.answer(200, content, "application/octet-stream", {b"content-disposition": b"attachment"})
 
-    async def _upload_progress(self, request: "_Request") -> None:
+    async def _upload_progress(self, request: Request) -> None:
         """Report how far an upload is, as server-sent events."""
         upload = _parameter(request, "upload_id")
         steps = None
@@ -200,7 +184,7 @@ class Guard:
         await _event(request.send, {"msg": "done"})
         await request.send({"type": "http.response.body", "body": b""})
 
-    async def _event(self, request: "_Request") -> None:
+    async def _event(self, request: Request) -> None:
         """Pass an event on to gradio, with the paths of files in place of what refers to them."""
         visit = self._visit(request)
         try:
@@ -231,7 +215,7 @@ class Guard:
 
         await self.app(scope, replay, request.send)
 
-    async def _answers(self, request: "_Request") -> None:
+    async def _answers(self, request: Request) -> None:
         """Pass on gradio's answers to events, as server-sent events."""
         page = _parameter(request, "session_hash")
         if not self.visitors.is_known(page):
@@ -244,14 +228,14 @@ class Guard:
                 raise
             await request.send({"type": "http.response.body", "body": b""})
 
-    def _visit(self, request: "_Request") -> Visit:
+    def _visit(self, request: Request) -> Visit:
         """Return the visit that a request belongs to; who has none, or was forgotten, gets a new cookie."""
         visit = self.visitors.open(request.cookie)
         request.set_cookie(visit.id)
         return visit
 
 
-def _parameter(request: "_Request", name: str) -> str:
+def _parameter(request: Request, name: str) -> str:
     """Return a parameter of a request, empty if there is none."""
     found = re.search(rf"(?:^|&){name}=(\w{{1,64}})(?:&|$)", request.scope["query_string"].decode("latin-1"))
     return found[1] if found else ""
@@ -272,97 +256,3 @@ def _cleaned(value: str | list[Any] | None, visit: Visit) -> Any:
 
 async def _event(send: Send, content: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": f"data: {json.dumps(content)}\n\n".encode(), "more_body": True})
-
-
-class _Request:
-    """One request, and the answer to it."""
-
-    def __init__(self, scope: Message, receive: Receive, send: Send, port: int) -> None:
-        self.scope, self._receive, self._send = scope, receive, send
-        self._name = f"deepemd-{port}"  # browsers do not keep cookies of different ports apart
-        self._cookie: bytes | None = None
-        self.started = self._received = False  # whether the answer has begun, and whether all was received
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-
-    def all(self, name: bytes) -> list[str]:
-        """Return the contents of all headers of this name."""
-        return [value.decode("latin-1") for found, value in self.scope["headers"] if found == name]
-
-    def header(self, name: str) -> str:
-        """Return the content of a header, empty if there is none."""
-        return str(self.headers.get(name, ""))
-
-    @property
-    def cookie(self) -> str:
-        """The secret of the visitor, empty if there is none."""
-        found = re.search(rf"(?:^|;\s*){self._name}=([0-9a-f]{{64}})(?:;|$)", self.header("cookie"))
-        return found[1] if found else ""
-
-    def set_cookie(self, secret: str) -> None:
-        """Let the browser keep the secret; scripts and other sites cannot use it."""
-        age = 24 * FORGOTTEN_AFTER  # longer than the visit, so that a visitor who was forgotten is recognised
-        self._cookie = f"{self._name}={secret}; Max-Age={age}; Path=/; HttpOnly; SameSite=Strict".encode()
-
-    def passed_on(self, instead: Mapping[str, str] | None = None, **changes: Any) -> Message:
-        """Return the scope for gradio: without what it would believe unchecked, with other headers instead."""
-        ours = [(name.encode(), value.encode()) for name, value in (instead or {}).items()]
-        left_out = _PRIVATE | {name for name, _ in ours} | ({b"transfer-encoding"} if ours else set())
-        headers = [(name, value) for name, value in self.scope["headers"] if name not in left_out]
-        return {**self.scope, "headers": headers + ours, **changes}
-
-    async def body(self) -> bytes:
-        """Return the body.
-
-        Raises:
-            Refused: it is too long, or was broken off.
-        """
-        content, more = b"", True
-        while more:
-            try:
-                message = await asyncio.wait_for(self.receive(), PATIENCE)
-            except TimeoutError as error:
-                raise Refused(408, "The request took too long: try again") from error
-            if message["type"] != "http.request":
-                raise Refused(400, "The request was broken off")
-            content += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(content) > _MAX_EVENT:
-                raise Refused(413, "The request is too long")
-        return content
-
-    async def receive(self) -> Message:
-        """Return the next message of the request."""
-        message = await self._receive()
-        self._received = not message.get("more_body", False)
-        return message
-
-    async def read_rest(self) -> None:
-        """Read what is left of the body, within limits: a browser that is still sending may not read the answer."""
-        left = _MAX_REST
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                while left > 0 and not self._received:
-                    left -= len((await self.receive()).get("body", b""))
-
-    async def answer(self, status: int, content: str | bytes, kind: str = _TEXT, more: Any = None) -> None:
-        """Send a whole answer."""
-        body = content.encode() if isinstance(content, str) else content
-        headers = {b"content-type": kind.encode(), b"content-length": str(len(body)).encode(), **(more or {})}
-        if status >= 400:
-            headers[b"connection"] = b"close"  # whatever else is being sent is not read
-        headers[b"cache-control"] = b"no-store"
-        await self.send({"type": "http.response.start", "status": status, "headers": list(headers.items())})
-        await self.send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
-
-    async def send(self, message: Message) -> None:
-        """Send a part of an answer; its head gets the headers that restrict what the browser may do."""
-        if message["type"] == "http.response.start":
-            self.started = True
-            ours = {b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'", **_HEADERS}
-            sent = {name.lower() for name, _ in message["headers"]}
-            kept = [(name, value) for name, value in message["headers"] if not name.startswith(b"access-control-")]
-            added = [(name, value) for name, value in ours.items() if name not in sent]
-            if self._cookie:
-                added.append((b"set-cookie", self._cookie))
-            message = {**message, "headers": kept + added}
-        await self._send(message)
