@@ -117,7 +117,11 @@ class _Bar:
             TextColumn("{task.description}", markup=False),  # names hold brackets
             BarColumn(bar_width=10),  # everything fits into 80 columns
             TextColumn("{task.fields[counts]}", markup=False),
-            TimeElapsedColumn() if shown.total is None else TimeRemainingColumn(compact=True),
+            *(
+                (TimeElapsedColumn(),)
+                if shown.total is None
+                else (TimeRemainingColumn(compact=True), TextColumn("left"))
+            ),
         ]
         self._shown, console = shown, Console(stderr=True, highlight=False)
         self._rich = RichProgress(

@@ -15,6 +15,7 @@ from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
 from deepemd.evaluation.intervals import wilson
 from deepemd.explain.matches import Match
+from deepemd.progress import Progress
 
 __all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 
@@ -191,7 +192,8 @@ def check_classifier(classifier: PhotoClassifier) -> Check:
     Raises:
         InputError: no class has two photos.
     """
-    examples, labels, probabilities = classifier.leave_one_out()
+    with Progress("classifying each photo by the others"):
+        examples, labels, probabilities = classifier.leave_one_out()
     if not examples:
         raise InputError("every class has only one photo: leaving one out needs at least two photos of a class")
     place = {id(example): k for k, example in enumerate(classifier.support_.examples)}
