@@ -91,6 +91,30 @@ def test_what_another_run_is_writing_is_refused_before_any_work(written_by_anoth
     assert re.search(rf"{Path(path).name}: another run is writing there now \(process \d+\): wait until it", err), err
 
 
+# a result of an earlier run -> the command that is refused, without any of its input being there
+EARLIER = {
+    "report.json": "evaluate nosuch glyphs --out report.json",
+    "curve.png": "evaluate nosuch glyphs --curve curve.png",
+    "matches.png": "evaluate nosuch glyphs --picture matches.png",
+    "ranking.json": "retrieve evaluate nosuch --out ranking.json",
+    "hits.html": "retrieve query nosuch nosuch.jpg --out hits.html",
+    "check.json": "check . --out check.json",
+    "emd.json": "bench emd --out emd.json",
+    "emd.png": "bench emd --picture emd.png",
+}
+
+
+@pytest.mark.parametrize("path", EARLIER)
+def test_a_result_of_an_earlier_run_is_replaced_only_with_force(tmp_path, path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path(path).write_text("of an earlier run")
+    assert cli.main(EARLIER[path].split()) == 2
+    assert f"{path} already exists: choose another place with --" in capsys.readouterr().err
+    assert cli.main([*EARLIER[path].replace("bench emd", "bench emd --report nosuch").split(), "--force"]) == 2
+    assert "nosuch" in capsys.readouterr().err or path == "check.json"  # it went on, to what is not there
+    assert Path(path).read_text() == "of an earlier run"
+
+
 def test_a_picture_of_an_unknown_format_is_refused(tmp_path):
     check_picture("picture", None)
     check_picture("picture", tmp_path / "p.PNG")

@@ -28,6 +28,7 @@ from deepemd.progress import Progress
 
 __all__ = ["build_index"]
 
+_TOGETHER = 1024  # images that are whitened at a time
 _FILES = re.compile(r"index\.json|(nodes|pooled|checks|whitening)\.npy|model/(config\.json|model\.safetensors)")
 
 
@@ -92,7 +93,9 @@ def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor, whiten:
     if whiten is not None:
         labels = np.where(np.array(images.classes)[images.labels] == LOOSE, -1, images.labels)
         whitening = fit_whitening(nodes, labels, whiten)
-        arrays["whitening"], nodes = whitening_array(whitening), whitening(nodes)
+        arrays["whitening"] = whitening_array(whitening)
+        for part in nodes.split(_TOGETHER):  # in place: a second copy of a large index may not fit into the memory
+            part.copy_(whitening(part))
     half = nodes.half()
     stored = (half if half.isfinite().all() else nodes).numpy()
     arrays |= {"nodes": stored, "pooled": nodes.mean(1).numpy(), "checks": node_checks(stored, range(len(stored)))}
