@@ -168,16 +168,17 @@ class Fuzzer:
         return Target(saved, {"config.json": False, "model.safetensors": True}, read)
 
     def _index(self) -> Target:
-        made = build_index(self.folder / "model", self.folder / "photos", self.folder / "index")
+        made = build_index(self.folder / "model", self.folder / "photos", self.folder / "index", whiten="classes")
         nodes = made.rows(np.array([2]))
 
         def read(folder: Path) -> Any:
             found = open_index(folder)
             hits = found.search(nodes, top=6)
             names = [(found.images.names[i], int(found.images.labels[i])) for i in hits.images[0].tolist()]
-            return [*digest(hits.similarity, hits.cosine), names, len(found.images.image(0).tobytes())]
+            found_nodes = [*digest(hits.similarity, hits.cosine, found.whitening(nodes)), names]
+            return [*found_nodes, len(found.images.image(0).tobytes())]
 
-        exact = ["nodes.npy", "pooled.npy", "checks.npy", "images/all.npz", "model/model.safetensors"]
+        exact = ["nodes.npy", "pooled.npy", "checks.npy", "whitening.npy", "images/all.npz", "model/model.safetensors"]
         files = dict.fromkeys(exact, True) | dict.fromkeys(["index.json", "images/store.json"], False)
         return Target(made.path, files | {"images/all.bin": False, "model/config.json": True}, read, 14)
 
