@@ -24,6 +24,7 @@ LAYERS = [
     "classifier training",
     "apps.reports apps.samples bench",
     "apps.photos apps.retrieval apps.web apps.demo apps.easyfsl",
+    "apps.serve",
     "commands parsing",
     "cli",
     "__main__",

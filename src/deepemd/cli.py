@@ -56,6 +56,7 @@ COMMANDS = {
     "app": Command(
         "deepemd.commands.app:app", "open a page in the browser: drop in photos of your classes, then one to classify"
     ),
+    "serve": Command("deepemd.commands.serve:serve", "answer other programs over HTTP: they send photos, and get JSON"),
     "warmup": Command(
         "deepemd.commands.warmup:warmup", "compile the transport solver ahead of time, for instance in a container"
     ),

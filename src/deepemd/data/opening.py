@@ -15,7 +15,9 @@ from deepemd.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_mode", "is_blank_start", "register_heif", "skip_blank_frames", "unreadable", "with_image"]
+__all__ = [
+    "check_mode", "image_size", "is_blank_start", "register_heif", "skip_blank_frames", "unreadable", "with_image",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -25,13 +27,20 @@ _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # not MPO, whose further pic
 _MOST_FRAMES = 100  # frames that are looked at to find one that is not blank
 
 
-def with_image(encoded: bytes, name: str, read: "Callable[[Image, bytes], T]", frame: int = 0) -> "T":
-    """Open an image, go to its frame, and read it; every error becomes an :class:`InputError`."""
+def with_image(encoded: bytes, name: str, read: "Callable[[Image, bytes], T]", frame: int | None = 0) -> "T":
+    """Open an image, go to its frame, and read it; every error becomes an :class:`InputError`.
+
+    Args:
+        encoded: the content of its file.
+        name: its name in messages.
+        read: called with the opened image and its content.
+        frame: number of the frame; 0 for the first that is not of one colour, None to decode nothing.
+    """
     try:
         with _opened(encoded, name) as image:
             if frame:
                 image.seek(frame)
-            else:
+            elif frame == 0:
                 skip_blank_frames(image)
             return read(image, encoded)
     except Exception as error:  # Pillow's readers raise every kind of exception for damaged files
@@ -60,6 +69,28 @@ def _opened(encoded: bytes, name: str) -> "Image":
         image.close()
         raise
     return image
+
+
+def image_size(encoded: bytes, name: str) -> tuple[int, int, int]:
+    """Return width, height and number of frames of an image from its head; no pixel is decoded.
+
+    Args:
+        encoded: the content of its file.
+        name: its name in messages.
+
+    Returns:
+        The width and height as they are stored, not upright, and the number of frames that decoding may look at: more
+        than 1 only where the first one may be blank.
+
+    Raises:
+        InputError: it is no image, or has more pixels than Pillow decodes.
+    """
+
+    def read(image: "Image", _: bytes) -> tuple[int, int, int]:
+        frames = min(int(getattr(image, "n_frames", 1)), _MOST_FRAMES) if _has_frames(image) else 1
+        return image.width, image.height, frames
+
+    return with_image(encoded, name, read, None)
 
 
 def check_mode(image: "Image", name: str) -> None:

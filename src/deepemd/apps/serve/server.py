@@ -1,0 +1,155 @@
+"""Run the endpoint on a port of this machine until a signal stops it."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h11
+import numpy as np
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from deepemd.apps.serve.api import Service, application
+from deepemd.apps.serve.guard import Guard, checked_token
+from deepemd.apps.serve.limits import Limits
+from deepemd.apps.web.hosts import Hosts, address
+from deepemd.apps.web.server import listening
+from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.errors import InputError
+
+__all__ = ["serve"]
+
+_HEAD_SECONDS = 10  # for the head of a request to arrive
+_KEEP_ALIVE_SECONDS = 5  # between two requests of one connection
+
+
+def serve(
+    model: Path,
+    limits: Limits,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    allowed_hosts: str | Sequence[str] | None = None,
+    stop_seconds: int = 30,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve a saved classifier until SIGTERM or Ctrl-C; then finish the requests that have begun.
+
+    Args:
+        model: folder that :meth:`FewShotClassifier.save` wrote.
+        limits: the limits of the server.
+        host: address to listen on; by default only this machine can reach the server.
+        port: port to listen on.
+        token: the secret that requests must carry; needed where others can reach the server.
+        allowed_hosts: further names by which the server may be reached, such as that of a proxy. Where there is a
+            token, any name will do, unless names are given here.
+        stop_seconds: time for the requests that have begun, once the server is stopped.
+        ready: called with the address once the classifier is loaded.
+
+    Raises:
+        InputError: the model, the host, the port or the token cannot be used.
+    """
+    host = host.removeprefix("[").removesuffix("]")
+    if token is not None:
+        checked_token(token)
+    elif not _only_this_machine(host):
+        raise InputError(
+            f"host is {host}, which others can reach, and there is no token: set the variable DEEPEMD_TOKEN to a secret"
+            ' (python -c "import secrets; print(secrets.token_urlsafe())" makes one), or leave --host out'
+        )
+    with listening(host, port) as listener:
+        taken = listener.getsockname()[1]
+        hosts = Hosts.bound(host, taken, allowed_hosts) if token is None or allowed_hosts else None
+        classifier = _loaded(model)
+        service = Service(classifier, limits)
+        try:
+            guard = Guard(application(service, has_token=token is not None), hosts, token, limits)
+            ready(address(host, taken))
+            _run(guard, listener, stop_seconds)
+        finally:
+            service.worker.stop()
+
+
+def _only_this_machine(host: str) -> bool:
+    """Return whether a name or address of this machine is out of reach for others."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
+
+
+def _loaded(model: Path) -> PhotoClassifier:
+    """Load a classifier and classify a picture, so that the solver is compiled before the first request."""
+    from PIL import Image
+
+    classifier = PhotoClassifier.load(model, cache=False)  # photos that are sent are not stored
+    tones = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+    for prediction in classifier.stream([Image.fromarray(tones)]):
+        if prediction.error is not None:
+            raise InputError(f"{model}: a picture of 64 x 64 pixels cannot be classified: {prediction.error}")
+    return classifier
+
+
+def _run(app: Any, listener: socket.socket, stop_seconds: int) -> None:
+    """Serve an ASGI application on a socket until a signal arrives."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        http=_Protocol,
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=stop_seconds,
+    )
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that a signal stops in order: without raising the signal again at the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+class _Protocol(H11Protocol):
+    """HTTP of one connection, which is closed if the head of a request does not arrive in time."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.conn.their_state is not h11.IDLE:
+            self._cancel()
+        elif self._timer is None:
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
