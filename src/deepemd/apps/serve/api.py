@@ -148,6 +148,8 @@ def application(service: Service, *, has_token: bool) -> FastAPI:
         """Say whether the server works."""
         return service.health()
 
+    api.add_api_route("/health", health, methods=["HEAD"], include_in_schema=False)
+
     @api.get("/", include_in_schema=False)
     async def start() -> Response:
         return RedirectResponse("docs")

@@ -13,7 +13,7 @@ __all__ = ["Photo", "Receive", "read_photos"]
 
 Receive = Callable[[], Awaitable[Any]]
 
-_MAX_HEADER = 8192  # bytes of a header of a part
+_MAX_HEADER = 2048  # bytes of a header of a part
 _HOW = "Send a photo as the body with the header Content-Type: image/jpeg, or one or several as files of a form"
 _FORM = "The form is not well formed, or was cut off: send it again, best with a library that makes forms"
 
@@ -90,7 +90,7 @@ def _content_type(headers: Mapping[str, str]) -> tuple[str, bytes]:
     hint = ""
     if kind == "application/x-www-form-urlencoded":  # what curl says of --data-binary
         hint = ". With curl: -F photo=@FILE, or -H 'Content-Type: image/jpeg' --data-binary @FILE"
-    raise Refused(415, f"The content type is {printable(given)[:100]!r}, which holds no photo. {_HOW}{hint}")
+    raise Refused(415, f"The content type is '{printable(given)[:100]}', which holds no photo. {_HOW}{hint}")
 
 
 async def _chunks(receive: Receive, most: int, lease: Lease) -> AsyncIterator[bytes]:
@@ -172,7 +172,7 @@ class _Parts:
         options = parse_options_header(self.disposition)[1]
         if b"filename" not in options:
             field = printable(options.get(b"name", b"?").decode("utf-8", "replace"))[:100]
-            raise Refused(400, f"The field {field!r} holds text, not a file. With curl: -F photo=@FILE, with the @")
+            raise Refused(400, f"The field '{field}' holds text, not a file. With curl: -F photo=@FILE, with the @")
         if len(self.photos) == self.limits.photos:
             raise Refused(413, f"Too many photos: at most {self.limits.photos} in one request. Send several requests")
         self.photos.append(Photo(_base_name(options[b"filename"].decode("utf-8", "replace"))))
@@ -187,7 +187,7 @@ class _Parts:
         if photo.error is None:
             self.lease.take(-sum(map(len, self.pieces)))
             self.pieces = []
-            reason = f"{photo.name}: more than {self.limits.megabytes:g} MB: make the photo smaller"
+            reason = f"{photo.name}: more than {self.limits.megabytes:.4g} MB: make the photo smaller"
             photo.error = Refused(413, reason)
         self.lease.take(start - end)  # it is not held
 
@@ -207,7 +207,7 @@ class _Parts:
 
 
 def _too_large(size: int, most: int) -> Refused:
-    found, limit = f"{size / 2**20:,.1f} MB or more", f"at most {most / 2**20:g} MB are read"
+    found, limit = f"{size / 2**20:,.1f} MB or more", f"at most {most / 2**20:.4g} MB are read"
     return Refused(413, f"The request has {found}, {limit}: make the photos smaller or send fewer at a time")
 
 

@@ -68,15 +68,17 @@ class Guard:
             await self.app(scope, receive, send)
             return
         answer = _Answer(scope, receive, send)
-        self._active += 1
         try:
             self._check_sender(scope)
             self._check_token(scope)
-            if self._active > self.limits.requests:
+            if self._active >= self.limits.requests:
                 raise Refused(503, "The server is busy: too many requests at once. Try again", retry_after="2")
-            await self.app(scope, answer.receive, answer.send)
         except Refused as error:
             await answer.refuse(error)
+            return
+        self._active += 1
+        try:
+            await self.app(scope, answer.receive, answer.send)
         finally:
             self._active -= 1
 

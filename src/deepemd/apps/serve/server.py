@@ -22,7 +22,7 @@ from deepemd.apps.web.server import listening
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.errors import InputError
 
-__all__ = ["serve"]
+__all__ = ["configuration", "serve"]
 
 _HEAD_SECONDS = 10  # for the head of a request to arrive
 _KEEP_ALIVE_SECONDS = 5  # between two requests of one connection
@@ -71,7 +71,7 @@ def serve(
         try:
             guard = Guard(application(service, has_token=token is not None), hosts, token, limits)
             ready(address(host, taken))
-            _run(guard, listener, stop_seconds)
+            _Server(configuration(guard, stop_seconds)).run(sockets=[listener])
         finally:
             service.worker.stop()
 
@@ -97,9 +97,14 @@ def _loaded(model: Path) -> PhotoClassifier:
     return classifier
 
 
-def _run(app: Any, listener: socket.socket, stop_seconds: int) -> None:
-    """Serve an ASGI application on a socket until a signal arrives."""
-    config = uvicorn.Config(
+def configuration(app: Any, stop_seconds: int) -> uvicorn.Config:
+    """Return uvicorn's settings for an ASGI application.
+
+    Args:
+        app: the application.
+        stop_seconds: time for the requests that have begun, once the server is stopped.
+    """
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -110,7 +115,6 @@ def _run(app: Any, listener: socket.socket, stop_seconds: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=stop_seconds,
     )
-    _Server(config).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
