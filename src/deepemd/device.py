@@ -10,7 +10,7 @@ import torch
 from deepemd.errors import InputError
 from deepemd.processes import process_info
 
-__all__ = ["Device", "Precision", "choose_device", "choose_precision", "keep_freed_memory"]
+__all__ = ["Device", "Precision", "choose_device", "choose_precision", "keep_freed_memory", "return_freed_memory"]
 
 Precision = Literal["auto", "bf16", "32"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -77,3 +77,19 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def return_freed_memory(block: int = 15 * 2**20) -> None:
+    """Make glibc return large blocks to the system as soon as they are freed, in this process.
+
+    By default, glibc moves the limit up to the largest block that was freed, of at most 32 MB, and then keeps blocks of
+    that size. After some large photos, a server would keep some hundred megabytes. Without glibc it does nothing.
+
+    Args:
+        block: bytes of the smallest block that is returned; by default those of Pillow, of 16 MB.
+    """
+    if sys.platform != "linux":
+        return
+    mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h; once it is set, it does not move
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(mmap_threshold, block)

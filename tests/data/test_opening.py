@@ -7,11 +7,11 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from pictures import encoded, in_mode, photo, png
+from pictures import encoded, in_mode, photo, png, turned
 from PIL import Image
 
 from deepemd.data.decoding import as_picture, decode, measure, read_image
-from deepemd.data.opening import register_heif
+from deepemd.data.opening import image_size, register_heif
 from deepemd.errors import InputError
 
 
@@ -224,3 +224,23 @@ def test_damage_is_an_error_for_every_reader_or_for_none(form, options, monkeypa
             assert np.array_equal(np.asarray(picture), np.asarray(as_picture(Image.open(io.BytesIO(data)))))
         outcomes.add(picture is None)
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (encoded(photo(40, 30)), (40, 30, 1)),
+        (encoded(turned(photo(40, 30), 6)[0], exif=turned(photo(40, 30), 6)[1]), (30, 40, 1)),
+        (encoded(photo(40, 30), "GIF", save_all=True, append_images=[photo(40, 30), photo(40, 30)]), (40, 30, 3)),
+        (encoded(photo(40, 30), "GIF")[:30], None),
+        (png(9_000, 9_000, 1, 0, b""), (9_000, 9_000, 1)),  # there are no pixels to decode
+        (png(20_000, 9_000, 1, 0, b""), None),
+        (b"", None),
+    ],
+)
+def test_the_size_comes_from_the_head(content, size):
+    if size is None:
+        with pytest.raises(InputError, match="a photo: "):
+            image_size(content, "a photo")
+    else:
+        assert image_size(content, "a photo") == size

@@ -52,9 +52,11 @@ def serve(
     try:
         from deepemd.apps.serve.limits import Limits
         from deepemd.apps.serve.server import serve as run
+        from deepemd.device import return_freed_memory
     except ImportError as error:
         raise InputError(f"serve needs FastAPI and uvicorn ({error}): pip install 'deepemd[serve]'") from error
 
+    return_freed_memory()
     run(
         model,
         Limits(max_megabytes, max_megapixels, max_photos, max_waiting, timeout),

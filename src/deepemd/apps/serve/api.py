@@ -185,8 +185,9 @@ async def _results(futures: "Sequence[Future[Outcome]]", receive: Receive) -> li
 
     work = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
     gone = asyncio.create_task(left())
+    both: list[asyncio.Future[Any]] = [work, gone]
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             raise Refused(400, "The client has left")
         return await work

@@ -150,6 +150,9 @@ class _Protocol(H11Protocol):
         elif self._timer is None:
             self._expect_head()
 
+    def _should_upgrade(self) -> bool:
+        return False  # a request to use another protocol is answered in this one
+
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 
