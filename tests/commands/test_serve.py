@@ -1,8 +1,10 @@
-"""`deepemd serve`: its options, and the examples of its page."""
+"""`deepemd serve`: its options."""
 
 import sys
 
 import pytest
+
+pytest.importorskip("fastapi", reason="needs FastAPI: pip install 'deepemd[serve]'")
 
 from deepemd.cli import main
 from deepemd.commands.serve import serve

@@ -21,7 +21,7 @@ from deepemd.errors import InputError
 from deepemd.json_files import json_text
 from deepemd.versions import versions
 
-__all__ = ["Service", "application"]
+__all__ = ["STATUSES", "Service", "application"]
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {
@@ -36,7 +36,7 @@ _BODY = {
         "content": {"multipart/form-data": {"schema": _FILES}, "image/*": _IMAGE, "application/octet-stream": _IMAGE},
     }
 }
-_WRONG = {
+STATUSES = {
     400: "the request is empty, cut off or not well formed",
     401: "the token is missing or wrong",
     403: "the server is not known under that name, or a web page elsewhere asks",
@@ -47,6 +47,7 @@ _WRONG = {
     500: "the server failed; its log says why",
     503: "the server is busy or stopping: try again after the seconds in Retry-After",
 }
+"""The statuses of answers without a result, and when they are given."""
 
 
 class Service:
@@ -130,7 +131,7 @@ def application(service: Service, *, has_token: bool) -> FastAPI:
         redoc_url=None,
         dependencies=[Security(HTTPBearer(auto_error=False))] if has_token else [],
     )
-    known = _WRONG if has_token else {status: why for status, why in _WRONG.items() if status != 401}
+    known = STATUSES if has_token else {status: why for status, why in STATUSES.items() if status != 401}
     wrong: dict[int | str, Any] = {status: {"model": ErrorAnswer, "description": why} for status, why in known.items()}
 
     @api.post("/classify", response_model=Answer, responses=wrong, openapi_extra=_BODY)
