@@ -15,7 +15,7 @@ RUN pip install -c constraints.txt --extra-index-url https://download.pytorch.or
 
 WORKDIR /
 # Compile the solver for this kind of processor. On another kind it is compiled again at every start, within a minute.
-RUN deepemd warmup --dtype float32
+RUN deepemd warmup
 
 USER 65534:65534
 EXPOSE 8000

@@ -15,7 +15,7 @@ Label = str | int | float | bool
 
 
 class PhotoAnswer(BaseModel):
-    """The result for one photo; if `error` is not null, all other fields but `name` are null."""
+    """The result for one photo. If there is an error, all other fields but the name are null."""
 
     name: str = Field(description="file name of the photo, as it was sent; 'photo' if it has none", examples=["1.jpg"])
     label: Label | None = Field(description="the class, or the label of unknown or unsure photos", examples=["daisy"])

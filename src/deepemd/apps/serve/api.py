@@ -36,6 +36,7 @@ _BODY = {
         "content": {"multipart/form-data": {"schema": _FILES}, "image/*": _IMAGE, "application/octet-stream": _IMAGE},
     }
 }
+_DONE = "at least one photo has a result"
 STATUSES = {
     400: "the request is empty, cut off or not well formed",
     401: "the token is missing or wrong",
@@ -134,17 +135,17 @@ def application(service: Service, *, has_token: bool) -> FastAPI:
     known = STATUSES if has_token else {status: why for status, why in STATUSES.items() if status != 401}
     wrong: dict[int | str, Any] = {status: {"model": ErrorAnswer, "description": why} for status, why in known.items()}
 
-    @api.post("/classify", response_model=Answer, responses=wrong, openapi_extra=_BODY)
+    @api.post("/classify", response_model=Answer, response_description=_DONE, responses=wrong, openapi_extra=_BODY)
     async def classify(request: Request) -> Response:
         """Classify one photo or several."""
         return await service.classify(request)
 
-    @api.get("/model", response_model=Model)
+    @api.get("/model", response_model=Model, response_description="always")
     async def model() -> Response:
         """Describe the classes, the settings and the limits."""
         return service.model()
 
-    @api.get("/health", response_model=Health)
+    @api.get("/health", response_model=Health, response_description="photos are classified; otherwise 503")
     async def health() -> Response:
         """Say whether the server works."""
         return service.health()

@@ -86,9 +86,11 @@ def _name(schema: Mapping[str, Any]) -> str:
         name = text(schema["$ref"].rpartition("/")[2])
         return f"<a href='#{name}'>{name}</a>"
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_name(one) for one in schema["anyOf"]))
+        *names, last = dict.fromkeys(_name(one) for one in schema["anyOf"])
+        return f"{', '.join(names)} or {last}" if names else last
     if schema.get("type") == "array":
         return f"list of {_name(schema['items'])}"
     if "additionalProperties" in schema:
         return f"object of {_name(schema['additionalProperties'])}"
-    return text(schema.get("type", ""))
+    kind = schema.get("type", "")
+    return text("number" if kind == "integer" else kind)
