@@ -177,10 +177,12 @@ def fitted(photos: Path, folder: Path) -> tuple[Path, list[Path]]:
 def measured(model: Path, files: list[Path], clients: int, each: int, crawlers: int) -> dict[str, Any]:
     """Start a server, load it, stop it, and return what was seen."""
     own = PhotoClassifier.load(model, cache=False)
+    began = time.perf_counter()
     answers = {
         file: {"label": one.label, "probabilities": one.probabilities}
         for file, one in zip(files, own.stream(files), strict=True)
     }
+    alone = len(files) / (time.perf_counter() - began)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "deepemd", "serve", str(model), "--port", str(port)]
@@ -215,6 +217,7 @@ def measured(model: Path, files: list[Path], clients: int, each: int, crawlers: 
         "seconds": round(took, 1),
         "requests_per_second": round(sum(load.statuses.values()) / took, 1),
         "photos_per_second": round(load.photos / took, 1),
+        "photos_per_second_without_server": round(alone, 1),
         "latency_seconds": {name: round(float(value), 3) for name, value in points.items()},
         "statuses": dict(sorted(load.statuses.items())),
         "unexpected": load.unexpected,
