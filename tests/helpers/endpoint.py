@@ -20,14 +20,16 @@ from deepemd.apps.web.hosts import Hosts
 
 
 @contextlib.contextmanager
-def running(classifier, limits: Limits, token: str | None = None) -> Iterator[tuple[int, Service]]:
+def running(
+    classifier, limits: Limits, token: str | None = None, stop_seconds: int = 30
+) -> Iterator[tuple[int, Service]]:
     """Serve a classifier; yield the port, and what answers."""
     service = Service(classifier, limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         hosts = None if token else Hosts.bound("127.0.0.1", port)
         server = uvicorn.Server(
-            configuration(Guard(application(service, has_token=bool(token)), hosts, token, limits), 30)
+            configuration(Guard(application(service, has_token=bool(token)), hosts, token, limits), stop_seconds)
         )
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

@@ -16,6 +16,9 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     allowed_hosts: str | None = None,
+    unknown: float | None = None,
+    coverage: float | None = None,
+    threshold: float | None = None,
     max_megabytes: float = 20,
     max_megapixels: float = 64,
     max_photos: int = 32,
@@ -41,6 +44,10 @@ def serve(
         allowed_hosts: names, with commas between them, by which the server may be reached, besides the names and
             addresses of this machine at this port, such as that of a proxy. A name without a port stands for all ports.
             With a token every name is allowed, unless you name some here.
+        unknown: share of photos of the known classes that may be labelled "unknown" by mistake, such as 0.05; by
+            default as the classifier was saved.
+        coverage: share of photos whose own class is in their prediction set, such as 0.95; by default as it was saved.
+        threshold: probability below which a photo is labelled "unsure", such as 0.8; by default as it was saved.
         max_megabytes: size limit of a photo.
         max_megapixels: limit of the pixels of a photo, in millions; at most 89.
         max_photos: limit of the photos in a request.
@@ -64,6 +71,7 @@ def serve(
         port=port,
         token=token if token is not None else os.environ.get(_TOKEN),
         allowed_hosts=allowed_hosts,
+        settings={"unknown": unknown, "coverage": coverage, "threshold": threshold},
         ready=lambda address: print(f"serving: {address}docs\nCtrl-C stops the server.", flush=True),
     )
     print("stopped", flush=True)

@@ -7,11 +7,12 @@ import numpy as np
 from deepemd.apps.serve.answers import Model, PhotoAnswer, answer, error_answer, model_answer
 from deepemd.classifier.prediction import Prediction
 
+LABELS = {"unknown_label": "unknown", "unsure_label": "unsure", "coverage": None, "threshold": None}
 FOUND = Prediction("daisy", 0.7, "rose", np.array([0.7, 0.3]), 0.65, True)
 
 
 def settings(**given):
-    return SimpleNamespace(classes_=np.array(["daisy", "rose"]), unknown=None, unknown_label="unknown", **given)
+    return SimpleNamespace(classes_=np.array(["daisy", "rose"]), unknown=None, **{**LABELS, **given})
 
 
 def test_an_answer_is_of_the_type_that_is_described():
@@ -29,9 +30,9 @@ def test_unknown_unsure_and_sets():
     unknown.unknown = 0.05
     assert answer("1.jpg", FOUND._replace(label="unknown"), unknown)["unknown"] is True
     assert answer("1.jpg", FOUND, unknown)["unknown"] is False
-    assert answer("1.jpg", FOUND, settings(threshold=0.8))["unsure"] is True
+    assert answer("1.jpg", FOUND._replace(label="unsure"), settings(threshold=0.8))["unsure"] is True
     assert answer("1.jpg", FOUND, settings(threshold=0.6))["unsure"] is False
-    with_set = SimpleNamespace(**FOUND._asdict(), labels=("daisy", "rose"))
+    with_set = FOUND._replace(labels=("daisy", "rose"))
     assert answer("1.jpg", with_set, settings(coverage=0.95))["prediction_set"] == ["daisy", "rose"]
 
 

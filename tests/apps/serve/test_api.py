@@ -202,6 +202,19 @@ def test_requests_in_flight_are_answered_when_the_server_stops(classifier, photo
     assert is_own(rows[0], own[photos[0]])
 
 
+def test_who_cannot_be_answered_in_time_when_the_server_stops_is_told(classifier, photos):
+    held, found = Held(classifier), []
+    with running(held, Limits(), stop_seconds=1) as (port, service):
+        thread = threading.Thread(target=lambda: found.append(ask(port, *image(photos[0]))))
+        thread.start()
+        wait_until(lambda: service.waiting == 1)
+        threading.Timer(3, held.go.set).start()
+    thread.join()
+    status, content, headers = found[0]
+    assert (status, content["error"]) == (503, "The server is stopping: try again later")
+    assert headers["Retry-After"] == "10"
+
+
 def test_many_clients_at_once_get_their_own_answers(classifier, photos, own):
     """Forty clients, good and bad requests, one photo or several: no answer is another's."""
     wrong: list[str] = []

@@ -37,7 +37,7 @@ def test_a_signal_stops_the_server_after_what_is_in_flight(model, photos, own, s
     server = Started(model)
     assert re.fullmatch(r"serving: http://127\.0\.0\.1:\d+/docs\n", server.first)
     results: list = []
-    request = form(*[(photos[0].name, photos[0].read_bytes())] * 12)
+    request = form(*[(photos[0].name, photos[0].read_bytes())] * 3)
     clients = [threading.Thread(target=lambda: results.append(ask(server.port, *request))) for _ in range(12)]
     for one in clients:
         one.start()
@@ -86,6 +86,22 @@ def test_a_port_that_is_taken_and_a_folder_without_a_model(model, tmp_path):
     code, _, err = Started(tmp_path).stop()
     assert code == 2
     assert str(tmp_path) in err
+
+
+def test_settings_of_the_classifier(model, photos):
+    server = Started(model, "--coverage", "0.8", "--threshold", "0.9999", "--unknown", "0.01")
+    row = ask(server.port, *image(photos[0]))[1]["photos"][0]
+    settings = ask(server.port, path="/model")[1]
+    code, _, err = server.stop()
+    assert code == 0
+    assert (settings["coverage"], settings["threshold"], settings["unknown"]) == (0.8, 0.9999, 0.01)
+    assert row["prediction_set"]
+    assert row["prediction_set"][0] == (row["runner_up"] if row["unsure"] else row["label"])
+    assert row["unsure"] == (row["label"] == "unsure") == (row["probability"] < 0.9999)
+    assert err.startswith("deepemd: unknown is 0.01, which takes at least 99 photos")
+    code, _, err = Started(model, "--coverage", "1").stop()
+    assert code == 2
+    assert "coverage is 1" in err
 
 
 def test_heads_of_requests_must_arrive_in_time(model):

@@ -25,12 +25,14 @@ class PhotoAnswer(BaseModel):
         description="probability of every class; they sum to 1", examples=[{"daisy": 0.93, "rose": 0.07}]
     )
     prediction_set: list[Label] | None = Field(
-        description="the classes that hold the true one with the coverage that was asked; null if none was asked"
+        description="the classes of which one is right as often as the coverage says; null without a coverage"
     )
-    similarity: float | None = Field(description="1 - EMD to the most similar class, at most 1", examples=[0.71])
+    similarity: float | None = Field(
+        description="similarity to the most similar class, at most about 1", examples=[0.71]
+    )
     resembles_a_class: bool | None = Field(description="false if the photo resembles no class as your own photos do")
     unknown: bool | None = Field(description="whether the label says that the photo is of no class")
-    unsure: bool | None = Field(description="whether the probability is below the threshold that was asked")
+    unsure: bool | None = Field(description="whether the label says that the probability is below the threshold")
     error: str | None = Field(description="why the photo has no result, and what to do; null if it has one")
 
 
@@ -58,9 +60,10 @@ class Model(BaseModel):
     """What the server classifies, and its limits."""
 
     classes: dict[str, int] = Field(description="number of photos of every class")
+    adaptation: str = Field(description="how photos are compared with the classes, and why")
     temperature: float = Field(description="T of the probabilities, softmax(T * similarity)")
     unknown: float | None = Field(description="share of known photos that may be labelled unknown by mistake")
-    coverage: float | None = Field(description="how often prediction_set is meant to hold the true class")
+    coverage: float | None = Field(description="share of photos whose own class is in their prediction set")
     threshold: float | None = Field(description="probability below which a photo is unsure")
     limits: dict[str, float] = Field(description="limits of a request")
     versions: dict[str, str] = Field(description="versions of Python and of the packages that results depend on")
@@ -68,8 +71,8 @@ class Model(BaseModel):
 
 def answer(name: str, found: Prediction, classifier: PhotoClassifier) -> dict[str, Any]:
     """Return the prediction for a photo as a :class:`PhotoAnswer`, in plain types."""
-    coverage, threshold = getattr(classifier, "coverage", None), getattr(classifier, "threshold", None)
     unknown = classifier.unknown is not None and found.label == classifier.unknown_label
+    unsure = classifier.threshold is not None and found.label == classifier.unsure_label
     probabilities = zip(map(str, classifier.classes_.tolist()), found.probabilities.tolist(), strict=True)
     return {
         "name": name,
@@ -77,11 +80,11 @@ def answer(name: str, found: Prediction, classifier: PhotoClassifier) -> dict[st
         "probability": round(found.probability, _DIGITS),
         "runner_up": found.runner_up,
         "probabilities": {label: round(share, _DIGITS) for label, share in probabilities},
-        "prediction_set": None if coverage is None else list(getattr(found, "labels", ())),
+        "prediction_set": None if classifier.coverage is None else list(found.labels),
         "similarity": round(found.similarity, _DIGITS),
         "resembles_a_class": bool(found.familiar),
         "unknown": unknown,
-        "unsure": threshold is not None and not unknown and found.probability < threshold,
+        "unsure": unsure,
         "error": None,
     }
 
@@ -96,10 +99,11 @@ def model_answer(classifier: PhotoClassifier, limits: dict[str, float]) -> dict[
     counts = classifier.support_.count.tolist()
     return {
         "classes": dict(zip(map(str, classifier.classes_.tolist()), map(int, counts), strict=True)),
+        "adaptation": classifier.adaptation_,
         "temperature": round(float(classifier.temperature_), _DIGITS),
         "unknown": classifier.unknown,
-        "coverage": getattr(classifier, "coverage", None),
-        "threshold": getattr(classifier, "threshold", None),
+        "coverage": classifier.coverage,
+        "threshold": classifier.threshold,
         "limits": limits,
         "versions": versions("fastapi", "uvicorn"),
     }

@@ -79,6 +79,10 @@ class Guard:
         self._active += 1
         try:
             await self.app(scope, answer.receive, answer.send)
+        except asyncio.CancelledError:  # the time for requests that had begun when the server was stopped is over
+            if answer.started:
+                raise
+            await answer.refuse(Refused(503, "The server is stopping: try again later", retry_after="10"))
         finally:
             self._active -= 1
 
@@ -114,7 +118,7 @@ class _Answer:
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self._received = not (_all(scope, b"content-length") or _all(scope, b"transfer-encoding"))
-        self._begun = False
+        self._begun = self.started = False
 
     async def receive(self) -> Message:
         """Return the next message of the request."""
@@ -126,6 +130,7 @@ class _Answer:
     async def send(self, message: Message) -> None:
         """Send a part of the answer."""
         if message["type"] == "http.response.start":
+            self.started = True
             if message["status"] >= 400 and not self._received:
                 await self._read_rest()
             headers = list(message["headers"])

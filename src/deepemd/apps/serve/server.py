@@ -4,9 +4,12 @@ import asyncio
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h11
@@ -19,8 +22,10 @@ from deepemd.apps.serve.guard import Guard, checked_token
 from deepemd.apps.serve.limits import Limits
 from deepemd.apps.web.hosts import Hosts, address
 from deepemd.apps.web.server import listening
+from deepemd.classifier.calibration import refuse_class_named
 from deepemd.classifier.classifier import PhotoClassifier
-from deepemd.errors import InputError
+from deepemd.classifier.settings import check_settings
+from deepemd.errors import InputError, printable
 
 __all__ = ["configuration", "serve"]
 
@@ -36,6 +41,7 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     allowed_hosts: str | Sequence[str] | None = None,
+    settings: Mapping[str, float | None] = MappingProxyType({}),
     stop_seconds: int = 30,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -49,6 +55,7 @@ def serve(
         token: the secret that requests must carry; needed where others can reach the server.
         allowed_hosts: further names by which the server may be reached, such as that of a proxy. Where there is a
             token, any name will do, unless names are given here.
+        settings: `unknown`, `coverage` and `threshold` of the classifier; None leaves what was saved.
         stop_seconds: time for the requests that have begun, once the server is stopped.
         ready: called with the address once the classifier is loaded.
 
@@ -66,7 +73,7 @@ def serve(
     with listening(host, port) as listener:
         taken = listener.getsockname()[1]
         hosts = Hosts.bound(host, taken, allowed_hosts) if token is None or allowed_hosts else None
-        classifier = _loaded(model)
+        classifier = _loaded(model, settings)
         service = Service(classifier, limits)
         try:
             guard = Guard(application(service, has_token=token is not None), hosts, token, limits)
@@ -85,16 +92,38 @@ def _only_this_machine(host: str) -> bool:
     return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
 
 
-def _loaded(model: Path) -> PhotoClassifier:
-    """Load a classifier and classify a picture, so that the solver is compiled before the first request."""
+def _loaded(model: Path, settings: Mapping[str, float | None]) -> PhotoClassifier:
+    """Load a classifier and classify a picture, so that the solver is compiled before the first request.
+
+    Raises:
+        InputError: the folder or a setting cannot be used.
+    """
     from PIL import Image
 
     classifier = PhotoClassifier.load(model, cache=False)  # photos that are sent are not stored
+    _set(classifier, settings)
     tones = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
-    for prediction in classifier.stream([Image.fromarray(tones)]):
-        if prediction.error is not None:
-            raise InputError(f"{model}: a picture of 64 x 64 pixels cannot be classified: {prediction.error}")
+    with warnings.catch_warnings(record=True) as notes:  # where there are too few photos for a setting
+        warnings.simplefilter("always")
+        for prediction in classifier.stream([Image.fromarray(tones)]):
+            if prediction.error is not None:
+                raise InputError(f"{model}: a picture of 64 x 64 pixels cannot be classified: {prediction.error}")
+    for note in notes:
+        print(f"deepemd: {printable(note.message)}", file=sys.stderr)
     return classifier
+
+
+def _set(classifier: PhotoClassifier, settings: Mapping[str, float | None]) -> None:
+    """Set the settings that are not None, and check them."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, value in given.items():
+        setattr(classifier, name, value)
+    check_settings(classifier)
+    classes = classifier.classes_.tolist()
+    if "unknown" in given:
+        refuse_class_named(classifier.unknown_label, classes, "unknown")
+    if "threshold" in given:
+        refuse_class_named(classifier.unsure_label, classes, "unsure")
 
 
 def configuration(app: Any, stop_seconds: int) -> uvicorn.Config:
