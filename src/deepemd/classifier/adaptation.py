@@ -28,6 +28,7 @@ from deepemd.classifier.support import Support
 from deepemd.errors import InputError
 from deepemd.matching import NodeMoments, Ridge, Whitening, emd_logits, ridge_from, whitening_from
 from deepemd.model import DeepEMD
+from deepemd.nodes import MultiScale
 from deepemd.threads import single_threads, thread_count
 
 __all__ = ["ADAPT", "Adapt", "Comparison", "Head", "Setting", "Way", "adapted", "check_adapt"]
@@ -95,7 +96,7 @@ class Head:
         if moments is None:
             return cls(model, setting, means)
         if setting.way == "ridge":
-            square = float(moments.square.trace() / moments.count.sum())  # mean squared length of a node
+            square = float(moments.square.trace() / moments.nodes.sum())  # mean squared length of a node
             return cls(model, setting, means, ridge=ridge_from(moments, penalty=_PENALTY * max(square, 1e-12)))
         whitening = whitening_from(moments, shrinkage=_SHRINKAGE)
         return cls(model, setting, whitening(means), whitening=whitening)
@@ -206,7 +207,8 @@ def _in_span(nodes: Tensor) -> Tensor:
     rows = nodes.flatten(0, 1)  # (K N, C)
     if len(rows) >= rows.shape[1]:
         return nodes
-    return torch.linalg.qr(rows.mT, mode="r").R.mT.unflatten(0, nodes.shape[:2])
+    found: Tensor = torch.linalg.qr(rows.mT, mode="r").R.mT.unflatten(0, nodes.shape[:2])
+    return found
 
 
 def _settings(model: DeepEMD, support: Support, adapt: Adapt) -> list[Setting]:
@@ -218,7 +220,7 @@ def _settings(model: DeepEMD, support: Support, adapt: Adapt) -> list[Setting]:
     else:
         few = len(support.labels) < _FEW * len(support.count)
         ways = ["ridge", "whiten"] if few else ["whiten", "ridge"]
-    sizes = getattr(model.regions, "sizes", ())
+    sizes = model.regions.sizes if isinstance(model.regions, MultiScale) else ()
     if len(sizes) < 2:
         return [Setting(way) for way in ways]
     if adapt != "auto":

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # The median of the temperatures that were fitted to the queries of episodes, for each way of comparison.
-_PRIORS = {"none": 30.0, "whiten": 16.0, "ridge": 16.0}
+_PRIORS = {"none": 26.0, "whiten": 26.0, "ridge": 22.0}
 _ENTRIES = 4_000_000  # numbers in memory at a time
 _SPREAD = 0.56  # standard deviation of the logarithm of these temperatures
 

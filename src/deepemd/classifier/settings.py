@@ -1,18 +1,25 @@
 """The settings of a classifier: checked before any work, and saved with it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from deepemd.checks import real_number
 from deepemd.classifier.adaptation import check_adapt
 from deepemd.errors import InputError
 
-if TYPE_CHECKING:
-    from deepemd.classifier.classifier import PhotoClassifier
-
 __all__ = ["SAVED", "check_settings", "settings_of", "share"]
 
 SAVED = ("adapt", "temperature", "unknown", "unknown_label", "coverage", "threshold", "unsure_label")
 """The settings that are saved with a classifier."""
+
+
+class Settings(Protocol):
+    """A classifier, as far as its settings are concerned; see :class:`deepemd.FewShotClassifier`."""
+
+    adapt: Any
+    temperature: float | None
+    unknown: float | None
+    coverage: float | None
+    threshold: float | None
 
 
 def share(name: str, value: Any) -> float:
@@ -32,7 +39,7 @@ def share(name: str, value: Any) -> float:
     return number
 
 
-def check_settings(classifier: "PhotoClassifier") -> None:
+def check_settings(classifier: Settings) -> None:
     """Check the settings of a classifier.
 
     Raises:
@@ -46,6 +53,6 @@ def check_settings(classifier: "PhotoClassifier") -> None:
             share(name, getattr(classifier, name))
 
 
-def settings_of(classifier: "PhotoClassifier") -> dict[str, Any]:
+def settings_of(classifier: Settings) -> dict[str, Any]:
     """Return the settings that are saved with a classifier."""
     return {name: getattr(classifier, name) for name in SAVED}

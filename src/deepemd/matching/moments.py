@@ -20,7 +20,7 @@ class NodeMoments(NamedTuple):
     """(..., C, C) sum of x x^T over all nodes x."""
     total: Tensor
     """(..., n_way, C) sum of the nodes of each class."""
-    count: Tensor
+    nodes: Tensor
     """(..., n_way) number of nodes of each class."""
 
     @classmethod
@@ -52,14 +52,14 @@ class NodeMoments(NamedTuple):
 
     def without(self, support: Tensor, labels: Tensor) -> Self:
         """Return the moments without some of the node sets, support (K, m, C) with their labels (K,)."""
-        members = torch.nn.functional.one_hot(labels, self.count.shape[-1])
+        members = torch.nn.functional.one_hot(labels, self.nodes.shape[-1])
         held = self._of(support, members)
-        return type(self)(self.square - held.square, self.total - held.total, self.count - held.count)
+        return type(self)(self.square - held.square, self.total - held.total, self.nodes - held.nodes)
 
     @property
     def means(self) -> Tensor:
         """The mean node of each class, (..., n_way, C)."""
-        return self.total / self.count[..., None]
+        return self.total / self.nodes[..., None]
 
     @property
     def mean(self) -> Tensor:
@@ -72,7 +72,7 @@ class NodeMoments(NamedTuple):
 
     def scatter(self) -> Tensor:
         """Return the sum of (x - m)(x - m)^T over all nodes x, where m is :attr:`mean`, (..., C, C)."""
-        m, count = self.mean, self.count.sum(-1)[..., None]
+        m, count = self.mean, self.nodes.sum(-1)[..., None]
         apart = (
             self.total.sum(-2) - count * m / 2
         )  # (..., C): the sum of x m^T + m x^T - m m^T is apart m^T + m apart^T

@@ -89,7 +89,7 @@ def ridge_from(moments: NodeMoments, *, penalty: float = 1.0, dtype: torch.dtype
     n_way, channels = moments.total.shape[-2:]
     matrix = moments.scatter()
     matrix = matrix + penalty * torch.eye(channels, dtype=matrix.dtype, device=matrix.device)
-    share = moments.count.sum(-1)[..., None, None] / n_way
+    share = moments.nodes.sum(-1)[..., None, None] / n_way
     targets = share * (moments.means - moments.mean[..., None, :])  # (..., M, C): X^T Y, transposed
     solved = torch.cholesky_solve(targets.mT.to(dtype), torch.linalg.cholesky(matrix.to(dtype)))
     return Ridge(moments.mean.to(dtype), solved)

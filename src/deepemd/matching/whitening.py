@@ -46,7 +46,8 @@ class Whitening(NamedTuple):
         """Whiten nodes (..., K, n, C), of images of any kind; returns (..., K, n, C + 1), with a mean channel of 0."""
         centred = nodes - self.mean[..., None, None, :].to(nodes)
         whitened = centred.flatten(-3, -2) @ self.root.mT.to(nodes)  # (..., K n, C + 1)
-        return whitened.unflatten(-2, nodes.shape[-3:-1])
+        found: Tensor = whitened.unflatten(-2, nodes.shape[-3:-1])
+        return found
 
 
 def whiten(support: Tensor, labels: Tensor, *, n_way: int | None = None, shrinkage: float = 0.3) -> Whitening:
@@ -90,7 +91,7 @@ def whitening_from(moments: NodeMoments, *, shrinkage: float = 0.3, dtype: torch
     if not 0 < shrinkage < torch.inf:
         raise ValueError(f"shrinkage must be above 0 and finite, got {shrinkage}; 0.3 is usual")
     n_way, channels = moments.total.shape[-2:]
-    scatter, nodes = moments.scatter_within(), moments.count.sum(-1)  # (..., C, C), (...)
+    scatter, nodes = moments.scatter_within(), moments.nodes.sum(-1)  # (..., C, C), (...)
     rank = (nodes - n_way).clamp(1, channels)
     size, squares = (x.diagonal(dim1=-2, dim2=-1).sum(-1) for x in (scatter, moments.square))  # (...)
     varies = size > _NONE * squares

@@ -96,8 +96,9 @@ def _efficientnet() -> DeepEMD:
     """Return the default model; its settings were chosen on miniImageNet's base classes, see docs/results.md."""
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3  # scales to -1..1, as in its training
     side = _SIZES[-1]
-    settings = {"image_size": side, "resize": side, "mean": mean, "std": std, "context": 1.0, "power": 0.5}
-    return DeepEMD(efficientnet_lite0("head"), MultiScale(_SIZES), **settings)
+    regions = MultiScale(_SIZES)
+    settings: dict[str, Any] = {"image_size": side, "resize": side, "mean": mean, "std": std}
+    return DeepEMD(efficientnet_lite0("head"), regions, **settings, context=1.0, power=0.5)
 
 
 def _transformer(folder: Path, regions: Regions | None, side: int) -> DeepEMD:
