@@ -34,6 +34,7 @@ from deepemd.apps.retrieval.ranking import evaluate_index, measures
 from deepemd.apps.retrieval.whitening import Groups, fit_whitening
 from deepemd.bench.measure import machine, seconds, summary, threads
 from deepemd.data import Store, load
+from deepemd.device import choose_precision
 from deepemd.embedding.cache import default_cache
 from deepemd.evaluation.intervals import MeanCI
 from deepemd.matching.whitening import Whitening, whiten
@@ -152,7 +153,8 @@ def searched(index: Index, places: np.ndarray, fit: Fit | None, shrinkage: float
 
 def whitening(model: str, photos: Path, folder: Path) -> dict:
     """Choose the shrinkages on one half of the classes, and measure on the other."""
-    index = build_index(model, photos, folder / "index", cache=default_cache())
+    bf16 = choose_precision("auto") == "bf16-mixed"
+    index = build_index(model, photos, folder / "index", cache=default_cache(), bf16=bf16)
     chosen, reported = (np.flatnonzero(index.images.labels % 2 == half) for half in (0, 1))
     choice: dict[str, dict[str, dict[str, float]]] = {}
     best: dict[str, float] = {}

@@ -69,7 +69,7 @@ def retrieve_index(
         )
     if rank() > 0:
         return  # process 0 prints
-    f, (_, n, channels) = made.images.fingerprint, made.nodes.shape
+    f, n, channels = made.images.fingerprint, made.nodes.shape[1], made.model.backbone.channels
     classes = len(set(made.images.classes) - {LOOSE})
     print(f"{f.images:,} images of {classes:,} classes, {n} nodes of {channels} channels each")
     print(f"index: {index}")

@@ -38,12 +38,6 @@ def test_columns_are_counted_as_a_terminal_shows_them(name, cells):
     assert len(rule) == cells + 2 + 5
 
 
-def test_a_long_title_is_folded_at_spaces():
-    lines = TextTable("words of a title " * 8 + LONG, ["a"], [["b"]]).plain().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[2] == LONG
-
-
 def test_names_cannot_act_on_a_terminal_and_an_empty_table_has_its_head():
     assert "\x1b" not in TextTable("\x1b[2J", ["\x1b[2J"], [["\x1b[2J"]]).plain()
     assert TextTable("nothing", ["a", "b"], []).plain().splitlines() == ["nothing", "a  b", "----"]

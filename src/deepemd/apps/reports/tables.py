@@ -2,7 +2,6 @@
 
 import os
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +80,7 @@ class TextTable:
         numbers = [all(row[k][:1] in "+-0123456789" for row in lines[1:]) for k in range(len(widths))]
         head, *body = (_aligned(line, widths, numbers) for line in lines)
         rule = "-" * min(width, sum(widths) + len(_GAP) * (len(widths) - 1))
-        title = textwrap.wrap(printable(self.title), width, break_long_words=False, break_on_hyphens=False)
-        return "\n".join([*title, head, rule, *body])
+        return "\n".join([printable(self.title), head, rule, *body])
 
     def html(self) -> str:
         """Return the table for a page, with its title as a heading."""

@@ -79,12 +79,12 @@ def build_index(
         nodes = embed(network, images, bf16=bf16, cache=cache)  # (N, n, C)
         if made is not None:
             with Progress("writing the index"):
-                _fill(made, network, images, nodes, whiten)
+                _fill(made, network, images, nodes, whiten, "bf16" if bf16 else "32")
     barrier()
     return open_index(path)
 
 
-def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor, whiten: Groups | None) -> None:
+def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor, whiten: Groups | None, precision: str) -> None:
     """Write all files of an index except the images, which already exist."""
     if not bool(nodes.isfinite().all()):
         bad = images.names[int((~nodes.isfinite()).flatten(1).any(1).nonzero()[0, 0])]
@@ -94,8 +94,10 @@ def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor, whiten:
         labels = np.where(np.array(images.classes)[images.labels] == LOOSE, -1, images.labels)
         whitening = fit_whitening(nodes, labels, whiten)
         arrays["whitening"] = whitening_array(whitening)
-        for part in nodes.split(_TOGETHER):  # in place: a second copy of a large index may not fit into the memory
-            part.copy_(whitening(part))
+        whitened = nodes.new_empty(*nodes.shape[:2], len(whitening.root))  # (N, n, C + 1)
+        for part, place in zip(nodes.split(_TOGETHER), whitened.split(_TOGETHER), strict=True):
+            place.copy_(whitening(part))
+        nodes = whitened
     half = nodes.half()
     stored = (half if half.isfinite().all() else nodes).numpy()
     arrays |= {"nodes": stored, "pooled": nodes.mean(1).numpy(), "checks": node_checks(stored, range(len(stored)))}
@@ -109,6 +111,7 @@ def _fill(folder: Path, network: DeepEMD, images: Images, nodes: Tensor, whiten:
         "model": model_sha256(folder / "model"),
         "data": images.fingerprint.sha256,
         "files": {f"{name}.npy": file_sha256(folder / f"{name}.npy") for name in arrays if name != "nodes"},
+        "precision": precision,
         **({} if whiten is None else {"whiten": whiten}),
     }
     (folder / INDEX_FILE).write_text(json_text(description, folder / INDEX_FILE, indent=1), encoding="utf-8")

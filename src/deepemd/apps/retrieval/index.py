@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from deepemd.apps.retrieval.whitening import Groups, open_whitening
 from deepemd.arrays import open_npy
 from deepemd.data import Images
 from deepemd.data.store import open_store
+from deepemd.device import Precision
 from deepemd.errors import InputError
 from deepemd.files import file_sha256
 from deepemd.json_files import read_description
@@ -55,11 +56,13 @@ class Index:
         path: the folder.
         model: the model that embedded them, on the CPU.
         images: the images themselves, with names and classes.
-        nodes: (N, n, C) float16, or float32 where float16 would overflow; a read-only memory map.
+        nodes: (N, n, C) float16, or float32 where float16 would overflow; a read-only memory map. Whitened nodes have
+            one channel more than the model.
         pooled: (N, C) float32, the mean of each image's nodes.
         checks: (N,) a check sum of each image's nodes; None in an index of an earlier version.
         whitening: how `nodes` and `pooled` are whitened, and a query must be; None if they are not.
         groups: what the whitening was fitted to: "classes" or "neighbours"; None if there is none.
+        precision: number format of the encoder, for queries too; "auto" in an index of an earlier version.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Index:
     checks: np.ndarray | None = field(default=None, repr=False)
     whitening: Whitening | None = field(default=None, repr=False)
     groups: Groups | None = None
+    precision: Precision = "auto"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -178,8 +182,7 @@ def open_index(path: Path) -> Index:
         (images,) = open_store(path / "images").splits.values()
         if images.fingerprint.sha256 != description["data"]:
             raise InputError(f"{path / 'images'}: not the images that the index was made with: {_REMEDY}")
-        groups = description["whiten"] if description["format"] == FORMATS[True] else None
-        index = _with_arrays(path, DeepEMD.load(path / "model"), images, description.get("files"), groups)
+        index = _with_arrays(path, DeepEMD.load(path / "model"), images, description)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no index, {error.filename} is missing: pass a folder of `retrieve index`") from error
     except (KeyError, TypeError, ValueError, OSError, AttributeError) as error:
@@ -190,24 +193,26 @@ def open_index(path: Path) -> Index:
     return index
 
 
-def _with_arrays(
-    path: Path, model: DeepEMD, images: Images, sums: dict[str, str] | None, groups: Groups | None
-) -> Index:
+def _with_arrays(path: Path, model: DeepEMD, images: Images, description: dict[str, Any]) -> Index:
     """Open the arrays of an index, and check that they fit the model and the images.
 
     Args:
         path: the folder.
         model, images: those of the index.
-        sums: the sha256 of files, by name; None in an index of an earlier version.
-        groups: what the nodes were whitened by; None if they are not.
+        description: the content of index.json.
     """
+    groups = description["whiten"] if description["format"] == FORMATS[True] else None
+    sums, precision = description.get("files"), description.get("precision", "auto")  # earlier versions have neither
+    for value, known in ((groups, (None, *get_args(Groups))), (precision, get_args(Precision))):
+        if value not in known:
+            raise InputError(f"{path / INDEX_FILE}: the index is damaged ({value!r:.80}): {_REMEDY}")
     nodes, pooled = open_npy(path / "nodes.npy"), open_npy(path / "pooled.npy")
     if not (nodes.ndim == 3 and pooled.shape == (len(images), nodes.shape[2]) and len(nodes) == len(images)):
         raise InputError(f"{path}: {len(images):,} images, but nodes of shape {nodes.shape}: {_REMEDY}")
     _, n, channels = nodes.shape
     if nodes.dtype not in (np.float16, np.float32) or pooled.dtype != np.float32:
         raise InputError(f"{path}: the index is damaged (nodes of {nodes.dtype}, means of {pooled.dtype}): {_REMEDY}")
-    if channels != model.backbone.channels or n != (model.regions.nodes or n):
+    if channels != model.backbone.channels + (groups is not None) or n != (model.regions.nodes or n):
         raise InputError(f"{path}: {n} nodes of {channels} channels, which are not those of its model: {_REMEDY}")
     _verify_files(path, sums, groups is not None)
     checks = None if sums is None else open_npy(path / "checks.npy")
@@ -218,10 +223,9 @@ def _with_arrays(
         raise InputError(f"{path / 'pooled.npy'}: the index is damaged, a value is not finite: {_REMEDY}")
     whitening = None
     if groups is not None:
-        if groups not in get_args(Groups):
-            raise InputError(f"{path}: the index is damaged (whitened by {groups!r:.80}): {_REMEDY}")
-        whitening = open_whitening(path / "whitening.npy", open_npy(path / "whitening.npy"), channels)
-    return Index(path, model, images, nodes, means, checks, whitening, groups)
+        stored = open_npy(path / "whitening.npy")
+        whitening = open_whitening(path / "whitening.npy", stored, model.backbone.channels)
+    return Index(path, model, images, nodes, means, checks, whitening, groups, precision)
 
 
 def _verify_files(path: Path, sums: dict[str, str] | None, whitened: bool) -> None:

@@ -56,7 +56,7 @@ def embed_queries(index: Index, images: "Iterable[Picture]", *, skip_bad: bool =
     if not asked:
         raise InputError("images is empty: pass at least one image")
     names, sides, bad = list[str](), list[Side](), list[InputError]()
-    rows = Embedder(index.model.eval()).stream(asked, side=lambda _: PICTURE_SIDE)
+    rows = Embedder(index.model.eval(), precision=index.precision).stream(asked, side=lambda _: PICTURE_SIDE)
     for k, row in enumerate(track(rows, "embedding the queries", len(asked), "images")):
         if row.nodes is None:
             assert row.error is not None

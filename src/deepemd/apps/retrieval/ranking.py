@@ -61,8 +61,8 @@ class Ranking:
         """Return the table: a row for each way and one for the paired difference."""
         queries = len(self.values[EMD]["mAP"])
         title = (
-            f"Retrieval in %, {queries:,} queries among {self.images:,} images of {self.classes:,} classes, shortlist "
-            f"of {self.shortlist}, 95 % intervals"
+            f"{queries:,} queries, {self.images:,} images of {self.classes:,} classes, shortlist {self.shortlist};"
+            " in % ± 95 % interval"
         )
         rows = [[way, *(str(self.mean(way, measure)) for measure in MEASURES)] for way in self.values]
         rows.append(["EMD minus the better cosine", *(signed(self.difference(measure)) for measure in MEASURES)])

@@ -83,7 +83,7 @@ def _spread(length: int, most: int) -> Tensor:
 
 
 def whitening_array(whitening: Whitening) -> NDArray[np.float32]:
-    """Return the map as one array (1 + C, C): the mean and, below it, the matrix."""
+    """Return the map as one array (C + 2, C): the mean and, below it, the matrix (C + 1, C)."""
     return torch.cat([whitening.mean[None], whitening.root]).float().numpy()
 
 
@@ -93,12 +93,12 @@ def open_whitening(path: Path, array: np.ndarray, channels: int) -> Whitening:
     Args:
         path: the file, for messages.
         array: its content.
-        channels: channels of the nodes.
+        channels: channels C of nodes that are not whitened.
 
     Raises:
         InputError: it is not such an array.
     """
-    if array.dtype != np.float32 or array.shape != (1 + channels, channels) or not np.isfinite(array).all():
+    if array.dtype != np.float32 or array.shape != (channels + 2, channels) or not np.isfinite(array).all():
         raise InputError(f"{path}: damaged, no whitening of {channels} channels ({array.dtype}, {array.shape})")
     rows = torch.from_numpy(np.array(array))
     return Whitening(rows[0], rows[1:])
