@@ -1,9 +1,11 @@
 """``deepemd serve``: answer HTTP requests with the predictions of a saved classifier."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from deepemd.errors import InputError
+from deepemd.progress import Progress
 
 __all__ = ["serve"]
 
@@ -64,14 +66,21 @@ def serve(
         raise InputError(f"serve needs FastAPI and uvicorn ({error}): pip install 'deepemd[serve]'") from error
 
     return_freed_memory()
-    run(
-        model,
-        Limits(max_megabytes, max_megapixels, max_photos, max_waiting, timeout),
-        host=host,
-        port=port,
-        token=token if token is not None else os.environ.get(_TOKEN),
-        allowed_hosts=allowed_hosts,
-        settings={"unknown": unknown, "coverage": coverage, "threshold": threshold},
-        ready=lambda address: print(f"serving: {address}docs\nCtrl-C stops the server.", flush=True),
-    )
+    with ExitStack() as starting:
+        starting.enter_context(Progress("starting the server"))
+
+        def ready(address: str) -> None:
+            starting.close()
+            print(f"serving: {address}docs\nCtrl-C stops the server.", flush=True)
+
+        run(
+            model,
+            Limits(max_megabytes, max_megapixels, max_photos, max_waiting, timeout),
+            host=host,
+            port=port,
+            token=token if token is not None else os.environ.get(_TOKEN),
+            allowed_hosts=allowed_hosts,
+            settings={"unknown": unknown, "coverage": coverage, "threshold": threshold},
+            ready=ready,
+        )
     print("stopped", flush=True)
