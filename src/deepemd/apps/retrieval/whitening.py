@@ -5,7 +5,7 @@ them. Elsewhere nobody knows which images show the same thing, but an image and 
 each image and its nearest neighbours count as a class of their own.
 
 The scatter of all nodes around their mean, without classes, is no substitute: it holds the differences between things
-too, and whitening by it gains little or makes a search worse (docs/retrieval.md).
+too, so it gains less, and makes a search worse if it is shrunk little (docs/retrieval.md).
 """
 
 from pathlib import Path
