@@ -96,6 +96,17 @@ def test_200_mb_are_not_read_into_the_memory(server):
     assert "The request has 200.0 MB" in content["error"]
 
 
+def test_what_is_no_http_is_answered_in_json(server):
+    with socket.create_connection(("127.0.0.1", server[0]), 30) as one:
+        one.sendall(b"HELO mail.example\r\n\r\n")
+        answer = one.recv(10_000)
+        while more := one.recv(10_000):
+            answer += more
+    head, body = answer.split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body) == {"error": "Invalid HTTP request received."}
+
+
 def half_sent(port: int, length: int = 1000) -> socket.socket:
     """Send the head of a request, and a part of its body."""
     one = socket.create_connection(("127.0.0.1", port))

@@ -2,12 +2,13 @@
 
 import asyncio
 import ipaddress
+import logging
 import signal
 import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,7 @@ from deepemd.classifier.calibration import refuse_class_named
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.settings import check_settings
 from deepemd.errors import InputError, printable
+from deepemd.json_files import json_text
 
 __all__ = ["configuration", "serve"]
 
@@ -133,6 +135,7 @@ def configuration(app: Any, stop_seconds: int) -> uvicorn.Config:
         app: the application.
         stop_seconds: time for the requests that have begun, once the server is stopped.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it reports each form that is not well formed
     return uvicorn.Config(
         app,
         log_level="warning",
@@ -178,6 +181,15 @@ class _Protocol(H11Protocol):
             self._cancel()
         elif self._timer is None:
             self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:
+        body = json_text({"error": msg}, "the answer", indent=None).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        head = h11.Response(status_code=400, headers=[*headers, (b"connection", b"close")], reason=b"Bad Request")
+        with suppress(h11.LocalProtocolError):  # the answer to this request has begun
+            for part in (head, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
     def _should_upgrade(self) -> bool:
         return False  # a request to use another protocol is answered in this one
