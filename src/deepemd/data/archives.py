@@ -109,6 +109,8 @@ def _zip(path: Path) -> Archive:
         for name, info in entries.items():
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise InputError(f"{path}: {name} in it is a link: pack the files themselves")
+            if info.flag_bits & 1:
+                raise InputError(f"{path}: {name} in it is encrypted: unpack it with its password, and pass the folder")
         _refuse_bomb(path, sum(info.file_size for info in entries.values()))
         undo.pop_all()
 

@@ -6,15 +6,33 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 from deepemd.data.archives import Archive, open_archive
 from deepemd.data.folders import COMMON, class_folders, find_images
 from deepemd.data.layout import listed
+from deepemd.data.unpacking import UnpackedPhoto
 from deepemd.errors import InputError
 
-__all__ = ["Photos", "class_photos", "duplicates", "query_photos"]
+__all__ = ["Origin", "PhotoFile", "Photos", "class_photos", "duplicates", "query_photos"]
 
 _LAYOUT = "put each class into a folder of its own: {path}/<class>/<photo>, such as {path}/daisy/1.jpg"
+
+
+PhotoFile: TypeAlias = Path | UnpackedPhoto
+"""The file of a photo; it opens by ``os.fspath`` and prints as the name that the user knows."""
+
+
+class Origin(NamedTuple):
+    """Where a photo to classify comes from, which may say its true label.
+
+    Attributes:
+        folders: names of the folders that hold it, from the one that was passed, or from the top of the zip.
+        label: its label in the table that names it; None if there is none.
+    """
+
+    folders: tuple[str, ...] = ()
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,14 +44,20 @@ class Photos:
         labels: the class of each photo, for class folders; else empty.
         others: files that are no photos (videos, documents), which are ignored.
         empty: sorted names of the class folders without a photo.
-        warnings: what else the user should know of class folders; one sentence each, with the remedy.
+        warnings: what else the user should know of class folders or tables; one sentence each, with the remedy.
+        missing: an error for each photo of a table or a zip that is not there or damaged.
+        origins: where each photo to classify comes from; empty for photos of classes.
+        source: what the user passed, for messages.
     """
 
-    files: list[Path]
+    files: list[PhotoFile]
     labels: list[str] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    missing: list[InputError] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+    source: str = ""
 
     @property
     def classes(self) -> list[str]:
@@ -63,6 +87,7 @@ def class_photos(folder: Path) -> Photos:
         [folder / name for name in sorted(found.others + found.loose)],
         found.empty,
         found.warnings,
+        source=str(folder),
     )
 
 
@@ -75,34 +100,33 @@ def query_photos(paths: Sequence[Path]) -> Photos:
     Raises:
         InputError: there are no photos, or a folder cannot be read.
     """
-    files, others = list[Path](), list[Path]()
+    files, others = dict[Path, Origin](), list[Path]()
     for path in paths:
         if os.path.isdir(path):
             with closing(_listed(path)) as archive:
                 inside, rest = find_images(archive)
-            files += [path / name for name in inside]
+            top = path.resolve().name
+            files |= {path / name: Origin((top, *name.split("/")[:-1])) for name in inside}
             others += [path / name for name in rest]
         else:
-            files.append(path)
+            files[path] = Origin((path.absolute().parent.name,))
     if not files:
         raise InputError(f"{', '.join(map(str, paths)) or 'query'}: no photos there ({COMMON}): check the path")
-    if len(paths) > 1:  # each photo once, whichever way it was passed
-        once: dict[str, Path] = {}
-        for file in files:
-            once.setdefault(os.path.abspath(file), file)
-        files = list(once.values())
-    return Photos(files, [], others)
+    once: dict[str, Path] = {}  # each photo once, whichever way it was passed
+    for file in files:
+        once.setdefault(os.path.abspath(file), file)
+    return Photos(list(once.values()), [], others, origins=[files[file] for file in once.values()])
 
 
-def duplicates(files: Sequence[Path], labels: Sequence[str]) -> list[list[Path]]:
+def duplicates(files: Sequence[PhotoFile], labels: Sequence[str]) -> list[list[PhotoFile]]:
     """Find groups of files with the same content in different classes: one of the labels must be wrong."""
     by_size: dict[int, list[int]] = {}
     for i, file in enumerate(files):
-        by_size.setdefault(file.stat().st_size, []).append(i)
+        by_size.setdefault(os.stat(file).st_size, []).append(i)
     by_hash: dict[str, list[int]] = {}
     for group in (group for group in by_size.values() if len(group) > 1):  # equal files have equal sizes
         for i in group:
-            by_hash.setdefault(hashlib.sha256(files[i].read_bytes()).hexdigest(), []).append(i)
+            by_hash.setdefault(hashlib.sha256(Path(files[i]).read_bytes()).hexdigest(), []).append(i)
     return [[files[i] for i in group] for group in by_hash.values() if len({labels[i] for i in group}) > 1]
 
 

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepemd.apps.photos.fitting import Note
+from deepemd.apps.reports.confusion import Confusion
 from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.support import MAX_EXAMPLES, Example
 from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
-from deepemd.evaluation.intervals import wilson
-from deepemd.explain.matches import Match
-from deepemd.progress import Progress
+from deepemd.explain.matches import Match, match_nodes
 
 __all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 
@@ -26,7 +25,6 @@ CAVEAT = (
 _OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled if its own class is less likely, and another class more likely
 _SMALL = 80  # pixels, the longest side of a photo that is looked at to find whether it is of one colour
 _NEARLY = 3  # of 255: standard deviation of its colours below which it nearly is
-_MAX_COLUMNS = 12  # largest number of classes whose matrix fits a terminal
 _MAX_ROWS = 20  # largest number of suspicious photos listed on a terminal
 
 
@@ -77,62 +75,18 @@ class Check:
     blank: list[str] = field(default_factory=list)
 
     @property
-    def photos(self) -> int:
-        """The number of photos that were tested."""
-        return int(self.confusion.sum())
-
-    @property
-    def right(self) -> int:
-        """The number of photos that were given their own label."""
-        return int(np.trace(self.confusion))
-
-    @property
-    def accuracy(self) -> float:
-        """The share of tested photos that were given their own label."""
-        return self.right / self.photos
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy."""
-        return wilson(self.right, self.photos)
-
-    @property
-    def recall(self) -> NDArray[np.float64]:
-        """(M,) the share of each class's photos that were given its label; NaN for a class with one photo."""
-        count = self.confusion.sum(1)
-        return np.where(count > 0, self.confusion.diagonal() / np.maximum(count, 1), np.nan)
+    def matrix(self) -> Confusion:
+        """The confusion matrix, with its tables and drawings."""
+        return Confusion(self.classes, self.confusion, "one photo")
 
     def sentence(self) -> str:
         """Return the result in one line."""
-        low, high = self.interval
+        matrix = self.matrix
+        low, high = matrix.interval
         return (
-            f"leave-one-out accuracy {self.accuracy:.1%} ({self.right:,} of {self.photos:,} photos; 95 % interval "
-            f"{low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
+            f"leave-one-out accuracy {matrix.accuracy:.1%} ({matrix.right:,} of {matrix.photos:,} photos; 95 % interval"
+            f" {low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
         )
-
-    def recalls(self) -> TextTable:
-        """Return the table of recalls, a row for each class."""
-        rows = []
-        for k, name in enumerate(self.classes):
-            count, right = int(self.confusion[k].sum()), int(self.confusion[k, k])
-            interval = "" if not count else "{:.0%} to {:.0%}".format(*wilson(right, count))
-            rows.append([name, f"{count:,}", f"{right:,}", f"{self.recall[k]:.0%}" if count else "one photo", interval])
-        return TextTable("Each class", ["class", "photos", "correct", "recall", "95 % interval"], rows)
-
-    def matrix(self) -> TextTable:
-        """Return the confusion matrix if it fits a terminal, else a table of the classes that are confused most."""
-        if len(self.classes) <= _MAX_COLUMNS:
-            numbers = [str(k) for k in range(1, len(self.classes) + 1)]
-            rows = [
-                [f"{k} {name}", *map(str, row)]
-                for k, name, row in zip(numbers, self.classes, self.confusion.tolist(), strict=True)
-            ]
-            title = "Photos of a class (row) by the label they were given (column, by its number)"
-            return TextTable(title, ["", *numbers], rows)
-        off = self.confusion - np.diag(self.confusion.diagonal())
-        worst = [divmod(int(k), len(self.classes)) for k in np.argsort(-off, axis=None, kind="stable")[:20]]
-        pairs = [[self.classes[i], self.classes[j], str(off[i, j])] for i, j in worst if off[i, j]]
-        return TextTable("The classes that are confused most", ["class", "taken for", "photos"], pairs)
 
     def suspects(self) -> TextTable | None:
         """Return the table of photos that look mislabelled; None if there are none."""
@@ -148,7 +102,8 @@ class Check:
     def tables(self) -> list[TextTable]:
         """Return the tables for the terminal."""
         suspects = self.suspects()
-        return [self.recalls(), *([self.matrix()] if self.doubts else []), *([suspects] if suspects else [])]
+        matrix = self.matrix
+        return [matrix.recalls(), *([matrix.matrix()] if self.doubts else []), *([suspects] if suspects else [])]
 
     @property
     def notes(self) -> list[Note]:
@@ -160,14 +115,15 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
+        matrix = self.matrix
         return {
-            "accuracy": self.accuracy,
-            "interval95": list(self.interval),
-            "photos": self.photos,
-            "right": self.right,
+            "accuracy": matrix.accuracy,
+            "interval95": list(matrix.interval),
+            "photos": matrix.photos,
+            "right": matrix.right,
             "says": CAVEAT,
             "classes": self.classes,
-            "recall": [None if math.isnan(value) else value for value in self.recall.tolist()],
+            "recall": [None if math.isnan(value) else value for value in matrix.recall.tolist()],
             "confusion": self.confusion.tolist(),
             "untested": self.untested,
             "tested_in_part": self.capped,

@@ -1,4 +1,4 @@
-"""Fit a classifier to class folders; photos that cannot be read are left out and reported."""
+"""Fit a classifier to labelled photos; photos that cannot be read are left out and reported."""
 
 import sys
 from collections import Counter
@@ -34,7 +34,7 @@ class Note:
 
 @dataclass(frozen=True)
 class FittedPhotos:
-    """A classifier that was fitted to class folders.
+    """A classifier that was fitted to labelled photos.
 
     Attributes:
         classifier: the classifier, fitted to all photos that can be read.
@@ -50,34 +50,35 @@ class FittedPhotos:
 
 
 def fit_photos(
-    folder: Path,
+    photos: Photos | Path,
     *,
     backbone: str = DEFAULT,
     regions: str | None = None,
     unknown: float | None = None,
     cache: Path | None = None,
 ) -> FittedPhotos:
-    """Fit a classifier to class folders.
+    """Fit a classifier to labelled photos.
 
     Args:
-        folder: folder with a folder of photos for each class.
+        photos: the photos with their labels, or a folder with a folder of photos for each class.
         backbone, regions, unknown: as for :class:`deepemd.FewShotClassifier`.
         cache: folder of the cached embeddings; by default :func:`deepemd.embedding.cache.default_cache`.
 
     Raises:
         InputError: there are no class folders, there is only one class, or no photo of a class can be read.
     """
+    if isinstance(photos, Path):
+        photos = class_photos(photos)
     if unknown is not None:
-        share("unknown", unknown)  # raises before the work begins
-    photos = class_photos(folder)
+        unknown_threshold(torch.zeros(0), unknown)  # raises before the work begins if it is not a share
     if len(photos.classes) < 2:
         empty = f" (no photos in {listed(photos.empty)})" if photos.empty else ""
         raise InputError(
-            f"{folder}: holds only the class {photos.classes[0]!r}: at least two class folders are needed{empty}"
+            f"{photos.source}: holds only the class {photos.classes[0]!r}: at least two class folders are needed{empty}"
         )
     classifier = PhotoClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
     errors = classifier.fit_readable(photos.files, photos.labels, progress="reading the photos of the classes")
-    bad = [error for error in errors if error is not None]
+    bad = [*photos.missing, *(error for error in errors if error is not None)]
     good = [(file, label) for file, label, e in zip(photos.files, photos.labels, errors, strict=True) if e is None]
     usable = Photos([file for file, _ in good], [label for _, label in good], photos.others)
     notes = [
@@ -97,7 +98,7 @@ def unreadable(bad: Sequence[InputError], where: str) -> Note:
     return Note(title, [str(error) for error in bad])
 
 
-def not_photos(others: Sequence[Path], reason: str = "no photo") -> Note:
+def not_photos(others: Sequence[object], reason: str = "no photo") -> Note:
     """Return a note on files that are ignored."""
     return Note(f"{_count(len(others), 'file')} ignored ({reason}):", [str(file) for file in others])
 
