@@ -119,7 +119,7 @@ def test_the_library_loads_nothing_heavier_than_torch_and_numba():
 
 
 def test_classifying_photos_does_not_wait_for_scikit_learn():
-    assert "sklearn" not in _modules_after("import deepemd.commands.photos, deepemd.apps.photos.predict_page")
+    assert "sklearn" not in _modules_after("import deepemd.commands.predict, deepemd.apps.photos.predict_page")
 
 
 def test_emd_is_the_function_in_whatever_order_things_are_imported():

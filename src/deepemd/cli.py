@@ -21,9 +21,12 @@ COMMANDS = {
     "demo": Command(
         "deepemd.commands.train:demo", "train, evaluate and explain a model on built-in letters, in minutes"
     ),
-    "predict": Command("deepemd.commands.photos:predict", "label photos, given a few examples of each class"),
+    "predict": Command("deepemd.commands.predict:predict", "label photos, given a few examples of each class"),
     "check": Command(
-        "deepemd.commands.photos:check", "estimate the accuracy on your labelled photos, and find wrong labels"
+        "deepemd.commands.check:check", "estimate the accuracy on your labelled photos, and find wrong labels"
+    ),
+    "learn": Command(
+        "deepemd.commands.learn:learn", "teach labels that you corrected to a classifier that predict has saved"
     ),
     "data list": Command("deepemd.commands.data:data_list", "list the known data sets, and those that are prepared"),
     "data prepare": Command("deepemd.commands.data:data_prepare", "check the images of a data set and store them"),

@@ -127,7 +127,7 @@ def test_predict_writes_a_table_two_files_and_a_page(run, support, queries, tmp_
     code, told, err = run(*words)
     assert code == 0, err
     rows = _rows(out / "predictions.csv")
-    assert list(rows[0]) == ["image", "label", "probability", "runner_up"]
+    assert list(rows[0]) == ["image", "label", "probability", "runner_up", "correct_label"]
     assert [Path(row["image"]).parent.name for row in rows] == [f"of {row['label']}" for row in rows]
     assert len(rows) == 9
     details = json.loads((out / "predictions.json").read_text())

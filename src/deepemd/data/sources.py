@@ -2,10 +2,11 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from deepemd.data.class_names import name_warnings
 from deepemd.data.folders import COMMON
@@ -14,7 +15,7 @@ from deepemd.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, SHEETS, TABLES, Ro
 from deepemd.data.unpacking import SEPARATOR, Unpacker, is_zip
 from deepemd.errors import InputError
 
-__all__ = ["Columns", "LabelledRow", "PhotoSources", "is_predictions"]
+__all__ = ["Columns", "LabelledRow", "PhotoSources", "is_predictions", "once"]
 
 _CORRECTED = ("correct_label", "corrected_label")
 _TRUE = ("true_label", "ground_truth", "correct_label", "corrected_label")
@@ -92,9 +93,11 @@ class PhotoSources:
         if not found.files:
             listed = "".join(f"\n  {error}" for error in found.missing[:_LISTED])
             raise InputError(f"{found.source}: no photos there ({COMMON}): check the path{listed}")
-        return found
+        return _each_once(found)
 
-    def rows(self, table: Table, labels: Callable[[Row], str]) -> tuple[list[LabelledRow], list[InputError]]:
+    def rows(
+        self, table: Table, labels: Callable[[Row], str], names: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[list[LabelledRow], list[InputError]]:
         """Return the rows of a table whose photos are there, and an error for each other row, with its line.
 
         A photo's path may be relative to the table's folder, else to the current folder.
@@ -102,12 +105,13 @@ class PhotoSources:
         Args:
             table: the table.
             labels: returns the label of a row; rows without one are left to the caller.
+            names: the names of photos that the table writes in another way, by their cells.
         """
         place = table.need(self.columns.image, IMAGE_COLUMNS, "image_column")
         rows, missing = list[LabelledRow](), list[InputError]()
         for row in table.rows:
             try:
-                photo = self._photo(table.path, row.cells[place])
+                photo = self._photo(table.path, names.get(row.cells[place], row.cells[place]))
             except InputError as error:
                 missing.append(InputError(f"{table.path}: line {row.line}: {error}"))
                 continue
@@ -154,19 +158,19 @@ class PhotoSources:
         table = read_table(path)
         rows, missing = self.rows(table, _support_label(table, self.columns))
         labelled = [row for row in rows if row.label]
-        once = _once(path, labelled)
-        if not once:
+        distinct = once(path, labelled)
+        if not distinct:
             listed = "".join(f"\n  {error}" for error in missing[:_LISTED])
             raise InputError(f"{path}: none of its {len(table.rows):,} rows has a photo and a label{listed}")
         notes = [*table.notes]
         if len(rows) > len(labelled):
             notes.append(_counted(path, len(rows) - len(labelled), "has no label and is", "have no label and are"))
-        if len(labelled) > len(once):
+        if len(labelled) > len(distinct):
             one = "names a photo again and is"
-            notes.append(_counted(path, len(labelled) - len(once), one, "name a photo again and are"))
-        labels = [row.label for row in once]
+            notes.append(_counted(path, len(labelled) - len(distinct), one, "name a photo again and are"))
+        labels = [row.label for row in distinct]
         notes += name_warnings(labels)
-        return Photos([row.photo for row in once], labels, warnings=notes, missing=missing, source=str(path))
+        return Photos([row.photo for row in distinct], labels, warnings=notes, missing=missing, source=str(path))
 
     def _add_table(self, path: Path, found: Photos) -> None:
         """Add the photos of a table to the photos to classify; its labels are their true labels."""
@@ -174,11 +178,21 @@ class PhotoSources:
         known = _TRUE if is_predictions(table) else (*_TRUE, *LABEL_COLUMNS)
         place = _first_of(table, self.columns.label, known)
         rows, missing = self.rows(table, lambda row: row.cells[place] if place is not None else "")
-        once = _once(path, rows)
-        found.files.extend(row.photo for row in once)
-        found.origins.extend(Origin((), row.label or None) for row in once)
+        distinct = once(path, rows)
+        found.files.extend(row.photo for row in distinct)
+        found.origins.extend(Origin((), row.label or None) for row in distinct)
         found.missing.extend(missing)
         found.warnings.extend(table.notes)
+
+
+def _each_once(photos: Photos) -> Photos:
+    """Return each photo once, whichever way it was passed, with its label if one of the ways has one."""
+    first: dict[str, tuple[PhotoFile, Origin]] = {}
+    for file, origin in zip(photos.files, photos.origins, strict=True):
+        name = os.path.abspath(str(file))
+        if name not in first or (first[name][1].label is None and origin.label is not None):
+            first[name] = (file, origin)
+    return replace(photos, files=[file for file, _ in first.values()], origins=[origin for _, origin in first.values()])
 
 
 def is_predictions(table: Table) -> bool:
@@ -200,7 +214,7 @@ def _first_of(table: Table, name: str | None, known: Sequence[str]) -> int | Non
     return next((k for one in known if (k := table.find(None, (one,), "label_column")) is not None), None)
 
 
-def _once(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
+def once(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
     """Return the rows, each photo once.
 
     Raises:

@@ -14,7 +14,7 @@ from deepemd.data.kinds import named_like_image
 from deepemd.data.layout import listed
 from deepemd.errors import InputError
 
-__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "SHEETS", "TABLES", "Row", "Table", "read_table", "unquoted"]
+__all__ = ["FORMULA", "IMAGE_COLUMNS", "LABEL_COLUMNS", "SHEETS", "TABLES", "Row", "Table", "read_table", "unquoted"]
 
 TABLES = (".csv", ".tsv", ".tab", ".txt")
 """Endings of tables that are read."""
@@ -24,11 +24,12 @@ IMAGE_COLUMNS = (
     *("image", "image_path", "image_file", "image_name", "imagepath", "imagename", "image_filename", "img", "img_path"),
     *("photo", "photo_path", "photo_file", "picture", "file", "file_name", "filename", "file_path", "filepath", "path"),
 )
+FORMULA = tuple("=+-@\t\r＝＋－＠")
+"""A cell that begins with one of these is taken for a formula; we write ' or ./ before it."""
 LABEL_COLUMNS = ("label", "class", "category", "species", "label_name", "class_name", "category_name", "target", "tag")
 
 _MOST_BYTES = 200_000_000
 _DELIMITERS = (",", ";", "\t", "|")
-_FORMULA = "=+-@\t\r＝＋－＠"  # a cell that begins with one of these is exported with ' before it
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -147,7 +148,7 @@ def unquoted(cell: str) -> str:
     >>> unquoted("'=1+1"), unquoted("'tis")
     ('=1+1', "'tis")
     """
-    return cell[1:] if cell[:1] == "'" and cell[1:2] and cell[1] in _FORMULA else cell
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell
 
 
 def _content(path: Path) -> bytes:

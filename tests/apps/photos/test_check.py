@@ -12,7 +12,7 @@ from PIL import Image
 from deepemd import FCN, DeepEMD, conv4
 from deepemd.apps.photos.check import check_classifier
 from deepemd.apps.photos.fitting import fit_photos
-from deepemd.commands.photos import check
+from deepemd.commands.check import check
 
 
 @pytest.fixture

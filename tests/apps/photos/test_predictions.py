@@ -9,7 +9,7 @@ import torch
 from pictures import photo
 
 from deepemd import FCN, DeepEMD, conv4
-from deepemd.commands.photos import predict
+from deepemd.commands.predict import predict
 from deepemd.errors import InputError
 
 ROWS = '\ufeff"image","label"\r\n"a.jpg","cat"\r\n'

@@ -1,113 +1,41 @@
 """Classify any number of photos, one after the other, and collect the result in bounded memory."""
 
-import heapq
 import sys
-from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from deepemd.apps.photos.fitting import Note, not_photos, unreadable
-from deepemd.apps.photos.predictions import COLUMNS, PredictionFiles
+from deepemd.apps.photos.predictions import PredictionFiles
+from deepemd.apps.photos.summary import Summary
+from deepemd.apps.photos.truth import Scores
 from deepemd.apps.reports.drawing import PICTURE_SIDE
-from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier.classifier import PhotoClassifier
-from deepemd.classifier.prediction import Explanation, Prediction
-from deepemd.data.photos import Photos
+from deepemd.classifier.prediction import Prediction
+from deepemd.data.photos import PhotoFile, Photos
 from deepemd.embedding.cache import fingerprint
 from deepemd.embedding.stream import Embedded
-from deepemd.errors import InputError, printable
+from deepemd.errors import printable
 from deepemd.versions import versions
 
-__all__ = ["Classified", "Summary", "predict_photos", "settings"]
-
-_FIRST, _LAST = 20, 10  # rows of the terminal's table
+__all__ = ["Follower", "predict_photos", "settings"]
 
 
-class Classified(NamedTuple):
-    """A photo that was classified, with what an explanation needs: some 150 KB."""
+class Follower(Protocol):
+    """Sees each photo that is classified."""
 
-    image: Path
-    prediction: Prediction
-    embedded: Embedded  # nodes in float16 where that is exact, and a thumbnail
-
-    @classmethod
-    def of(cls, image: Path, embedded: Embedded, prediction: Prediction) -> "Classified":
-        """Store the nodes of an embedded photo in half the space, where that changes nothing."""
-        assert embedded.nodes is not None
-        half = embedded.nodes.half()
-        exact = bool((half.float() == embedded.nodes).all())
-        return cls(image, prediction, embedded._replace(nodes=half) if exact else embedded)
-
-    def explain(self, classifier: PhotoClassifier) -> Explanation:
-        """Match the photo with the most similar photo of its class, without reading or embedding it again."""
-        assert self.embedded.nodes is not None
-        whole = self.embedded._replace(nodes=self.embedded.nodes.float())
-        return classifier.explain_embedded(whole, self.prediction)
+    def add(self, image: PhotoFile, embedded: Embedded, prediction: Prediction, /) -> None:
+        """Take note of a photo."""
 
 
-@dataclass
-class Summary:
-    """The result of a run, however many photos it has.
-
-    Attributes:
-        photos: number of photos that were classified.
-        labels: number of photos with each label.
-        strange: photos that resemble no class.
-        bad: the errors of the photos that could not be read.
-        notes: warnings for the user.
-    """
-
-    photos: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    strange: list[Path] = field(default_factory=list)
-    bad: list[InputError] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    _first: list[tuple[Path, Prediction]] = field(default_factory=list)
-    _last: deque[tuple[Path, Prediction]] = field(default_factory=lambda: deque(maxlen=_LAST))
-    _heap: list[tuple[tuple[bool, float], int, Classified]] = field(default_factory=list)
-
-    @property
-    def least_certain(self) -> list[Classified]:
-        """The least certain photos, those that resemble no class first; at most `limit` of :meth:`add`."""
-        return [found for _, _, found in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
-
-    def note(self, note: Note) -> None:
-        """Print a note, and store it for the report."""
-        self.notes.append(note)
-        note.print()
-
-    def add(self, image: Path, embedded: Embedded, prediction: Prediction, *, limit: int) -> None:
-        """Count a photo, and store it if it is among the `limit` least certain ones."""
-        self.labels[str(prediction.label)] += 1
-        if not prediction.familiar:
-            self.strange.append(image)
-        (self._first if self.photos < _FIRST else self._last).append((image, prediction))
-        rank = ((not prediction.familiar, -prediction.probability), -self.photos)
-        self.photos += 1
-        if limit and (len(self._heap) < limit or rank > self._heap[0][:2]):
-            found = Classified.of(image, embedded, prediction)
-            (heapq.heappush if len(self._heap) < limit else heapq.heappushpop)(self._heap, (*rank, found))
-
-    def table(self) -> TextTable:
-        """Return the table for the terminal: all rows, or the first and the last ones if there are many."""
-        rows = [_cells(*row) for row in self._first]
-        omitted = self.photos - len(self._first) - len(self._last)
-        if omitted:
-            rows.append([f"... {omitted:,} more ...", "", "", "", ""])
-        rows += [_cells(*row) for row in self._last]
-        heads = [*COLUMNS, ""] if self.strange else list(COLUMNS)
-        title = "1 photo" if self.photos == 1 else f"{self.photos:,} photos"
-        return TextTable(title, heads, [row[: len(heads)] for row in rows])
-
-
-def _cells(image: Path, one: Prediction) -> list[str]:
-    mark = "" if one.familiar else "resembles no class"
-    return [str(image), str(one.label), f"{one.probability:.3f}", str(one.runner_up), mark]
-
-
-def predict_photos(classifier: PhotoClassifier, photos: Photos, files: PredictionFiles, *, limit: int) -> Summary:
+def predict_photos(
+    classifier: PhotoClassifier,
+    photos: Photos,
+    files: PredictionFiles,
+    *,
+    limit: int,
+    truth: Sequence[str | None] = (),
+    followers: Sequence[Follower] = (),
+) -> Summary:
     """Classify photos; each row is written as soon as it is known, and notes are printed on standard error.
 
     Args:
@@ -115,15 +43,22 @@ def predict_photos(classifier: PhotoClassifier, photos: Photos, files: Predictio
         photos: the photos; those that cannot be read are listed and left out.
         files: the files to write the rows to.
         limit: number of the least certain photos to store for a report, with small pictures; 0 for no report.
+        truth: the true label of each photo, or None; empty if none is known.
+        followers: what else sees each photo.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the path of the finished rows is printed.
     """
-    summary = Summary()
+    unknown = None if classifier.unknown is None else str(classifier.unknown_label)
+    scores = Scores([str(label) for label in classifier.classes_.tolist()], unknown)
+    summary = Summary(scores, bad=list(photos.missing))
+    for warning in photos.warnings:
+        summary.note(Note(warning))
     if photos.others:
         summary.note(not_photos(photos.others))
+    files.labelled = any(label is not None for label in truth)
     try:
-        _classify(classifier, photos.files, files, summary, limit)
+        _classify(classifier, photos.files, truth or [None] * len(photos.files), files, summary, limit, followers)
     except KeyboardInterrupt:
         print(
             f"\ndeepemd: {files.count():,} of {len(photos.files):,} photos are in {printable(files.partial)}; run the"
@@ -135,26 +70,37 @@ def predict_photos(classifier: PhotoClassifier, photos: Photos, files: Predictio
         summary.note(unreadable(summary.bad, "to classify"))
     if summary.strange:
         summary.note(_strange(summary.strange, classifier.unknown))
+    for note in scores.notes():
+        summary.note(note)
     return summary
 
 
 def _classify(
-    classifier: PhotoClassifier, images: Sequence[Path], files: PredictionFiles, summary: Summary, limit: int
+    classifier: PhotoClassifier,
+    images: Sequence[PhotoFile],
+    truth: Sequence[str | None],
+    files: PredictionFiles,
+    summary: Summary,
+    limit: int,
+    followers: Sequence[Follower],
 ) -> None:
+    keys = {example.key for example in classifier.support_.examples}
     rows = classifier.stream_embedded(images, side=PICTURE_SIDE if limit else 0, progress="classifying")
-    for image, (embedded, prediction) in zip(images, rows, strict=True):
+    for image, true, (embedded, prediction) in zip(images, truth, rows, strict=True):
         if prediction.error is not None:
             summary.bad.append(prediction.error)
             continue
-        files.add(image, prediction, classifier)
-        summary.add(image, embedded, prediction, limit=limit)
+        correct = summary.add(image, embedded, prediction, limit=limit, true=true, seen=embedded.key in keys)
+        files.add(image, prediction, classifier, true=true, correct=correct)
+        for follower in followers:
+            follower.add(image, embedded, prediction)
 
 
-def _strange(images: list[Path], unknown: float | None) -> Note:
+def _strange(images: list[str], unknown: float | None) -> Note:
     label = '"unknown"' if unknown is not None else "with the most similar class"
     count = "1 photo resembles" if len(images) == 1 else f"{len(images):,} photos resemble"
     title = f"{count} no class as much as its own photos resemble each other, and {'is' if len(images) == 1 else 'are'}"
-    return Note(f"{title} labelled {label}:", list(map(str, images)))
+    return Note(f"{title} labelled {label}:", images)
 
 
 def settings(classifier: PhotoClassifier) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from deepemd.apps.photos.fitting import Note
-from deepemd.apps.photos.predict import Classified, Summary
+from deepemd.apps.photos.label_next import Advice
+from deepemd.apps.photos.summary import Classified, Summary
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, facts, meter, name, text, warning, write_standalone
 from deepemd.classifier.classifier import PhotoClassifier
@@ -28,6 +29,7 @@ def write_predictions_page(
     notes: Sequence[Note],
     used: Mapping[str, Any],
     top: int = 3,
+    label_next: Sequence[Advice] = (),
 ) -> Path:
     """Write the page: a summary, warnings, and the least certain photos, each with its matched parts.
 
@@ -38,28 +40,38 @@ def write_predictions_page(
         notes: warnings to show.
         used: settings and versions, see :func:`deepemd.apps.photos.predict.settings`.
         top: number of classes listed for each photo.
+        label_next: the photos whose label would teach most.
 
     Raises:
         InputError: the file cannot be written.
     """
-    return write_standalone("Predictions", _body(classifier, summary, notes, used, top), path)
+    return write_standalone("Predictions", _body(classifier, summary, notes, used, top, label_next), path)
 
 
 def _body(
-    classifier: PhotoClassifier, summary: Summary, notes: Sequence[Note], used: Mapping[str, Any], top: int
+    classifier: PhotoClassifier,
+    summary: Summary,
+    notes: Sequence[Note],
+    used: Mapping[str, Any],
+    top: int,
+    label_next: Sequence[Advice],
 ) -> Iterator[str]:
-    shown = summary.least_certain
+    shown, matrix = summary.to_show, summary.scores.confusion()
     yield f"<header><h1>{summary.photos:,} photos, {len(classifier.classes_):,} classes</h1>"
     few = "All photos are shown"
     if len(shown) < summary.photos:
         few = f"The {len(shown):,} least certain of {summary.photos:,} photos are shown"
+    wrong = "those with a wrong label first, then " if matrix is not None else ""
     yield (
-        f"<p>{few}, the least certain first, each next to the most similar photo of its class. Matched parts have the "
-        "same number and colour. The probabilities are fitted to the photos of the classes, which may be few: check "
-        "the doubtful photos yourself.</p>"
+        f"<p>{few}, {wrong}the least certain first, each next to the most similar photo of its class. Matched parts "
+        "have the same number and colour. The probabilities are fitted to the photos of the classes, which may be few: "
+        "check the doubtful photos yourself.</p>"
     )
     yield from (warning(note.title, note.lines) for note in notes)
-    yield f"<h2>Labels</h2>{_counts(summary)}</header>"
+    if matrix is not None:
+        yield f"<h2>Accuracy</h2><p>{text(summary.scores.sentence())}</p>{matrix.recalls_html()}"
+        yield f"<h2>Confused classes</h2>{matrix.html()}"
+    yield f"<h2>Labels</h2>{_counts(summary)}{_advice(label_next)}</header>"
     yield f'<main id="main" tabindex="-1"><h2>The photos</h2>{TOOLS}'
     drawings = Drawings()
     with single_threads(thread_count(torch.device("cpu"))) as run:
@@ -76,6 +88,16 @@ def _counts(summary: Summary) -> str:
     return f'<div class="counts">{listed}</div>' + (f'<p class="note">and {more:,} more classes</p>' if more else "")
 
 
+def _advice(label_next: Sequence[Advice]) -> str:
+    if not label_next:
+        return ""
+    rows = "".join(
+        f"<li><bdi>{text(one.image)}</bdi>: {name(one.label)} {one.probability:.0%}, or {name(one.runner_up)}</li>"
+        for one in label_next
+    )
+    return f"<h2>Photos to label next</h2><p>Their labels would teach most.</p><ol>{rows}</ol>"
+
+
 def _photo(classifier: PhotoClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
     one, why = found.prediction, found.explain(classifier)
     is_unknown = classifier.unknown is not None and not one.familiar  # "unknown" has no photos, the runner-up has
@@ -85,6 +107,10 @@ def _photo(classifier: PhotoClassifier, drawings: Drawings, found: Classified, k
     classes = classifier.classes_.tolist()
     rows = [(str(classes[c]), float(one.probabilities[c]), f"{one.probabilities[c]:.1%}") for c in order]
     tag = "" if one.familiar else '<p class="tag">resembles no class</p>'
+    if found.correct is False:
+        tag += f'<p class="tag">wrong, its true label: {name(found.true)}</p>'
+    elif found.true is not None:
+        tag += '<p class="note">correct</p>' if found.correct else f'<p class="note">true label: {name(found.true)}</p>'
     runner_up = f'<p class="note">{"most similar class" if is_unknown else "runner-up"}: {name(one.runner_up)}</p>'
     return article(k, name(one.label), str(found.image), f"{tag}{bars(rows)}{runner_up}", drawn)
 

@@ -7,13 +7,15 @@ appear at the end together, complete. The CSV begins with a byte order mark, by 
 import csv
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TextIO
 
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
+from deepemd.data.photos import PhotoFile
+from deepemd.data.tables import FORMULA
 from deepemd.errors import InputError, printable
 from deepemd.files import atomic_file, explain_disk_errors
 from deepemd.json_files import json_text
@@ -23,29 +25,18 @@ from deepemd.results import Output, ResultFiles
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
 
 COLUMNS = ("image", "label", "probability", "runner_up")
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # a cell that begins with one of these is taken for a formula
+"""The columns of predictions.csv; where true labels are known, true_label follows, and at the end correct_label."""
 _REMEDY = "free some space or choose another folder with --out"
 
 
-def sheet_path(path: Path) -> str:
+def sheet_path(path: object) -> str:
     """Return a path that no spreadsheet takes for a formula: put ./ before it if it would.
 
     >>> sheet_path(Path("=cmd|'x'!A1.jpg")), sheet_path(Path("photos/1.jpg"))
     ("./=cmd|'x'!A1.jpg", 'photos/1.jpg')
     """
     text = str(path)
-    return printable(f"./{text}" if text.startswith(_FORMULA) else text)
+    return printable(f"./{text}" if text.startswith(FORMULA) else text)
 
 
 def sheet_label(label: object) -> str:
@@ -55,7 +46,7 @@ def sheet_label(label: object) -> str:
     ("'=1+1", '-1', 'daisy')
     """
     text = str(label)
-    return printable(f"'{text}" if text.startswith(_FORMULA) and not _number(text) else text)
+    return printable(f"'{text}" if text.startswith(FORMULA) and not _number(text) else text)
 
 
 def _number(text: str) -> bool:
@@ -71,7 +62,7 @@ class PredictionFiles:
 
     Args:
         folder: folder of the files; it is made if it does not exist.
-        page: HTML file of the report, which appears together with the two others; None for no page.
+        others: files that appear together with the two, such as the page; those without a path are left out.
         save: folder of the classifier, which appears together with them; None if it is not saved.
         force: replace files of an earlier run.
 
@@ -81,9 +72,10 @@ class PredictionFiles:
     """
 
     def __init__(
-        self, folder: Path, page: Path | None = None, save: Path | None = None, *, force: bool = False
+        self, folder: Path, others: Sequence[Output] = (), save: Path | None = None, *, force: bool = False
     ) -> None:
-        self.csv, self.json, self.page = folder / "predictions.csv", folder / "predictions.json", page
+        self.csv, self.json = folder / "predictions.csv", folder / "predictions.json"
+        self.labelled = False  # whether true labels are known; set it before the first row
         self.partial = folder / "predictions.partial.csv"
         self._model = [] if save is None else [save / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
         if save is not None and force:
@@ -91,7 +83,7 @@ class PredictionFiles:
         self._result = ResultFiles(
             Output("out", self.csv, self.csv.name),
             Output("out", self.json, self.json.name),
-            Output("report", page, "predictions.html"),
+            *others,
             *(Output("save", path, path.name) for path in self._model),
             force=force,
         )
@@ -138,11 +130,21 @@ class PredictionFiles:
             self._begun = True
             self._sheet.truncate(0)
             self._sheet.write("\ufeff")
-            self._writer.writerow(COLUMNS)
+            self._writer.writerow((*COLUMNS, *(["true_label"] if self.labelled else []), "correct_label"))
 
-    def add(self, image: Path, found: Prediction, classifier: PhotoClassifier) -> None:
-        """Write one row."""
-        cells = (sheet_path(image), sheet_label(found.label), _rounded(found.probability), sheet_label(found.runner_up))
+    def add(
+        self,
+        image: PhotoFile,
+        found: Prediction,
+        classifier: PhotoClassifier,
+        *,
+        true: str | None = None,
+        correct: bool | None = None,
+    ) -> None:
+        """Write one row, with the true label and whether the label is correct, where that is known."""
+        cells = [sheet_path(image), sheet_label(found.label), _rounded(found.probability), sheet_label(found.runner_up)]
+        cells += [sheet_label(true or "")] if self.labelled else []
+        cells.append("")  # correct_label, for the user to fill in
         classes = classifier.classes_.tolist()
         detail = {
             "image": str(image),
@@ -153,6 +155,8 @@ class PredictionFiles:
             "similarity": _rounded(found.similarity),
             "probabilities": dict(zip(map(str, classes), map(_rounded, found.probabilities.tolist()), strict=True)),
         }
+        if self.labelled:
+            detail |= {"true_label": true, "correct": correct}
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
             self._begin()
             self._writer.writerow(cells)
@@ -171,14 +175,14 @@ class PredictionFiles:
     def finish(
         self,
         head: Mapping[str, Any],
-        write_page: Callable[[Path], object] | None = None,
+        write: Mapping[Path, Callable[[Path], object]] = MappingProxyType({}),
         write_model: Callable[[Path], object] | None = None,
-    ) -> dict[str, Path]:
-        """Write all files under their final names; return what each is, and its path.
+    ) -> None:
+        """Write all files under their final names.
 
         Args:
             head: the first entries of predictions.json: settings, versions, photos that could not be read.
-            write_page: function that writes the page to a path.
+            write: for each of the other files, the function that writes it to a path.
             write_model: function that writes the classifier into a folder.
 
         Raises:
@@ -190,8 +194,8 @@ class PredictionFiles:
             self._details.seek(0)
             shutil.copyfileobj(self._details, file)
             file.write(b"\n  ]\n}\n")
-        if self.page is not None and write_page is not None:
-            write_page(self._result.draft(self.page))
+        for path, function in write.items():
+            function(self._result.draft(path))
         if self._model and write_model is not None:
             made = self._result.draft(self._model[0]).parent
             write_model(made)
@@ -202,9 +206,6 @@ class PredictionFiles:
             self._sheet.flush()
         self._result.adopt(self.csv, self.partial)
         self._result.commit()
-        written = {"csv": self.csv, "json": self.json, "page": self.page}
-        written["model"] = self._model[0].parent if self._model else None
-        return {kind: path for kind, path in written.items() if path is not None}
 
 
 def _rounded(value: float) -> float:

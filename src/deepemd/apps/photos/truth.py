@@ -74,6 +74,9 @@ class Scores:
     no_class: Counter[str] = field(default_factory=Counter)
     seen: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._known = frozenset(self.classes)
+
     def add(self, true: str | None, given: object, image: object, *, seen: bool = False) -> bool | None:
         """Count a photo.
 
@@ -92,7 +95,7 @@ class Scores:
             self.seen.append(str(image))
             return None
         expected = true
-        if true not in self.classes and true != self.unknown:
+        if true not in self._known and true != self.unknown:
             self.no_class[true] += 1
             if self.unknown is None:
                 return None
@@ -146,7 +149,9 @@ class Scores:
         found = self.confusion()
         if found is None:
             return {}
-        recall = [None if count == 0 else float(value) for value, count in zip(found.recall, found.counts.sum(1))]
+        recall = [
+            None if count == 0 else float(value) for value, count in zip(found.recall, found.counts.sum(1), strict=True)
+        ]
         return {
             "accuracy": {
                 "accuracy": found.accuracy,
