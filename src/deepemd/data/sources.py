@@ -18,7 +18,7 @@ from deepemd.errors import InputError
 __all__ = ["Columns", "LabelledRow", "PhotoSources", "is_predictions", "once"]
 
 _CORRECTED = ("correct_label", "corrected_label")
-_TRUE = ("true_label", "ground_truth", "correct_label", "corrected_label")
+_TRUE = (*_CORRECTED, "true_label", "ground_truth")
 _LISTED = 5  # rows in an error
 
 
@@ -78,7 +78,7 @@ class PhotoSources:
             if is_zip(path):
                 photos, others, bad = self.unpacker.photos(path)
                 found.files.extend(photos)
-                found.origins.extend(Origin(tuple(photo.inner.split("/")[:-1])) for photo in photos)
+                found.origins.extend(Origin((path.stem, *photo.inner.split("/")[:-1])) for photo in photos)
                 found.others.extend(Path(f"{path}{SEPARATOR}{name}") for name in others)
                 found.missing.extend(bad)
             elif path.suffix.lower() in (*TABLES, *SHEETS) and path.is_file():
@@ -156,7 +156,9 @@ class PhotoSources:
         if path.suffix.lower() not in (*TABLES, *SHEETS):
             raise InputError(f"{path}: neither a folder, a zip nor a table ({', '.join(TABLES)}): check the path")
         table = read_table(path)
-        rows, missing = self.rows(table, _support_label(table, self.columns))
+        rows, missing = self.rows(
+            table, _first_label(table, self.columns.label, _CORRECTED, LABEL_COLUMNS, "label_column")
+        )
         labelled = [row for row in rows if row.label]
         distinct = once(path, labelled)
         if not distinct:
@@ -175,9 +177,8 @@ class PhotoSources:
     def _add_table(self, path: Path, found: Photos) -> None:
         """Add the photos of a table to the photos to classify; its labels are their true labels."""
         table = read_table(path)
-        known = _TRUE if is_predictions(table) else (*_TRUE, *LABEL_COLUMNS)
-        place = _first_of(table, self.columns.label, known)
-        rows, missing = self.rows(table, lambda row: row.cells[place] if place is not None else "")
+        label = _first_label(table, self.columns.label, _TRUE, () if is_predictions(table) else LABEL_COLUMNS)
+        rows, missing = self.rows(table, label)
         distinct = once(path, rows)
         found.files.extend(row.photo for row in distinct)
         found.origins.extend(Origin((), row.label or None) for row in distinct)
@@ -200,18 +201,23 @@ def is_predictions(table: Table) -> bool:
     return {"label", "probability", "runner_up"} <= set(table.heads)
 
 
-def _support_label(table: Table, columns: Columns) -> Callable[[Row], str]:
-    """Return the function that finds the label of a row: a corrected one goes before the first one."""
-    place = table.need(columns.label, LABEL_COLUMNS, "label_column")
-    corrected = None if columns.label else _first_of(table, None, _CORRECTED)
-    return lambda row: (row.cells[corrected] if corrected is not None else "") or row.cells[place]
+def _first_label(
+    table: Table, name: str | None, before: Sequence[str], known: Sequence[str], needed: str = ""
+) -> Callable[[Row], str]:
+    """Return the function that finds the label of a row: the first cell that is not empty.
 
-
-def _first_of(table: Table, name: str | None, known: Sequence[str]) -> int | None:
-    """Return the place of the column `name`, else of the first known name that is there."""
-    if name is not None:
-        return table.find(name, known, "label_column")
-    return next((k for one in known if (k := table.find(None, (one,), "label_column")) is not None), None)
+    Args:
+        table: the table.
+        name: the column that the user named, which is then the only one.
+        before: names of columns that go before others, such as those of corrected labels.
+        known: the usual names of the column of labels.
+        needed: the option that names the column, if there must be one.
+    """
+    option = needed or "label_column"
+    places = [] if name else [table.find(None, (one,), option) for one in before]
+    places.append((table.need if needed or name else table.find)(name, known, option))
+    there = [place for place in places if place is not None]
+    return lambda row: next((row.cells[place] for place in there if row.cells[place]), "")
 
 
 def once(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
