@@ -61,7 +61,7 @@ def learn(
         for note in found.notes:
             note.print()
         learned = learn_corrections(classifier, found)
-        if learned.changed:
+        if learned.changed or out is not None:
             _replace(classifier, target)
     if learned.bad:
         unreadable(learned.bad, "of the corrections").print()

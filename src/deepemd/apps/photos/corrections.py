@@ -151,14 +151,14 @@ def _edited(
         return {}
     image = table.need(sources.columns.image, IMAGE_COLUMNS, "image_column")
     label = table.need("label", (), "label_column")
-    found, strange = {}, []
+    found, strange, by_cell = {}, [], {sheet_label(name): name for name in names}
     for row in table.rows:
         first = before.get(row.cells[image])
         cell = row.cells[label]
         if first is None or not cell or cell == sheet_label(first[1]):
             continue
-        if cell in names:
-            found[row.line] = cell
+        if cell in by_cell:
+            found[row.line] = by_cell[cell]
         else:
             strange.append(f"line {row.line}: {cell}")
     if strange:
