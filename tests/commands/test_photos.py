@@ -258,7 +258,7 @@ def test_folders_that_hold_no_classes(run, support, tmp_path, command, monkeypat
     (tmp_path / "broken" / "rose" / "a.jpg").write_text("milk")
     for folder, says in (
         ("empty", "no class folders with photos in them: put each class into a folder of its own"),
-        ("one", "holds only the class 'daisy': at least two class folders are needed"),
+        ("one", "holds only the class 'daisy': at least two classes are needed"),
         ("broken", "no photo of 'rose' can be read"),
         ("gone", "there is no such folder"),
     ):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +66,8 @@ def predict(
     (a label with '), and characters that cannot be shown are written as their codes; the JSON has the true names. The
     CSV begins with a byte order mark, so that Excel shows all letters.
 
-    If the queries lie in folders named like classes, or in a CSV file with labels, the accuracy is printed too, and
-    confusion.png is drawn.
+    If the queries lie in folders named like classes, or in a CSV file with labels, the accuracy is printed too, and the
+    confusion matrix is drawn in predictions-confusion.png.
 
     What to do next: --sort_into copies the photos into folders by label, --label_next lists the photos whose labels
     would teach most, and `deepemd learn` adds labels that you corrected to a saved classifier.
@@ -114,30 +113,29 @@ def predict(
         raise InputError("sort_links: says how to sort, and --sort_into is not given: name a folder with --sort_into")
     refuse_absent("query", query, "file or folder")
     refuse_absent("support" if model is None else "model", [model or support], "folder")
-    page = page_in(report, "predictions.html")
+    page, columns = page_in(report, "predictions.html"), Columns(image_column, label_column)
     keep_freed_memory()
-    with ExitStack() as stack:
-        sources = stack.enter_context(PhotoSources.opened(Columns(image_column, label_column)))
+    matrix = (report or out) / "predictions-confusion.png"
+    advice = None if label_next is None else out / "label_next.csv"
+    others = [
+        Output("report", page, "predictions.html"),
+        Output("report", matrix, matrix.name),
+        Output("out", advice, "label_next.csv"),
+    ]
+    with PredictionFiles(out, others, save, force=force) as files, PhotoSources.opened(columns) as sources:
         examples = _Examples.found(sources, support, model, corrections, cache)
         queries = sources.queries(query)
         truth = true_labels(queries.origins, examples.labels)
-        matrix = (report or out) / "confusion.png" if any(label is not None for label in truth) else None
-        advice = None if label_next is None else (out / "label_next.csv", LabelNext(label_next))
         sorter = None if sort_into is None else _sorter(sort_into, sort_links, [*query, support], examples.labels)
-        others = [
-            Output("report", page, "predictions.html"),
-            Output("report", matrix, "confusion.png"),
-            Output("out", advice and advice[0], "label_next.csv"),
-        ]
-        files = stack.enter_context(PredictionFiles(out, others, save, force=force))
+        chooser = None if label_next is None else LabelNext(label_next)
         classifier, notes, bad = examples.classifier(backbone, regions, unknown, cache)
-        followers = [follower for follower in (advice and advice[1], sorter) if follower is not None]
+        followers = [follower for follower in (chooser, sorter) if follower is not None]
         summary = predict_photos(
             classifier, queries, files, limit=report_limit if page else 0, truth=truth, followers=followers
         )
         was_sorted = sorter.sort() if sorter else ""
         used = {**settings(classifier), "unreadable": [str(error) for error in [*bad, *summary.bad]]}
-        shown, chosen = [*notes, *summary.notes], advice[1].chosen() if advice else []
+        shown, chosen = [*notes, *summary.notes], chooser.chosen() if chooser else []
         head = {"notes": as_json(shown), "current_folder": os.getcwd(), **used, **summary.scores.as_dict()}
         write: dict[Path, Callable[[Path], object]] = {}
         if page is not None:
@@ -145,16 +143,18 @@ def predict(
                 classifier, summary, path, notes=shown, used=used, top=top, label_next=chosen
             )
         found = summary.scores.confusion()
-        if matrix is not None and found is not None:
+        if found is not None:
             write[matrix] = found.draw
         if advice is not None:
-            write[advice[0]] = lambda path: write_label_next(chosen, path)
+            write[advice] = lambda path: write_label_next(chosen, path)
         files.finish(head, write, lambda folder: classifier.save(folder, force=True))
+        if matrix not in write:  # one of an earlier run
+            matrix.unlink(missing_ok=True)
     for table in summary.tables():
         console().print(table.rich())
     print("\n".join([*summary.sentences(), *([was_sorted] if was_sorted else [])]))
     print_files(csv=files.csv, json=files.json, page=page, confusion=matrix if matrix in write else None)
-    print_files(label_next=advice and advice[0], model=save)
+    print_files(label_next=advice, model=save)
     fail_if_unreadable(len(bad) + len(summary.bad))
 
 

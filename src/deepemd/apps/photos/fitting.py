@@ -74,7 +74,7 @@ def fit_photos(
     if len(photos.classes) < 2:
         empty = f" (no photos in {listed(photos.empty)})" if photos.empty else ""
         raise InputError(
-            f"{photos.source}: holds only the class {photos.classes[0]!r}: at least two class folders are needed{empty}"
+            f"{photos.source}: holds only the class {photos.classes[0]!r}: at least two classes are needed{empty}"
         )
     classifier = PhotoClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
     errors = classifier.fit_readable(photos.files, photos.labels, progress="reading the photos of the classes")
