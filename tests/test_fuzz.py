@@ -32,7 +32,7 @@ def test_the_cases_reach_every_file(fuzzer: Fuzzer) -> None:
     """Each kind of file was read undamaged before, so a reader that always fails would show."""
     assert {target.folder.name for target in fuzzer.targets} == {
         *("model", "classifier", "index", "cache", "run", "recipe", "archives", "mini", "pickles", "weights"),
-        *("birds", "tiered", "cifar", "letters", "pictures", "tables"),
+        *("birds", "tiered", "cifar", "letters", "pictures", "tables", "labels"),
         fuzzer.store.path.name,
     }
     assert all(target.answer for target in fuzzer.targets)

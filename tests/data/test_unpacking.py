@@ -102,6 +102,15 @@ def test_a_damaged_entry_is_an_error_and_the_others_stay(tmp_path):
         unpacker.photos(path)
 
 
+def test_a_zip_of_a_later_version_is_refused(tmp_path):
+    path = pack(tmp_path / "new.zip", "a/1.jpg")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 212  # the version that is needed to unpack it
+    path.write_bytes(content)
+    with Unpacker.within() as unpacker, pytest.raises(InputError, match=r"not a zip .*version 21"):
+        unpacker.photos(path)
+
+
 def test_a_zip_without_photos(tmp_path):
     path = pack(tmp_path / "papers.zip", "a.pdf")
     with Unpacker.within() as unpacker, pytest.raises(InputError, match="no photos in it"):

@@ -29,8 +29,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from deepemd import FCN, DeepEMD, FewShotClassifier, cli, conv4
-from deepemd.apps.retrieval.building import build_index
-from deepemd.apps.retrieval.index import open_index
+from deepemd.apps.photos.corrections import read_corrections
+from deepemd.apps.retrieval.index import build_index, open_index
 from deepemd.data import load
 from deepemd.data.archives import open_archive
 from deepemd.data.benchmarks.cifar import cifar_fs
@@ -40,6 +40,7 @@ from deepemd.data.benchmarks.omniglot import omniglot
 from deepemd.data.benchmarks.tieredimagenet import tieredimagenet
 from deepemd.data.decoding import decode, measure, read_image, thumbnail
 from deepemd.data.pickles import unpickle
+from deepemd.data.sources import PhotoSources
 from deepemd.data.store import open_store
 from deepemd.embedding.splits import embed
 from deepemd.errors import InputError
@@ -94,7 +95,7 @@ class Fuzzer:
         self.store = load(folder / "photos", root=folder / "stores")
         makers = [self._model, self._classifier, self._index, self._store, self._cache, self._run, self._recipe]
         makers += [self._archives, self._csv, self._pickle, self._weights, self._birds, self._tiered, self._cifar]
-        makers += [self._tables, self._letters, self._pictures]
+        makers += [self._tables, self._letters, self._pictures, self._labels]
         self.targets = [maker() for maker in makers]
         for target in self.targets:
             target.answer = target.read(target.folder)
@@ -267,6 +268,32 @@ class Fuzzer:
             return found
 
         return Target(folder, dict.fromkeys([path.name for path in folder.iterdir()], False), read)
+
+    def _labels(self) -> Target:
+        folder = self.folder / "labels"
+        shutil.copytree(self.folder / "photos", folder / "photos")
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+        rows = "".join(f'"{name}";{Path(name).parent.name}\r\n' for name in names)
+        for name, encoding in (("a.csv", "utf-8-sig"), ("a.tsv", "utf-16")):
+            (folder / name).write_bytes(f"Photo;Class\r\n{rows}".encode(encoding))
+        shutil.make_archive(str(folder / "a"), "zip", folder / "photos")
+        head = "image,label,probability,runner_up,correct_label\n"
+        lines = (f"{name},{'b' if k == 1 else 'a'},0.5,b,{'c' * (k == 2)}\n" for k, name in enumerate(names))
+        (folder / "predictions.csv").write_text(head + "".join(lines))
+        before = {"predictions": [{"image": name, "label": "a"} for name in names]}
+        (folder / "predictions.json").write_text(json.dumps(before))
+
+        def read(place: Path) -> Any:
+            found = []
+            with PhotoSources.opened() as sources:
+                for name in ("a.csv", "a.tsv", "a.zip"):
+                    photos = sources.support(place / name)
+                    found.append((photos.labels, [Path(file).read_bytes() for file in photos.files]))
+                corrections = read_corrections(place / "predictions.csv", sources, ["a", "b"])
+            return found, [(row.line, row.label) for row in corrections.rows]
+
+        damaged = ("a.csv", "a.tsv", "a.zip", "predictions.csv", "predictions.json")
+        return Target(folder, dict.fromkeys(damaged, False), read)
 
     def _csv(self) -> Target:
         folder = self.folder / "mini"

@@ -39,13 +39,13 @@ def test_a_label_of_a_table_counts_whatever_it_is():
 
 def test_counts_recall_and_interval():
     scores = Scores(["a", "b", "c"])
-    given = [("a", "a", True), ("a", "b", False), ("b", "b", True), (None, "c", None), ("b", "unsure", False)]
+    given = [("a", "a", True), ("a", "b", False), ("b", "b", True), (None, "c", None), ("b", "unsure", None)]
     assert [scores.add(true, label, "1.jpg") for true, label, _ in given] == [correct for _, _, correct in given]
     found = scores.confusion()
     assert found.labels == ["a", "b", "unsure"]  # those that occur
     assert found.counts.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
     assert scores.sentence().startswith("accuracy 50.0% (2 of 4 photos with a true label; 95 % interval 15.0% to 85.0%")
-    assert "guessing: 33.3%" in scores.sentence()
+    assert "guessing: 33.3%); 3 photos have an answer, 66.7% of them correct" in scores.sentence()
     assert scores.as_dict()["accuracy"]["recall"] == [0.5, 0.5, None]
 
 

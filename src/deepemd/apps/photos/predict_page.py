@@ -69,7 +69,7 @@ def _body(
     )
     yield from (warning(note.title, note.lines) for note in notes)
     if matrix is not None:
-        yield f"<h2>Accuracy</h2><p>{text(summary.scores.sentence())}</p>{matrix.recalls_html()}"
+        yield f"<h2>Accuracy</h2><p>{text(summary.scores.sentence().capitalize())}</p>{matrix.recalls_html()}"
         yield f"<h2>Confused classes</h2>{matrix.html()}"
     yield f"<h2>Labels</h2>{_counts(summary)}{_advice(label_next)}</header>"
     yield f'<main id="main" tabindex="-1"><h2>The photos</h2>{TOOLS}'

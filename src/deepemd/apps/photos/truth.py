@@ -87,7 +87,7 @@ class Scores:
             seen: whether it is among the photos of the classes, so that its label proves nothing.
 
         Returns:
-            Whether the label is correct; None if that is not known.
+            Whether the label is correct; None if that is not known, or if the label is no answer, such as "unsure".
         """
         if true is None:
             return None
@@ -101,7 +101,7 @@ class Scores:
                 return None
             expected = self.unknown
         self.pairs[expected, str(given)] += 1
-        return expected == str(given)
+        return expected == str(given) if self._is_answer(str(given)) else None
 
     def confusion(self) -> Confusion | None:
         """Return the matrix of the classes that occur; None if no photo was counted."""
@@ -122,10 +122,18 @@ class Scores:
         if found is None:
             return ""
         low, high = found.interval
+        answered = sum(count for (_, given), count in self.pairs.items() if self._is_answer(given))
+        of_these = ""
+        if answered < found.photos:
+            share = f", {found.right / answered:.1%} of them correct" if answered else ""
+            of_these = f"; {answered:,} photos have an answer{share}"
         return (
             f"accuracy {found.accuracy:.1%} ({found.right:,} of {found.photos:,} photos with a true label; 95 %"
-            f" interval {low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
+            f" interval {low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%}){of_these}"
         )
+
+    def _is_answer(self, given: str) -> bool:
+        return given in self._known or given == self.unknown
 
     def notes(self) -> list[Note]:
         """Return notes on photos that were left out or counted as unknown."""
