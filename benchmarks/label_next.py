@@ -11,23 +11,21 @@ benchmarks/results/label-next.json.
 """
 
 import argparse
+import copy
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deepemd.apps.photos.label_next import choose
-from deepemd.classifier.calibration import fit_temperature
-from deepemd.classifier.support import Example, Support
-from deepemd.data.photos import class_photos
-from deepemd.embedding.cache import default_cache
-from deepemd.embedding.stream import Embedder
+from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.classifier.support import EXAMPLE_SIDE
+from deepemd.data.photos import PhotoFile, class_photos
+from deepemd.embedding.stream import Embedded
 from deepemd.evaluation.intervals import MeanCI
-from deepemd.model import DeepEMD
-from deepemd.model.pretrained import pretrained
 from deepemd.versions import versions
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +35,6 @@ SETTINGS = (
     *((5, 1, True), (5, 5, True), (10, 2, True)),
 )
 UNLABELLED = 5  # photos of each class
-OTHERS = -1  # the label of photos of other classes
 
 
 def main() -> None:
@@ -48,9 +45,8 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    photos, model = class_photos(options.folder), pretrained()
-    rows = Embedder(model, default_cache()).stream(photos.files)
-    nodes = torch.stack([row.nodes for row in rows if row.nodes is not None])  # (I, N, C)
+    photos, classifier = class_photos(options.folder), Prepared()
+    classifier.prepare(photos.files)
     labels = np.unique(photos.labels, return_inverse=True)[1]  # (I,)
     shuffled = np.random.default_rng(0).permutation(labels.max() + 1)
     halves = np.array_split(shuffled, 2)
@@ -60,7 +56,7 @@ def main() -> None:
         for n_way, n_shot, others in SETTINGS:
             if n_way > len(classes):
                 continue
-            found = trials(model, nodes, labels, classes, n_way, n_shot, others, options.trials)
+            found = trials(classifier, labels, classes, n_way, n_shot, others, options.trials)
             gains = {rule: MeanCI.of(found[rule] - found["random"]) for rule in ("label_next", "margin")}
             report[name].append(
                 {
@@ -74,9 +70,30 @@ def main() -> None:
     options.out.write_text(json.dumps({**report, "versions": versions()}, indent=1, ensure_ascii=False) + "\n")
 
 
+class Prepared(PhotoClassifier):
+    """A classifier of photos that are embedded once, for all trials."""
+
+    def prepare(self, files: Sequence[PhotoFile]) -> None:
+        """Embed all photos."""
+        self._start()
+        self.files = list(files)
+        self.rows = list(super()._embedder().stream(files, side=lambda _: EXAMPLE_SIDE))
+        self.row_of = dict(zip(self.files, self.rows, strict=True))
+
+    def _embedder(self) -> "Prepared":
+        return self
+
+    def stream(self, images: Iterable[PhotoFile], *, side: object = None) -> Iterator[Embedded]:  # noqa: ARG002
+        """Return the embedded photos; it stands for the method of the same name of an embedder."""
+        return (self.row_of[image] for image in images)
+
+    def _start(self) -> None:
+        if not hasattr(self, "model_"):
+            super()._start()
+
+
 def trials(
-    model: DeepEMD,
-    nodes: Tensor,
+    classifier: Prepared,
     labels: NDArray[np.int64],
     classes: NDArray[np.int64],
     n_way: int,
@@ -91,34 +108,33 @@ def trials(
         chosen = rng.choice(classes, n_way, replace=False)
         drawn = [rng.permutation(np.flatnonzero(labels == k)) for k in chosen]
         parts = [np.split(one, [n_shot, n_shot + UNLABELLED]) for one in drawn]
-        (shots, a), (pool, b), (test, c) = (
-            (np.concatenate([part[k] for part in parts]), np.repeat(range(n_way), [len(part[k]) for part in parts]))
-            for k in range(3)
-        )
+        shots, pool, test = (np.concatenate([part[k] for part in parts]) for k in range(3))
         if others:
             strangers = np.flatnonzero(np.isin(labels, classes) & ~np.isin(labels, chosen))
             pool = np.concatenate([pool, rng.choice(strangers, len(pool), replace=False)])
-            b = np.concatenate([b, np.full(len(pool) - len(b), OTHERS)])
-        support = Support.empty(*nodes.shape[1:]).added(
-            list(nodes[shots]), a.tolist(), [Example(str(k), k, b"", (1, 1)) for k in range(len(a))], classes=n_way
-        )
-        which, similarity = support.leave_one_out(model)
-        t = fit_temperature(similarity, support.labels[which])
-        largest = (t * support.similarities(model, nodes[pool])).softmax(1).sort(1).values[:, -2:].numpy()
+        first = copy.copy(classifier).fit([classifier.files[k] for k in shots], labels[shots])
+        largest = np.sort(probabilities(first, pool), 1)[:, -2:]
         margins = largest[:, 1] - largest[:, 0]  # (P,)
+        embeddings = np.stack([classifier.rows[k].nodes.mean(0).double().numpy() for k in pool])
         more = {
             "none": [],
             "random": rng.choice(len(pool), n_way, replace=False).tolist(),
             "margin": margins.argsort(kind="stable")[:n_way].tolist(),
-            "label_next": choose(margins, nodes[pool].mean(1).double().numpy(), n_way),
+            "label_next": choose(margins, embeddings, n_way),
         }
         for rule, some in more.items():
-            taught, some = support, [k for k in some if b[k] != OTHERS]
-            if some:
-                taught = support.added(list(nodes[pool[some]]), b[some].tolist(), [None] * len(some), classes=n_way)
-            given = taught.similarities(model, nodes[test]).argmax(1).numpy()
-            found.setdefault(rule, []).append(float((given == c).mean()))
+            taught, taken = copy.copy(first), [k for k in pool[some] if labels[k] in chosen] if some else []
+            if taken:
+                taught.partial_fit([classifier.files[k] for k in taken], labels[taken])
+            given = taught.classes_[probabilities(taught, test).argmax(1)]
+            found.setdefault(rule, []).append(float((given == labels[test]).mean()))
     return {rule: np.array(values) for rule, values in found.items()}
+
+
+def probabilities(classifier: Prepared, which: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the probability of each class for some of the photos, (Q, M)."""
+    rows = classifier.stream_embedded([classifier.files[k] for k in which])
+    return np.stack([prediction.probabilities for _, prediction in rows])
 
 
 if __name__ == "__main__":

@@ -64,3 +64,15 @@ def test_settings_of_another_program_are_not_replaced_by_a_classifier(words, tmp
     assert json.loads(theirs.read_text()) == {"port": 80}
     predict(**words, save=tmp_path / "saved")
     predict(**words, save=tmp_path / "saved", force=True)
+
+
+def test_corrections_of_an_earlier_run_stay(words):
+    predict(**words)
+    path = words["out"] / "predictions.csv"
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    assert lines[2].endswith(',""')
+    path.write_text("\n".join([*lines[:2], f'{lines[2][:-2]}"new, class"', *lines[3:]]), encoding="utf-16")
+    predict(**words, force=True)
+    again = path.read_text(encoding="utf-8-sig").splitlines()
+    assert again[2] == f'{lines[2][:-2]}"new, class"'
+    assert [*again[:2], *again[3:]] == [*lines[:2], *lines[3:]]

@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Prediction
 from deepemd.data.photos import PhotoFile
-from deepemd.data.tables import FORMULA
+from deepemd.data.tables import FORMULA, read_table
 from deepemd.errors import InputError, printable
 from deepemd.files import atomic_file, explain_disk_errors
 from deepemd.json_files import json_text
@@ -88,6 +88,7 @@ class PredictionFiles:
             force=force,
         )
         self.rows = 0
+        self._corrected = _corrections(self.csv)
         try:
             with explain_disk_errors(folder, 0, _REMEDY):
                 self._sheet = self._open_partial()
@@ -144,7 +145,7 @@ class PredictionFiles:
         """Write one row, with the true label and whether the label is correct, where that is known."""
         cells = [sheet_path(image), sheet_label(found.label), _rounded(found.probability), sheet_label(found.runner_up)]
         cells += [sheet_label(true or "")] if self.labelled else []
-        cells.append("")  # correct_label, for the user to fill in
+        cells.append(self._corrected.get(sheet_path(image), ""))  # correct_label, for the user to fill in
         classes = classifier.classes_.tolist()
         detail = {
             "image": str(image),
@@ -206,6 +207,18 @@ class PredictionFiles:
             self._sheet.flush()
         self._result.adopt(self.csv, self.partial)
         self._result.commit()
+
+
+def _corrections(path: Path) -> dict[str, str]:
+    """Return the column correct_label of an earlier predictions.csv, by image: what the user has written there stays."""
+    try:
+        table = read_table(path)
+    except InputError:  # there is none, or it is no table
+        return {}
+    if not {"image", "correct_label"} <= set(table.heads):
+        return {}
+    image, label = table.heads.index("image"), table.heads.index("correct_label")
+    return {row.cells[image]: row.cells[label] for row in table.rows if row.cells[label]}
 
 
 def _rounded(value: float) -> float:
