@@ -218,7 +218,8 @@ def test_options_that_do_not_fit(grocery, run, words, says):
     [
         ("labels.csv", b"image,label\n", "a header line and no rows"),
         ("labels.csv", b"image,label\nsupport/Banana,x\n", "none of its 1 rows has a photo and a label"),
-        ("labels.xlsx", b"PK\x03\x04", "a spreadsheet: save it as CSV"),
+        ("labels.xls", b"\xd0\xcf\x11\xe0", "a spreadsheet: save it as CSV"),
+        ("labels.xlsx", b"PK\x03\x04", "labels.xlsx: not a readable workbook"),
         ("photos.zip", b"PK\x03\x04", "not a zip"),
         ("photos.dat", b"\x00\x01", "neither a folder, a zip nor a table"),
     ],

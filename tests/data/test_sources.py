@@ -162,6 +162,7 @@ def test_queries_that_are_not_there(folder):
         csv.writer(file).writerows([["image"], ["gone.jpg"]])
     with PhotoSources.opened() as sources, pytest.raises(InputError, match=r"no photos there .*\n.*line 2: gone\.jpg"):
         sources.queries([path])
-    (folder / "labels.xlsx").write_bytes(b"PK\x03\x04")
-    with PhotoSources.opened() as sources, pytest.raises(InputError, match="a spreadsheet: save it as CSV"):
-        sources.queries([folder / "labels.xlsx"])
+    for name, says in (("labels.xls", "a spreadsheet: save it as CSV"), ("labels.xlsx", "not a readable workbook")):
+        (folder / name).write_bytes(b"PK\x03\x04")
+        with PhotoSources.opened() as sources, pytest.raises(InputError, match=says):
+            sources.queries([folder / name])

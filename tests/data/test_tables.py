@@ -104,7 +104,7 @@ def test_what_is_no_table_is_refused_with_its_line(tmp_path, content, says):
         read_table(path)
 
 
-@pytest.mark.parametrize("name", ["labels.xlsx", "labels.XLS", "labels.ods", "labels.numbers"])
+@pytest.mark.parametrize("name", ["labels.xlsb", "labels.XLS", "labels.ods", "labels.numbers"])
 def test_a_spreadsheet_is_refused_with_the_remedy(tmp_path, name):
     (tmp_path / name).write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="a spreadsheet: save it as CSV"):

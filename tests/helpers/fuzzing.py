@@ -83,6 +83,17 @@ def digest(*tensors: torch.Tensor) -> list[bytes]:
     return [tensor.contiguous().numpy().tobytes() for tensor in tensors]
 
 
+def write_workbook(path: Path, rows: list[list[str]]) -> None:
+    """Write an Excel workbook with one sheet of texts."""
+    cells = "".join(
+        "<row>" + "".join(f'<c t="inlineStr"><is><t>{cell}</t></is></c>' for cell in row) + "</row>" for row in rows
+    )
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("xl/workbook.xml", '<workbook xmlns:r="r"><sheets><sheet name="a" r:id="i"/></sheets></workbook>')
+        file.writestr("xl/_rels/workbook.xml.rels", '<links><link Id="i" Target="sheet.xml"/></links>')
+        file.writestr("xl/sheet.xml", f"<worksheet><sheetData>{cells}</sheetData></worksheet>")
+
+
 class Fuzzer:
     """Builds the files of all kinds in a folder, and reads them damaged."""
 
@@ -277,6 +288,8 @@ class Fuzzer:
         for name, encoding in (("a.csv", "utf-8-sig"), ("a.tsv", "utf-16")):
             (folder / name).write_bytes(f"Photo;Class\r\n{rows}".encode(encoding))
         shutil.make_archive(str(folder / "a"), "zip", folder / "photos")
+        cells = [["Photo", "Class"], *([name, Path(name).parent.name] for name in names)]
+        write_workbook(folder / "a.xlsx", cells)
         head = "image,label,probability,runner_up,correct_label\n"
         lines = (f"{name},{'b' if k == 1 else 'a'},0.5,b,{'c' * (k == 2)}\n" for k, name in enumerate(names))
         (folder / "predictions.csv").write_text(head + "".join(lines))
@@ -286,13 +299,13 @@ class Fuzzer:
         def read(place: Path) -> Any:
             found = []
             with PhotoSources.opened() as sources:
-                for name in ("a.csv", "a.tsv", "a.zip"):
+                for name in ("a.csv", "a.tsv", "a.xlsx", "a.zip"):
                     photos = sources.support(place / name)
                     found.append((photos.labels, [Path(file).read_bytes() for file in photos.files]))
                 corrections = read_corrections(place / "predictions.csv", sources, ["a", "b"])
             return found, [(row.line, row.label) for row in corrections.rows]
 
-        damaged = ("a.csv", "a.tsv", "a.zip", "predictions.csv", "predictions.json")
+        damaged = ("a.csv", "a.tsv", "a.xlsx", "a.zip", "predictions.csv", "predictions.json")
         return Target(folder, dict.fromkeys(damaged, False), read)
 
     def _csv(self) -> Target:

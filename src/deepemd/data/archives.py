@@ -26,7 +26,8 @@ __all__ = ["Archive", "open_archive"]
 
 _MAX_BYTES, _MAX_RATIO = 1_000_000_000, 20  # an archive may unpack to this size, or to this multiple of its own
 # RuntimeError: a zip is of a version, or compressed by a method, that Python does not support.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+# ValueError: a name is not text.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 T = TypeVar("T")
 
 
@@ -78,7 +79,7 @@ def open_archive(path: Path, scratch: Path) -> Archive:
         raise
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): give yourself access to it") from error
-    except (tarfile.TarError, ValueError, *_DAMAGE) as error:
+    except (tarfile.TarError, *_DAMAGE) as error:
         raise InputError(f"{path}: not a zip or tar file, or a truncated one ({error}): download it again") from error
 
 

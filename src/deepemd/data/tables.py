@@ -1,4 +1,4 @@
-"""Read tables of labels: CSV files, as people write them and as spreadsheets export them."""
+"""Read tables of labels: CSV files, as people write them and as spreadsheets export them, and Excel workbooks."""
 
 import codecs
 import csv
@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 from deepemd.data.kinds import named_like_image
 from deepemd.data.layout import listed
+from deepemd.data.spreadsheets import read_sheet
 from deepemd.errors import InputError
 
 __all__ = ["FORMULA", "IMAGE_COLUMNS", "LABEL_COLUMNS", "SHEETS", "TABLES", "Row", "Table", "read_table", "unquoted"]
 
-TABLES = (".csv", ".tsv", ".tab", ".txt")
+WORKBOOKS = (".xlsx", ".xlsm")
+TABLES = (".csv", ".tsv", ".tab", ".txt", *WORKBOOKS)
 """Endings of tables that are read."""
-SHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet")
+SHEETS = (".xls", ".xlsb", ".ods", ".numbers", ".parquet")
 """Endings of tables that are refused, as they must be saved as CSV first."""
 IMAGE_COLUMNS = (
     *("image", "image_path", "image_file", "image_name", "imagepath", "imagename", "image_filename", "img", "img_path"),
@@ -114,22 +116,24 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV file. The delimiter is found from the header: a comma, a semicolon, a tab or a vertical bar.
+    """Read a CSV file, or the first sheet of an Excel workbook.
 
-    UTF-8, UTF-16 and Windows-1252 are read, with and without a byte order mark, and every kind of line end. A first
-    line that names an image is no header. Empty lines are skipped.
+    The delimiter of a CSV file is found from its header: a comma, a semicolon, a tab or a vertical bar. UTF-8, UTF-16
+    and Windows-1252 are read, with and without a byte order mark, and every kind of line end. A first line that names
+    an image is no header. Empty lines are skipped.
 
     Raises:
-        InputError: the file cannot be read, is no table, is a spreadsheet, has a header only, or a line has more cells
-            than the header; the message names the line.
+        InputError: the file cannot be read, is no table, is a spreadsheet of another kind, has a header only, or a line
+            has more cells than the header; the message names the line.
     """
-    text, notes = _decoded(path, _content(path))
-    lines = text.removeprefix("\ufeff")
-    first = re.match(r"sep=(.)\r?\n?", lines)  # Excel's own line
-    skipped = 1 if first else 0
-    lines = lines[first.end() :] if first else lines
-    delimiter = first[1] if first else _delimiter(lines)
-    rows = [Row(row.line + skipped, row.cells) for row in _rows(path, lines, delimiter) if any(row.cells)]
+    if path.suffix.lower() in WORKBOOKS:
+        _check_file(path)
+        found, note = read_sheet(path)
+        wide = max((len(row.cells) for row in found), default=0)
+        rows = [Row(number, cells + [""] * (wide - len(cells))) for number, cells in found]
+        notes = [f"{path}: {note}"] * bool(note)
+    else:
+        rows, notes = _csv(path)
     if not rows:
         raise InputError(f"{path}: an empty table: write a header line such as image,label, and a row for each photo")
     heads, has_header = rows[0].cells, not any(named_like_image(cell) for cell in rows[0].cells)
@@ -142,6 +146,17 @@ def read_table(path: Path) -> Table:
     return Table(path, heads, [_fitted(path, row, len(heads)) for row in rows], has_header, notes)
 
 
+def _csv(path: Path) -> tuple[list[Row], list[str]]:
+    """Return the rows of a CSV file that are not empty, and notes."""
+    text, notes = _decoded(path, _content(path))
+    lines = text.removeprefix("\ufeff")
+    first = re.match(r"sep=(.)\r?\n?", lines)  # Excel's own line
+    skipped = 1 if first else 0
+    lines = lines[first.end() :] if first else lines
+    delimiter = first[1] if first else _delimiter(lines)
+    return [Row(row.line + skipped, row.cells) for row in _rows(path, lines, delimiter) if any(row.cells)], notes
+
+
 def unquoted(cell: str) -> str:
     """Return a label without the ' that protects it from being taken for a formula.
 
@@ -152,19 +167,27 @@ def unquoted(cell: str) -> str:
 
 
 def _content(path: Path) -> bytes:
+    _check_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+
+
+def _check_file(path: Path) -> None:
+    """Raise an error if a file cannot be a table."""
     if path.suffix.lower() in SHEETS:
         raise InputError(f"{path}: a spreadsheet: save it as CSV (in Excel: File > Save as > CSV UTF-8), and pass that")
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"{path}: not a file: pass a CSV file")
-        if found.st_size > _MOST_BYTES:
-            raise InputError(f"{path}: {found.st_size:,} bytes are too many for a table of labels: split it")
-        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file: check the path") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the file") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: not a file: pass a CSV file")
+    if found.st_size > _MOST_BYTES:
+        raise InputError(f"{path}: {found.st_size:,} bytes are too many for a table of labels: split it")
 
 
 def _decoded(path: Path, content: bytes) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from deepemd.data.archives import Archive, open_archive
 from deepemd.data.folders import COMMON, Found, class_folders, find_images
 from deepemd.data.kinds import named_like_image
 from deepemd.data.layout import are_splits, listed, top_folders, wrapper
-from deepemd.data.tables import SHEETS
+from deepemd.data.tables import SHEETS, TABLES
 from deepemd.errors import InputError
 from deepemd.files import explain_disk_errors, temporary_sibling
 
@@ -47,7 +47,7 @@ class UnpackedPhoto(os.PathLike[str]):
 def is_zip(path: Path) -> bool:
     """Return whether a file is a zip: by its name, or by its content if it is not named like a photo or a sheet."""
     try:
-        other = path.suffix.lower() in SHEETS or named_like_image(path.name)
+        other = path.suffix.lower() in (*TABLES, *SHEETS) or named_like_image(path.name)
         return path.is_file() and (path.suffix.lower() == ".zip" or (not other and zipfile.is_zipfile(path)))
     except OSError:
         return False

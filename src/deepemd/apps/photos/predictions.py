@@ -210,7 +210,7 @@ class PredictionFiles:
 
 
 def _corrections(path: Path) -> dict[str, str]:
-    """Return the column correct_label of an earlier predictions.csv, by image: what the user has written there stays."""
+    """Return the column correct_label of an earlier predictions.csv, by image, so that what users wrote there stays."""
     try:
         table = read_table(path)
     except InputError:  # there is none, or it is no table
