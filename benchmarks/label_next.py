@@ -31,7 +31,7 @@ from deepemd.versions import versions
 ROOT = Path(__file__).parents[1]
 # Classes, labelled photos of each, and whether photos of other classes are among the unlabelled ones.
 SETTINGS = (
-    *((5, 1, False), (5, 2, False), (5, 5, False), (10, 2, False), (20, 1, False), (20, 2, False), (20, 5, False)),
+    *((5, 1, False), (5, 2, False), (5, 5, False), (10, 2, False), (20, 1, False), (20, 5, False)),
     *((5, 1, True), (5, 5, True), (10, 2, True)),
 )
 UNLABELLED = 5  # photos of each class
@@ -40,7 +40,7 @@ UNLABELLED = 5  # photos of each class
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--trials", type=int, default=200, help="with five classes")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "label-next.json")
     options = parser.parse_args()
 
@@ -56,11 +56,12 @@ def main() -> None:
         for n_way, n_shot, others in SETTINGS:
             if n_way > len(classes):
                 continue
-            found = trials(classifier, labels, classes, n_way, n_shot, others, options.trials)
+            count = options.trials * 5 // n_way  # a trial of more classes takes longer and varies less
+            found = trials(classifier, labels, classes, n_way, n_shot, others, count)
             gains = {rule: MeanCI.of(found[rule] - found["random"]) for rule in ("label_next", "margin")}
             report[name].append(
                 {
-                    "classes": n_way, "labelled photos of each": n_shot, "more labels": n_way, "trials": options.trials,
+                    "classes": n_way, "labelled photos of each": n_shot, "more labels": n_way, "trials": count,
                     "photos of other classes among the unlabelled": others,
                     "accuracy": {rule: str(MeanCI.of(values)) for rule, values in found.items()},
                     "minus random": {k: f"{100 * g.mean:+.2f} ± {100 * g.ci95:.2f}" for k, g in gains.items()},
