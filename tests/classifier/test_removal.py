@@ -33,7 +33,7 @@ def test_it_equals_a_classifier_that_never_saw_them(encoder, gone):
     assert classifier.support_.count.tolist() == other.support_.count.tolist()
     assert [example.key for example in classifier.support_.examples] == [e.key for e in other.support_.examples]
     np.testing.assert_allclose(classifier.predict_proba(PHOTOS), other.predict_proba(PHOTOS), atol=1e-9)
-    assert classifier.threshold_ == pytest.approx(other.threshold_)
+    assert classifier.familiar_threshold_ == pytest.approx(other.familiar_threshold_)
 
 
 def test_a_class_without_a_photo_left_is_removed(encoder):

@@ -14,7 +14,7 @@ from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.support import MAX_EXAMPLES, Example
 from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
-from deepemd.explain.matches import Match, match_nodes
+from deepemd.explain.matches import Match
 
 __all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 

@@ -70,7 +70,7 @@ def fit_photos(
     if isinstance(photos, Path):
         photos = class_photos(photos)
     if unknown is not None:
-        unknown_threshold(torch.zeros(0), unknown)  # raises before the work begins if it is not a share
+        share("unknown", unknown)  # raises before the work begins
     if len(photos.classes) < 2:
         empty = f" (no photos in {listed(photos.empty)})" if photos.empty else ""
         raise InputError(
