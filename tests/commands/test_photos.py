@@ -281,7 +281,10 @@ def test_folders_that_hold_no_classes(run, support, tmp_path, command, monkeypat
         ),
         (["--query", "{support}", "--support", "gone", "--out", "/proc/x"], "support: gone: there is no such folder"),
         (["--query", "{support}", "--model", "gone", "--out", "/proc/x"], "model: gone: there is no such folder"),
-        (["--query", "{support}", "--support", "{support}", "--unknown", 5], "unknown is 5.0: it must be a finite number, above 0"),
+        (
+            ["--query", "{support}", "--support", "{support}", "--unknown", 5],
+            "unknown is 5.0: it must be a finite number, above 0",
+        ),
         (["--query", "{support}", "--support", "{support}", "--regions", "cells"], "regions is 'cells': write fcn"),
         (["--query", "{support}", "--support", "{support}", "--backbone", "nosuch"], "nosuch"),
         (["--query", "{support}", "--support", "{support}", "--report", "{support}/dots/0.png"], "is a file"),

@@ -15,6 +15,7 @@ from deepemd.data.layout import are_splits, listed, top_folders, wrapper
 from deepemd.data.tables import SHEETS, TABLES
 from deepemd.errors import InputError
 from deepemd.files import explain_disk_errors, temporary_sibling
+from deepemd.progress import track
 
 __all__ = ["SEPARATOR", "UnpackedPhoto", "Unpacker", "is_zip"]
 
@@ -130,7 +131,7 @@ class Unpacker:
         archive, folder = self._archive(path), self._made_folder()
         photos, bad = list[UnpackedPhoto](), list[InputError]()
         needed = sum(archive.sizes[name] for name in names)
-        for name in names:
+        for name in track(names, f"unpacking {path.name}", len(names), "photos"):
             try:
                 content = archive.read(name)
             except InputError as error:

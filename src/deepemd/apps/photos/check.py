@@ -15,6 +15,7 @@ from deepemd.classifier.support import MAX_EXAMPLES, Example
 from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
 from deepemd.explain.matches import Match
+from deepemd.progress import Progress
 
 __all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 

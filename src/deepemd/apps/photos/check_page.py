@@ -10,6 +10,7 @@ from deepemd.apps.photos.predict_page import article, bars, small_print
 from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import TOOLS, name, text, warning, write_standalone
 from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.progress import track
 
 __all__ = ["write_check_page"]
 

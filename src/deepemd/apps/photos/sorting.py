@@ -98,7 +98,7 @@ class Sorter:
             explain_disk_errors(self.folder, 0, _REMEDY),
             temporary_sibling(self.folder / "new", folder=True) as scratch,
         ):
-            for image, label in track(self._photos, "sorting", len(self._photos)):
+            for image, label in track(self._photos, "sorting", len(self._photos), "photos"):
                 place = self._places.get(label) or self.folder / safe_name(label)
                 place.mkdir(parents=True, exist_ok=True)
                 source = _source(image)

@@ -80,8 +80,13 @@ class Confusion:
     def matrix(self) -> TextTable:
         """Return the matrix if it fits a terminal, else a table of the classes that are confused most."""
         if len(self.labels) <= _TERMINAL:
-            rows = [[label, *map(str, row)] for label, row in zip(self.labels, self.counts.tolist(), strict=True)]
-            return TextTable("Photos of a class (row) by the label they were given (column)", ["", *self.labels], rows)
+            numbers = [str(k) for k in range(1, len(self.labels) + 1)]
+            rows = [
+                [f"{k} {label}", *map(str, row)]
+                for k, label, row in zip(numbers, self.labels, self.counts.tolist(), strict=True)
+            ]
+            title = "Photos of a class (row) by the label they were given (column, by its number)"
+            return TextTable(title, ["", *numbers], rows)
         return self.pairs(2 * _PAIRS)
 
     def pairs(self, most: int) -> TextTable:
