@@ -97,6 +97,17 @@ def test_an_edited_label_is_learned_beside_its_json_only(place, run):
     assert (code, "no row is corrected" in err) == (2, True)
 
 
+def test_predictions_are_learned_from_any_folder(place, run, monkeypatch):
+    path = correct(place, "a", "", "c")
+    (place / "out" / "new").mkdir()
+    (place / "out" / "new" / "0.jpg").write_text("another file of this name, beside the table")
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    code, _, err = run("learn", "../models/m", path)
+    assert (code, err) == (0, "")
+    assert counts(place / "models" / "m") == {"a": 4, "b": 3, "c": 1}
+
+
 def test_out_leaves_the_old_classifier(place, run):
     path, before = correct(place, "a"), content(place / "models" / "m")
     assert run("learn", "models/m", path, "--out", "models/new")[0] == 0

@@ -5,6 +5,7 @@ predictions.json, which lies beside the table, shows what it was before, and if 
 spreadsheet may change names by itself, such as MAR1 to a date. Other tables count only by a column that the user names.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from deepemd.classifier.removal import remove_photos
 from deepemd.data.class_names import look_alike
 from deepemd.data.sources import LabelledRow, PhotoSources, is_predictions, once
 from deepemd.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, Row, Table, read_table
+from deepemd.data.unpacking import SEPARATOR
 from deepemd.errors import InputError
 from deepemd.json_files import read_json
 
@@ -168,17 +170,24 @@ def _edited(
 
 
 def _before(table: Table) -> dict[str, tuple[str, str]]:
-    """Return the image and the label of each prediction, by the cell of its image; nothing without predictions.json."""
+    """Return the image and the label of each prediction, by the cell of its image; nothing without predictions.json.
+
+    Images are relative to the folder in which the command was run.
+    """
     path = table.path.with_suffix(".json")
     if not path.is_file():
         path = table.path.with_name("predictions.json")
     if not path.is_file():
         return {}
-    rows = read_json(path, remedy="move it away to learn from the column correct_label alone").get("predictions")
+    content = read_json(path, remedy="move it away to learn from the column correct_label alone")
+    rows, folder = content.get("predictions"), content.get("current_folder")
     found = {}
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and isinstance(row.get("image"), str):
-            found[sheet_path(row["image"])] = (row["image"], str(row.get("label")))
+            image = row["image"]
+            there = os.path.join(folder, image) if isinstance(folder, str) and folder != os.getcwd() else image
+            is_there = os.path.lexists(there.partition(SEPARATOR)[0])
+            found[sheet_path(image)] = (there if is_there else image, str(row.get("label")))
     return found
 
 

@@ -1,6 +1,7 @@
 """The result of classifying photos in bounded memory: counts, and the photos that one should look at."""
 
 import heapq
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -189,11 +190,11 @@ class Summary:
 
 
 def _short_list(title: str, last: str, lines: list[_Line]) -> TextTable:
-    """Return a table that fits a terminal: it shows the ends of long names of files."""
+    """Return a table that fits a terminal, where it shows the ends of long names of files; a log has whole names."""
     rows = []
     for image, one, true, _ in lines:
         name = str(image)
-        shown = name if len(name) <= _LETTERS else f"…{name[-_LETTERS + 1 :]}"
+        shown = name if len(name) <= _LETTERS or not sys.stdout.isatty() else f"…{name[-_LETTERS + 1 :]}"
         label = f"{one.label}{'' if one.familiar else ' (resembles no class)'}"
         other = str(true if last == "true_label" else one.runner_up)
         rows.append([shown, label, f"{one.probability:.2f}", other])
