@@ -30,7 +30,8 @@ from safetensors.torch import load_file, save_file
 
 from deepemd import FCN, DeepEMD, FewShotClassifier, cli, conv4
 from deepemd.apps.photos.corrections import read_corrections
-from deepemd.apps.retrieval.index import build_index, open_index
+from deepemd.apps.retrieval.building import build_index
+from deepemd.apps.retrieval.index import open_index
 from deepemd.data import load
 from deepemd.data.archives import open_archive
 from deepemd.data.benchmarks.cifar import cifar_fs
