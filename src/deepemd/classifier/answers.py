@@ -285,6 +285,11 @@ class FittedClassifier:
             return ""
         return unknown_notice(self.unknown, len(self.trust_.which), self.unknown_label)
 
+    @property
+    def coverage_notice(self) -> str:
+        """Why prediction sets hold all classes although `coverage` is set; empty if there are enough photos."""
+        return "" if self.coverage is None else coverage_notice(self.coverage, len(self.trust_.which))
+
     def _warn_if_nothing_is_unknown(self) -> None:
         if self.unknown_notice:
             warnings.warn(self.unknown_notice, stacklevel=3)

@@ -1,8 +1,8 @@
 """What the commands for the user's own photos have in common: their checks of options, and what they print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepemd.errors import InputError, printable
 
@@ -13,13 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "at_least_one", "fail_if_unreadable", "fit", "page_in", "print_files", "refuse_absent"]
 
 
-def fit(
-    photos: "Photos", backbone: str, regions: str | None, unknown: float | None, cache: Path | None
-) -> "FittedPhotos":
-    """Fit a classifier to photos, and print what the user should know."""
+def fit(photos: "Photos", cache: Path | None, settings: Mapping[str, Any]) -> "FittedPhotos":
+    """Fit a classifier with these settings to photos, and print what the user should know."""
     from deepemd.apps.photos.fitting import fit_photos
 
-    fitted = fit_photos(photos, backbone=backbone, regions=regions, unknown=unknown, cache=cache)
+    fitted = fit_photos(photos, cache=cache, **settings)
     for note in fitted.notes:
         note.print()
     return fitted

@@ -1,10 +1,10 @@
 """``deepemd predict``: label photos, given a few examples of each class."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepemd.commands.console import console
 from deepemd.commands.outputs import Output
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
+Adapt = Literal["auto", "whiten", "ridge", "none"]
+
 
 def predict(
     *,
@@ -41,7 +43,11 @@ def predict(
     label_column: str | None = None,
     backbone: str = DEFAULT,
     regions: str | None = None,
+    fast: bool = False,
+    adapt: Adapt = "auto",
     unknown: float | None = None,
+    threshold: float | None = None,
+    coverage: float | None = None,
     out: Path = Path(),
     report: Path | None = None,
     save: Path | None = None,
@@ -85,8 +91,14 @@ def predict(
         backbone: encoder of the photos: efficientnet-lite0, which is installed; the folder of a model;
             or a name on the Hugging Face Hub.
         regions: how a photo becomes parts, such as fcn or grid:3,2; by default the backbone's own.
+        fast: read photos at 224 pixels alone instead of 224 and 352: three times as fast, and less good at things that
+            are small in the photo.
+        adapt: how parts are adapted to the classes: whiten, ridge, none; or auto, which lets the photos decide.
         unknown: share of photos of the known classes that may be labelled "unknown" by mistake, such as 0.05; photos
             that resemble no class then get this label. By default every photo gets a class.
+        threshold: probability below which a photo is labelled "unsure", such as 0.8.
+        coverage: share of photos whose own class is in their prediction set, such as 0.95; the sets are a column of the
+            CSV file, and take 19 photos in classes of two or more for 0.95.
         out: folder for predictions.csv and predictions.json; by default the current folder.
         report: folder for predictions.html, one page that needs no other file: each photo with its label, and the parts
             that were matched with the most similar photo of its class.
@@ -107,7 +119,9 @@ def predict(
     from deepemd.data.sources import Columns, PhotoSources
     from deepemd.device import keep_freed_memory
 
-    _check_options(support, model, [backbone != DEFAULT, regions, unknown is not None, save])
+    _check_options(support, model, [backbone != DEFAULT, regions, fast, adapt != "auto", unknown is not None, save])
+    settings_of_classifier: dict[str, Any] = {"backbone": backbone, "regions": regions, "fast": fast, "adapt": adapt}
+    settings_of_classifier |= {"unknown": unknown, "threshold": threshold, "coverage": coverage}
     at_least_one(report_limit=report_limit, top=top, label_next=label_next)
     if sort_links and sort_into is None:
         raise InputError("sort_links: says how to sort, and --sort_into is not given: name a folder with --sort_into")
@@ -128,7 +142,7 @@ def predict(
         truth = true_labels(queries.origins, examples.labels)
         sorter = None if sort_into is None else _sorter(sort_into, sort_links, [*query, support], examples.labels)
         chooser = None if label_next is None else LabelNext(label_next)
-        classifier, notes, bad = examples.classifier(backbone, regions, unknown, cache)
+        classifier, notes, bad = examples.classifier(settings_of_classifier, cache)
         followers = [follower for follower in (chooser, sorter) if follower is not None]
         summary = predict_photos(
             classifier, queries, files, limit=report_limit if page else 0, truth=truth, followers=followers
@@ -153,6 +167,7 @@ def predict(
     for table in summary.tables():
         console().print(table.rich())
     print("\n".join([*summary.sentences(), *([was_sorted] if was_sorted else [])]))
+    print(f"compared by: {classifier.adaptation_}")
     print_files(csv=files.csv, json=files.json, page=page, confusion=matrix if matrix in write else None)
     print_files(label_next=advice, model=save)
     fail_if_unreadable(len(bad) + len(summary.bad))
@@ -191,20 +206,25 @@ class _Examples:
         return sorted({*map(str, first), *(self.corrections.labels if self.corrections else [])})
 
     def classifier(
-        self, backbone: str, regions: str | None, unknown: float | None, cache: Path | None
+        self, settings: Mapping[str, Any], cache: Path | None
     ) -> "tuple[PhotoClassifier, list[Note], list[InputError]]":
         """Return the classifier, fitted or loaded, with notes and the photos that cannot be read."""
         from deepemd.apps.photos.corrections import learn_corrections
-        from deepemd.apps.photos.fitting import Note, too_few_for_unknown, unreadable
+        from deepemd.apps.photos.fitting import Note, too_few_photos, unreadable
+        from deepemd.classifier.settings import check_settings
 
         if self.saved is not None:
             classifier, bad = self.saved, list[InputError]()
-            notes = too_few_for_unknown(classifier)
+            for name in ("threshold", "coverage"):
+                if settings[name] is not None:
+                    setattr(classifier, name, settings[name])
+            check_settings(classifier)
+            notes = too_few_photos(classifier)
             for note in notes:
                 note.print()
         else:
             assert self.photos is not None  # one of the two was given
-            fitted = fit(self.photos, backbone, regions, unknown, cache)
+            fitted = fit(self.photos, cache, settings)
             classifier, notes, bad = fitted.classifier, fitted.notes, fitted.bad
         if self.corrections is not None:
             learned = learn_corrections(classifier, self.corrections)
@@ -227,6 +247,6 @@ def _check_options(support: Path | None, model: Path | None, of_support: list[ob
         raise InputError("pass either --support, a folder with a folder of photos for each class, or --model")
     if model is not None and any(of_support):
         raise InputError(
-            "--backbone, --regions, --unknown and --save are for a new classifier, and --model names a finished one: "
-            "pass --support instead"
+            "--backbone, --regions, --fast, --adapt, --unknown and --save are for a new classifier, and --model names a"
+            " finished one: pass --support instead"
         )

@@ -27,6 +27,7 @@ from deepemd.matching import (
 )
 from deepemd.matching.cost import NodeSets
 from deepemd.model import DeepEMD
+from deepemd.nodes import power_transform
 from deepemd.transport.solvers import sinkhorn
 
 __all__ = ["METHODS", "SFC", "Logits", "choose"]
@@ -148,7 +149,8 @@ def _whitened(model: DeepEMD, _: SFC) -> Logits:
         for e, (one, its) in enumerate(zip(support, labels, strict=True)):  # a matrix of C x C for each episode
             whitening = whiten(one, its, n_way=n_way)
             means = class_means(whitening(one), its, n_way)
-            found.append(_emd(model)(whitening(query.nodes[e]), means))
+            head = {"temperature": model.temperature, **model.head}
+            found.append(emd_logits(whitening(query.nodes[e]), means, **head))
         return torch.stack(found)
 
     return logits
@@ -192,6 +194,13 @@ def _fitted(head: Callable[..., Tensor]) -> Callable[[DeepEMD, SFC], Logits]:
     return lambda _model, _sfc: logits
 
 
+def _ridge_on_nodes(query: Tensor, support: Tensor, labels: Tensor, *, n_way: int) -> Tensor:
+    """Classify by ridge regression on nodes of length 1, one episode at a time: each takes a matrix of C x C."""
+    query, support = (power_transform(nodes, 1) for nodes in (query, support))
+    each = zip(query, support, labels, strict=True)
+    return torch.stack([ridge_logits(one, shots, its, n_way=n_way) for one, shots, its in each])
+
+
 def _flat(shots: Tensor) -> tuple[Tensor, Tensor]:
     """Flatten the shots (E, n_shot, n_way, m, C) to (E, K, m, C), and return them with their labels (E, K)."""
     labels = torch.arange(shots.shape[1] * shots.shape[2], device=shots.device) % shots.shape[2]
@@ -204,7 +213,7 @@ METHODS: Mapping[str, Method] = {
     "deepemd-average": Method("DeepEMD, mean over shots", _by_shots(mean_over_shots), several_shots=True),
     "deepemd-nearest": Method("DeepEMD, nearest shot", _by_shots(nearest_shot), several_shots=True),
     "deepemd-whitened": Method("DeepEMD, whitened nodes", _whitened),
-    "ridge-nodes": Method("ridge on nodes", _fitted(ridge_logits)),
+    "ridge-nodes": Method("ridge on nodes", _fitted(_ridge_on_nodes)),
     "ridge": Method("ridge on means", _fitted(partial(ridge_logits, pooled=True, penalty=0.1))),
     "uniform": Method("EMD, uniform weights", _altered(weights="uniform")),
     # so large an entropy takes 0.1 s per episode on two cores; 0.01, nearly exact, takes 3 to 30 s

@@ -5,15 +5,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deepemd.classifier.classifier import PhotoClassifier
-from deepemd.classifier.settings import share
+from deepemd.classifier.settings import check_settings
 from deepemd.data.layout import listed
 from deepemd.data.photos import Photos, class_photos, duplicates
 from deepemd.errors import InputError, printable
 from deepemd.model.pretrained import DEFAULT
 
-__all__ = ["FittedPhotos", "Note", "fit_photos", "not_photos", "too_few_for_unknown", "unreadable"]
+__all__ = ["FittedPhotos", "Note", "fit_photos", "not_photos", "too_few_photos", "unreadable"]
 
 _LISTED = 10  # names listed below a note on the terminal
 
@@ -53,30 +54,29 @@ def fit_photos(
     photos: Photos | Path,
     *,
     backbone: str = DEFAULT,
-    regions: str | None = None,
-    unknown: float | None = None,
     cache: Path | None = None,
+    **settings: Any,
 ) -> FittedPhotos:
     """Fit a classifier to labelled photos.
 
     Args:
         photos: the photos with their labels, or a folder with a folder of photos for each class.
-        backbone, regions, unknown: as for :class:`deepemd.FewShotClassifier`.
+        backbone: the encoder.
         cache: folder of the cached embeddings; by default :func:`deepemd.embedding.cache.default_cache`.
+        **settings: other settings of :class:`deepemd.FewShotClassifier`.
 
     Raises:
         InputError: there are no class folders, there is only one class, or no photo of a class can be read.
     """
     if isinstance(photos, Path):
         photos = class_photos(photos)
-    if unknown is not None:
-        share("unknown", unknown)  # raises before the work begins
+    classifier = PhotoClassifier(backbone, cache=cache or True, **settings)
+    check_settings(classifier)  # before the work begins
     if len(photos.classes) < 2:
         empty = f" (no photos in {listed(photos.empty)})" if photos.empty else ""
         raise InputError(
             f"{photos.source}: holds only the class {photos.classes[0]!r}: at least two classes are needed{empty}"
         )
-    classifier = PhotoClassifier(backbone, regions=regions, unknown=unknown, cache=cache or True)
     errors = classifier.fit_readable(photos.files, photos.labels, progress="reading the photos of the classes")
     bad = [*photos.missing, *(error for error in errors if error is not None)]
     good = [(file, label) for file, label, e in zip(photos.files, photos.labels, errors, strict=True) if e is None]
@@ -87,7 +87,7 @@ def fit_photos(
         *([no_photos(photos.empty)] if photos.empty else []),
         *map(Note, photos.warnings),
         *_doubts(usable),
-        *too_few_for_unknown(classifier),
+        *too_few_photos(classifier),
     ]
     return FittedPhotos(classifier, usable, bad, notes)
 
@@ -108,10 +108,9 @@ def no_photos(classes: Sequence[str]) -> Note:
     return Note(f"{_count(len(classes), 'class folder')} without a photo, left out of the classes:", classes)
 
 
-def too_few_for_unknown(classifier: PhotoClassifier) -> list[Note]:
-    """Return a note if photos should be labelled unknown, and there are too few photos to do so."""
-    notice = classifier.unknown_notice
-    return [Note(notice)] if notice else []
+def too_few_photos(classifier: PhotoClassifier) -> list[Note]:
+    """Return notes if there are too few photos to label others unknown, or for prediction sets of the coverage."""
+    return [Note(notice) for notice in (classifier.unknown_notice, classifier.coverage_notice) if notice]
 
 
 def _doubts(photos: Photos) -> list[Note]:

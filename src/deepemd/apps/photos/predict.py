@@ -56,6 +56,7 @@ def predict_photos(
         summary.note(Note(warning))
     if photos.others:
         summary.note(not_photos(photos.others))
+    files.with_sets = classifier.coverage is not None
     files.labelled = any(label is not None for label in truth)
     try:
         _classify(classifier, photos.files, truth or [None] * len(photos.files), files, summary, limit, followers)
@@ -112,7 +113,10 @@ def settings(classifier: PhotoClassifier) -> dict[str, Any]:
         "classes": dict(classes),
         "temperature": round(float(classifier.temperature_), 4),
         "familiar_from": threshold if threshold > float("-inf") else None,
+        "compared_by": classifier.adaptation_,
         "unknown": classifier.unknown,
+        "threshold": classifier.threshold,
+        "coverage": classifier.coverage,
         "model": model.config,
         "model_sha256": fingerprint(model),
         "versions": versions(),

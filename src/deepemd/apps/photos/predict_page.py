@@ -100,18 +100,23 @@ def _advice(label_next: Sequence[Advice]) -> str:
 
 def _photo(classifier: PhotoClassifier, drawings: Drawings, found: Classified, k: int, top: int) -> str:
     one, why = found.prediction, found.explain(classifier)
-    is_unknown = classifier.unknown is not None and not one.familiar  # "unknown" has no photos, the runner-up has
-    label = str(one.runner_up if is_unknown else one.label)
+    classes = classifier.classes_.tolist()
+    is_other = one.label not in classes  # "unknown" and "unsure" have no photos, the runner-up has
+    label = str(one.runner_up if is_other else one.label)
     drawn = drawings.figure(why.match, query=str(found.image), example=why.example, label=label)
     order = (-one.probabilities).argsort(kind="stable")[: max(top, 2)]
-    classes = classifier.classes_.tolist()
     rows = [(str(classes[c]), float(one.probabilities[c]), f"{one.probabilities[c]:.1%}") for c in order]
     tag = "" if one.familiar else '<p class="tag">resembles no class</p>'
     if found.correct is False:
         tag += f'<p class="tag">wrong, its true label: {name(found.true)}</p>'
     elif found.true is not None:
         tag += '<p class="note">correct</p>' if found.correct else f'<p class="note">true label: {name(found.true)}</p>'
-    runner_up = f'<p class="note">{"most similar class" if is_unknown else "runner-up"}: {name(one.runner_up)}</p>'
+    runner_up = f'<p class="note">{"most similar class" if is_other else "runner-up"}: {name(one.runner_up)}</p>'
+    if one.labels:
+        sets = ", ".join(map(name, one.labels))
+        runner_up += f'<p class="note">prediction set ({classifier.coverage:.0%}): {sets}</p>'
+    if why.evidence is not None:
+        runner_up += '<p class="note">Bright parts of the photo speak for this class.</p>'
     return article(k, name(one.label), str(found.image), f"{tag}{bars(rows)}{runner_up}", drawn)
 
 
@@ -141,6 +146,7 @@ def small_print(used: Mapping[str, Any]) -> str:
             ("classes (photos)", classes),
             ("backbone", used["model"]["backbone"]["name"]),
             ("regions", ", ".join(f"{key} {value}" for key, value in used["model"]["regions"].items() if value)),
+            ("compared by", used["compared_by"]),
             ("temperature", used["temperature"]),
             ("familiar from similarity", "too few photos to say" if familiar is None else f"{familiar:.3f}"),
             ("model, sha256", used["model_sha256"]),

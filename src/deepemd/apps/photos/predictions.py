@@ -25,7 +25,7 @@ from deepemd.results import Output, ResultFiles
 __all__ = ["COLUMNS", "PredictionFiles", "sheet_label", "sheet_path"]
 
 COLUMNS = ("image", "label", "probability", "runner_up")
-"""The columns of predictions.csv; where true labels are known, true_label follows, and at the end correct_label."""
+"""The columns of predictions.csv; prediction_set and true_label follow where there are any, and correct_label."""
 _REMEDY = "free some space or choose another folder with --out"
 
 
@@ -76,6 +76,7 @@ class PredictionFiles:
     ) -> None:
         self.csv, self.json = folder / "predictions.csv", folder / "predictions.json"
         self.labelled = False  # whether true labels are known; set it before the first row
+        self.with_sets = False  # whether there are prediction sets; set it before the first row
         self.partial = folder / "predictions.partial.csv"
         self._model = [] if save is None else [save / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
         if save is not None and force:
@@ -131,7 +132,8 @@ class PredictionFiles:
             self._begun = True
             self._sheet.truncate(0)
             self._sheet.write("\ufeff")
-            self._writer.writerow((*COLUMNS, *(["true_label"] if self.labelled else []), "correct_label"))
+            sets = ["prediction_set"] if self.with_sets else []
+            self._writer.writerow((*COLUMNS, *sets, *(["true_label"] if self.labelled else []), "correct_label"))
 
     def add(
         self,
@@ -144,6 +146,8 @@ class PredictionFiles:
     ) -> None:
         """Write one row, with the true label and whether the label is correct, where that is known."""
         cells = [sheet_path(image), sheet_label(found.label), _rounded(found.probability), sheet_label(found.runner_up)]
+        if self.with_sets:
+            cells.append(" | ".join(map(sheet_label, found.labels)))
         cells += [sheet_label(true or "")] if self.labelled else []
         cells.append(self._corrected.get(sheet_path(image), ""))  # correct_label, for the user to fill in
         classes = classifier.classes_.tolist()
@@ -156,6 +160,8 @@ class PredictionFiles:
             "similarity": _rounded(found.similarity),
             "probabilities": dict(zip(map(str, classes), map(_rounded, found.probabilities.tolist()), strict=True)),
         }
+        if self.with_sets:
+            detail["prediction_set"] = list(found.labels)
         if self.labelled:
             detail |= {"true_label": true, "correct": correct}
         with explain_disk_errors(self.csv.parent, 0, _REMEDY):
