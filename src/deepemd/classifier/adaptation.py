@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepemd.classifier.calibration import fit_temperature, prior_temperature
-from deepemd.classifier.folds import folds_of
+from deepemd.classifier.folds import folds_of, series_of
 from deepemd.classifier.support import Support
 from deepemd.errors import InputError
 from deepemd.matching import NodeMoments, Ridge, Whitening, emd_logits, ridge_from, whitening_from
@@ -158,7 +158,7 @@ class Comparison(NamedTuple):
 
 def adapted(model: DeepEMD, support: Support, adapt: Adapt) -> Comparison:
     """Choose how images are compared with the classes of a support set, and compare each photo with the others."""
-    settings, folds = _settings(model, support, adapt), folds_of(support)
+    settings, folds = _settings(model, support, adapt), folds_of(support, series_of(model, support))
     labels = support.labels[torch.cat(folds)] if folds else support.labels[:0]
     if len(labels) < _ENOUGH:  # too few to compare settings with each other
         settings = settings[:1]

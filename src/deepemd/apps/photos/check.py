@@ -11,6 +11,7 @@ from deepemd.apps.photos.fitting import Note
 from deepemd.apps.reports.confusion import Confusion
 from deepemd.apps.reports.tables import TextTable
 from deepemd.classifier.classifier import PhotoClassifier
+from deepemd.classifier.folds import series_of
 from deepemd.classifier.support import MAX_EXAMPLES, Example
 from deepemd.data.decoding import read_image
 from deepemd.errors import InputError
@@ -20,8 +21,9 @@ from deepemd.progress import Progress
 __all__ = ["CAVEAT", "Check", "Doubt", "check_classifier", "explain_doubt"]
 
 CAVEAT = (
-    "Each photo was classified by all the others: an estimate for new photos of the same kind. It is too high where "
-    "several photos show one scene or come from one series, and it says nothing about new light, places and cameras."
+    "Each photo was classified by the others: an estimate for new photos of the same kind. Photos that look like one "
+    "series were left out together, but it is still too high where several photos show one scene, and it says nothing "
+    "about new light, places and cameras."
 )
 _OWN, _OTHER = 0.2, 0.5  # a photo looks mislabelled if its own class is less likely, and another class more likely
 _SMALL = 80  # pixels, the longest side of a photo that is looked at to find whether it is of one colour
@@ -63,9 +65,10 @@ class Check:
         classes: (M,) names.
         confusion: (M, M) int64: how many photos of each class (row) were given each label (column).
         doubts: the photos that were given another label, the most suspicious first.
-        untested: classes with only one photo.
+        untested: classes with only one photo, or only photos of one series.
         capped: classes with more photos than were tested.
         blank: photos that are nearly of one colour, which hardly tell anything.
+        series: photos of a class that look like one series, series by series.
     """
 
     classes: list[str]
@@ -74,11 +77,12 @@ class Check:
     untested: list[str]
     capped: list[str]
     blank: list[str] = field(default_factory=list)
+    series: list[list[str]] = field(default_factory=list)
 
     @property
     def matrix(self) -> Confusion:
         """The confusion matrix, with its tables and drawings."""
-        return Confusion(self.classes, self.confusion, "one photo")
+        return Confusion(self.classes, self.confusion, "not tested")
 
     def sentence(self) -> str:
         """Return the result in one line."""
@@ -112,7 +116,11 @@ class Check:
         many = f"of classes with many photos, the first {MAX_EXAMPLES} of each were tested:"
         count = "1 photo is" if len(self.blank) == 1 else f"{len(self.blank):,} photos are"
         blank = f"{count} nearly of one colour: look at these files, and replace or remove them:"
-        return [Note(title, names) for title, names in ((many, self.capped), (blank, self.blank)) if names]
+        series = "photos that look like one series, which were left out together, as each would give the others away:"
+        listed = [" = ".join(names) for names in self.series]
+        only = "classes that cannot be tested, as they have one photo, or photos of one series alone:"
+        notes = (many, self.capped), (blank, self.blank), (series, listed), (only, self.untested)
+        return [Note(title, names) for title, names in notes if names]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -129,6 +137,7 @@ class Check:
             "untested": self.untested,
             "tested_in_part": self.capped,
             "nearly_of_one_colour": self.blank,
+            "series": self.series,
             "mistakes": [
                 {
                     "image": d.name,
@@ -152,7 +161,9 @@ def check_classifier(classifier: PhotoClassifier) -> Check:
     with Progress("classifying each photo by the others"):
         examples, labels, probabilities = classifier.leave_one_out()
     if not examples:
-        raise InputError("every class has only one photo: leaving one out needs at least two photos of a class")
+        raise InputError(
+            "no class has two photos that differ: leaving photos out needs two of a class that are not of one series"
+        )
     place = {id(example): k for k, example in enumerate(classifier.support_.examples)}
     names: list[Any] = classifier.classes_.tolist()
     given = probabilities.argmax(1)  # (P,)
@@ -169,10 +180,21 @@ def check_classifier(classifier: PhotoClassifier) -> Check:
         [str(name) for name in names],
         confusion,
         doubts,
-        [name for name, count in counts.items() if count == 1],
+        [str(name) for k, name in enumerate(names) if k not in set(labels.tolist())],
         [name for name, count in counts.items() if count > MAX_EXAMPLES],
         [example.name for example in classifier.support_.examples if _is_nearly_of_one_colour(example)],
+        _series(classifier),
     )
+
+
+def _series(classifier: PhotoClassifier) -> list[list[str]]:
+    """Return the photos that look like one series, series by series."""
+    support = classifier.support_
+    groups: dict[tuple[int, int], list[str]] = {}
+    series = series_of(classifier.model_, support)
+    for label, number, example in zip(support.labels.tolist(), series.tolist(), support.examples, strict=True):
+        groups.setdefault((label, number), []).append(example.name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _is_nearly_of_one_colour(example: Example) -> bool:
