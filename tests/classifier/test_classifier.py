@@ -1,6 +1,6 @@
 """The estimator: scikit-learn's own checks, known answers, a slow twin, real photos.
 
-Tests deepemd.classifier.answers, deepemd.classifier.calibration, deepemd.classifier.estimator,
+Tests deepemd.classifier.adaptation, deepemd.classifier.answers, deepemd.classifier.calibration, deepemd.classifier.estimator,
 deepemd.classifier.prediction, deepemd.classifier.saving, deepemd.classifier.settings, deepemd.classifier.learning,
 deepemd.classifier.support, deepemd.classifier.trust.
 """
@@ -141,7 +141,8 @@ def test_it_works_inside_scikit_learns_tools(folder, model):
 # What it computes
 
 
-def test_probabilities_are_those_of_the_head_over_class_means(model):
+def test_probabilities_are_those_of_the_head_over_class_means(model, monkeypatch):
+    monkeypatch.setattr("deepemd.embedding.stream.choose_precision", lambda *_: "32-true")
     images, labels = photos(3)
     queries, _ = photos(2, first=50)
     classifier = FewShotClassifier(model, cache=False, temperature=7.0).fit(images, labels)
@@ -687,7 +688,8 @@ def test_score_takes_a_column_of_images(fitted, folder):
 # Prediction sets and unsure labels
 
 
-def test_prediction_sets_hold_the_probable_classes(fitted):
+def test_prediction_sets_hold_the_probable_classes(model):
+    fitted = FewShotClassifier(model, cache=False).fit(*photos(4))
     queries, _ = photos(3, first=60)
     sets = fitted.predict_set(queries, coverage=0.75)
     assert all(one and set(one) <= set(KINDS) for one in sets)

@@ -62,4 +62,5 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator, PhotoC
         tags.input_tags.two_d_array = False  # images, not rows of numbers
         tags.input_tags.three_d_array = True
         tags.no_validation = True
+        tags.transformer_tags.preserves_dtype = []  # images of any dtype become float32 embeddings
         return tags

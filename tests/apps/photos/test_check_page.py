@@ -14,7 +14,7 @@ from deepemd.apps.reports.page import name, standalone
 
 USED = {
     "classes": {"a": 3}, "familiar_from": None, "model": {"backbone": {"name": "resnet12"}, "regions": {}},
-    "temperature": 1.0, "model_sha256": "0", "versions": {},
+    "compared_by": "none", "temperature": 1.0, "model_sha256": "0", "versions": {},
 }  # fmt: skip
 NAMES = ("<script>alert(1)</script>", "x" * 200, "تفاح أحمر", "👩‍🌾 apple", "a&b\n=c")
 
