@@ -251,7 +251,9 @@ def _choose(settings: Sequence[Setting], tried: Sequence[Tensor], labels: Tensor
         few = f"as usual for so few photos: {len(labels)} of them can be left out, and {_ENOUGH} are needed to compare"
         return 0, f"{first}, {few if adapt == 'auto' else 'as set'}"
     losses = [
-        F.cross_entropy(fit_temperature(s, labels, prior=prior_temperature(one.way)) * s, labels, reduction="none")
+        F.cross_entropy(
+            fit_temperature(s, labels, prior=prior_temperature(one.way, s.shape[1])) * s, labels, reduction="none"
+        )
         for one, s in zip(settings, tried, strict=True)
     ]
     best, gain = 0, 0.0

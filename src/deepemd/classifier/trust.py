@@ -33,7 +33,9 @@ class Trust:
     @cached_property
     def temperature(self) -> float:
         """The temperature T for which softmax(T * similarity) fits these photos, pulled towards a prior."""
-        return fit_temperature(self.similarity, self.labels, prior=prior_temperature(self.way))
+        return fit_temperature(
+            self.similarity, self.labels, prior=prior_temperature(self.way, self.similarity.shape[1])
+        )
 
     def familiar_from(self, unknown: float | None) -> float:
         """Return the similarity that this share of photos of known classes falls below; by default 5 %."""
