@@ -320,7 +320,7 @@ def test_check_finds_a_mislabelled_photo_and_one_that_is_there_twice(run, suppor
     assert mistakes.keys() >= {"wrong.png", "twice.png"}
     assert f"{support / 'dots' / '1.png'} = {support / 'stripes' / 'twice.png'}" in err
     assert "1 of 4 classes have only one photo" in err
-    assert "leave-one-out accuracy" in told
+    assert "cross-validated accuracy" in told
     assert "it says nothing about new light, places and cameras" in told
     assert _stands_alone_and_runs_nothing(page / "check.html").count("article") == len(found["mistakes"])
     code, _, err = run("check", support, "--out", out)
@@ -482,4 +482,4 @@ def test_real_photos(run, shared_data, tmp_path):
     _stands_alone_and_runs_nothing(tmp_path / "predictions.html")
     code, told, _ = run("check", tmp_path / "support")
     assert code == 0
-    assert float(re.search(r"leave-one-out accuracy (\d+\.\d)%", told)[1]) >= 70
+    assert float(re.search(r"cross-validated accuracy (\d+\.\d)%", told)[1]) >= 70

@@ -146,7 +146,7 @@ def test_a_zip_a_table_and_a_folder_give_the_same(grocery, run):
     results = [json.loads((grocery / k / "predictions.json").read_text())["accuracy"]["accuracy"] for k in "1234"]
     assert len(set(results)) == 1
     told = [run("check", *words)[1] for words in (["support"], ["support.zip"], ["labels.csv", *named])]
-    assert "leave-one-out accuracy" in told[0]
+    assert "cross-validated accuracy" in told[0]
     assert told[0] == told[1] == told[2]
 
 
@@ -163,7 +163,7 @@ def test_our_own_predictions_are_a_table_of_labels(run):
     assert run("predict", "--support", "support", "--query", "test", "--out", "out")[0] == 0
     code, told, err = run("check", "out/predictions.csv")
     assert code == 0, err
-    assert "leave-one-out accuracy" in told
+    assert "cross-validated accuracy" in told
 
 
 def test_rows_that_lead_nowhere_are_listed_and_the_rest_goes_on(grocery, run):

@@ -1,7 +1,6 @@
 """Calibration from a few photos: the temperature of the probabilities, and the threshold for unknown images.
 
-Every photo of the support set is classified by the others (leave one out), so it is new to the classifier, and its
-label is known.
+Every photo of the support set is classified by the others, so it is new to the classifier, and its label is known.
 """
 
 import math

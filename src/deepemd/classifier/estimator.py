@@ -24,8 +24,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator, PhotoC
         adapt: how nodes are adapted to the photos of the classes: "whiten", "ridge" or "none", see
             :mod:`deepemd.classifier.adaptation`. "auto" takes what suits the number of photos, or what is clearly
             better when they are left out in turn; ``adaptation_`` says what, and why.
-        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to the support set by
-            leave-one-out.
+        temperature: T of the probabilities, softmax(T * similarity). By default it is fitted to photos that
+            are left out in turn.
         unknown: share of photos of the known classes that may be labelled `unknown_label` by mistake, such as 0.05;
             images that resemble no class then get this label. By default every image gets a class. It takes 1 / unknown
             - 1 photos (19 for 0.05) in classes of two or more; a warning says if there are fewer.

@@ -1,4 +1,4 @@
-"""Check labelled photos: each photo is classified by all the others (leave one out)."""
+"""Check labelled photos: each photo is classified by the others."""
 
 import math
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of leave-one-out.
+    """How photos were classified by the others.
 
     Attributes:
         classes: (M,) names.
@@ -89,7 +89,7 @@ class Check:
         matrix = self.matrix
         low, high = matrix.interval
         return (
-            f"leave-one-out accuracy {matrix.accuracy:.1%} ({matrix.right:,} of {matrix.photos:,} photos; 95 % interval"
+            f"cross-validated accuracy {matrix.accuracy:.1%} ({matrix.right:,} of {matrix.photos:,} photos; 95 % interval"
             f" {low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
         )
 
@@ -153,7 +153,7 @@ class Check:
 
 
 def check_classifier(classifier: PhotoClassifier) -> Check:
-    """Classify each photo of the support set by all the others.
+    """Classify each photo of the support set by the others.
 
     Raises:
         InputError: no class has two photos.
