@@ -141,9 +141,9 @@ class Head:
             return found
 
     def nearest(self, nodes: Tensor, photos: Tensor) -> int:
-        """Return which of some photos, nodes (K, N, C), is most similar to an image, nodes (N, C)."""
+        """Return which of some photos is most similar to an image; nodes (N, C) and (K, N, C) from :meth:`prepare`."""
         with torch.inference_mode():
-            query, support = self.prepare(nodes[None]).double(), self.prepare(photos).double()
+            query, support = nodes[None].double(), photos.double()
             return int(emd_logits(query, support, temperature=1.0, **self.model.head)[0].argmax())
 
 

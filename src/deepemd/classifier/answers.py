@@ -222,23 +222,36 @@ class FittedClassifier:
             if label not in self.classes_.tolist():
                 raise InputError(f"label is {label!r}: choose one of {', '.join(map(str, self.classes_))}")
             place = self.classes_.tolist().index(label)
-        best = self.nearest_example(embedded.nodes, place)
         picture = embedded.picture or decode(embedded.thumbnail, "image")
-        found = self.match(Side(picture, embedded.size, embedded.nodes, embedded.key), self.support_.side(best))
+        found, example = self.match_class(Side(picture, embedded.size, embedded.nodes, embedded.key), place)
         evidence = self.head_.evidence(embedded.nodes)
         if evidence is not None:
             found = replace(found, evidence=evidence[:, place])
-        return Explanation(prediction, found, self.support_.examples[best].name, evidence)
+        return Explanation(prediction, found, example, evidence)
 
-    def nearest_example(self, nodes: Tensor, place: int) -> int:
-        """Return the index of the example of a class, by its place, that is most similar to an image, nodes (N, C)."""
-        among = (self.support_.labels == place).nonzero()[:, 0]
-        return int(among[self.head_.nearest(nodes, self.support_.nodes[among])])
+    def match_class(self, query: Side, place: int) -> tuple[Match, str]:
+        """Match an image, by its nodes as this classifier compares them, with the most similar photo of a class.
 
-    def match(self, query: Side, support: Side) -> Match:
-        """Match two images by their nodes as this classifier compares them."""
-        sides = (side._replace(nodes=self.head_.prepare(side.nodes[None])[0]) for side in (query, support))
-        return match_nodes(self.model_, *sides)
+        Args:
+            query: the image, with its nodes as the model made them.
+            place: the place of the class in ``classes_``.
+
+        Returns:
+            The match, and the name of the photo.
+        """
+        photos, support = self._compared_nodes(), self.support_
+        nodes = self.head_.prepare(query.nodes[None])[0]
+        among = (support.labels == place).nonzero()[:, 0]
+        best = int(among[self.head_.nearest(nodes, photos[among])])
+        sides = query._replace(nodes=nodes), support.side(best)._replace(nodes=photos[best])
+        return match_nodes(self.model_, *sides), support.examples[best].name
+
+    def _compared_nodes(self) -> Tensor:
+        """Return the nodes of all examples as they are compared; they are computed once for many explanations."""
+        made: tuple[Head, Tensor] | None = getattr(self, "_compared_", None)
+        if made is None or made[0] is not self.head_:
+            self._compared_ = made = (self.head_, self.head_.prepare(self.support_.nodes))
+        return made[1]
 
     def leave_one_out(self) -> tuple[list[Example], NDArray[np.int64], NDArray[np.float64]]:
         """Classify each photo of the support set by the others, to estimate how well new photos are classified.

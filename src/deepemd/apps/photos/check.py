@@ -204,7 +204,5 @@ def _is_nearly_of_one_colour(example: Example) -> bool:
 
 def explain_doubt(classifier: PhotoClassifier, doubt: Doubt) -> tuple[Match, str]:
     """Match a photo with the most similar photo of the class it was given; return the match and that photo's name."""
-    support = classifier.support_
-    best = classifier.nearest_example(support.nodes[doubt.example], classifier.classes_.tolist().index(doubt.other))
-    found = classifier.match(support.side(doubt.example), support.side(best))
-    return found, support.examples[best].name
+    place = classifier.classes_.tolist().index(doubt.other)
+    return classifier.match_class(classifier.support_.side(doubt.example), place)
