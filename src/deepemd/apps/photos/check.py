@@ -89,8 +89,8 @@ class Check:
         matrix = self.matrix
         low, high = matrix.interval
         return (
-            f"cross-validated accuracy {matrix.accuracy:.1%} ({matrix.right:,} of {matrix.photos:,} photos; 95 % interval"
-            f" {low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
+            f"cross-validated accuracy {matrix.accuracy:.1%} ({matrix.right:,} of {matrix.photos:,} photos; 95 %"
+            f" interval {low:.1%} to {high:.1%}; guessing: {1 / len(self.classes):.1%})"
         )
 
     def suspects(self) -> TextTable | None:
