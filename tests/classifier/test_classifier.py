@@ -1,8 +1,8 @@
 """The estimator: scikit-learn's own checks, known answers, a slow twin, real photos.
 
-Tests deepemd.classifier.adaptation, deepemd.classifier.answers, deepemd.classifier.calibration, deepemd.classifier.estimator,
-deepemd.classifier.prediction, deepemd.classifier.saving, deepemd.classifier.settings, deepemd.classifier.learning,
-deepemd.classifier.support, deepemd.classifier.trust.
+Tests deepemd.classifier.adaptation, deepemd.classifier.answers, deepemd.classifier.calibration,
+deepemd.classifier.estimator, deepemd.classifier.prediction, deepemd.classifier.saving, deepemd.classifier.settings,
+deepemd.classifier.learning, deepemd.classifier.support, deepemd.classifier.trust.
 """
 
 import copy
