@@ -72,11 +72,13 @@ def keep_freed_memory() -> None:
     """
     if sys.platform != "linux":
         return
-    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    # M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h
+    mmap_max, trim_threshold, arena_max = -4, -1, -8
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(arena_max, 2)  # every arena keeps what its threads have freed
 
 
 def return_freed_memory(block: int = 15 * 2**20) -> None:
