@@ -147,5 +147,5 @@ def test_regions_that_are_none_are_refused(text):
 def test_settings_that_regions_do_not_have_are_refused():
     with pytest.raises(InputError, match="does not take"):
         regions_from({"name": "grid", "patches": 3})
-    with pytest.raises(InputError, match="choose one of fcn, grid, sampling"):
+    with pytest.raises(InputError, match="choose one of fcn, multiscale, grid, sampling"):
         regions_from({"patches": 3})

@@ -78,6 +78,8 @@ def pretrained(
     if side is not None:
         raise InputError(f"side is {side}, but this encoder is not one of transformers: leave it out")
     if regions is not None:
+        if isinstance(model.regions, MultiScale):
+            model.image_size = model.resize = model.regions.sizes[0]
         model.regions = regions
     if fast and isinstance(model.regions, MultiScale):
         model.regions = replace(model.regions, sizes=model.regions.sizes[:1])
