@@ -193,9 +193,9 @@ class FittedClassifier:
         for row in track(rows, progress, total, "photos") if progress else rows:
             waiting.append(row)
             if len(waiting) == _BATCH:
-                yield from self._predict(waiting)
+                yield from self.predict_embedded(waiting)
                 waiting = []
-        yield from self._predict(waiting)
+        yield from self.predict_embedded(waiting)
 
     def explain(self, image: "Picture", *, label: Any = None) -> Explanation:
         """Explain a prediction: match the image with the most similar photo of a class.
@@ -337,8 +337,8 @@ class FittedClassifier:
                 raise prediction.error
             yield prediction
 
-    def _predict(self, rows: Sequence[Embedded]) -> Iterator[tuple[Embedded, Prediction]]:
-        """Match the images that could be read with the classes."""
+    def predict_embedded(self, rows: Sequence[Embedded]) -> Iterator[tuple[Embedded, Prediction]]:
+        """Classify images that are embedded already, such as those that :meth:`stream_embedded` has yielded."""
         rule = self._rule(self.coverage)
         good = [row.nodes for row in rows if row.nodes is not None]
         similarities = iter(self.head_.similarities(torch.stack(good)) if good else ())  # (M,) each

@@ -113,7 +113,8 @@ def _first_of_each(ids: Sequence[int], held: Counter[int]) -> set[int]:
 
 def _example(image: "Picture", k: int, row: Embedded) -> Example:
     """Return a photo as the support set stores it."""
-    name = str(image) if isinstance(image, str | os.PathLike) else f"image {k}"
+    is_file = isinstance(image, str | os.PathLike)
+    name = str(image) if is_file else str(getattr(image, "filename", "")) or f"image {k}"  # Pillow's name of the file
     if row.thumbnail:
         return Example(name, row.key, row.thumbnail, row.size)
     picture = as_picture(image, name)  # it is an example only because photos before it could not be read

@@ -110,6 +110,18 @@ class Support:
             examples=tuple(self.examples[k] for k in photos.nonzero()[:, 0].tolist()),
         )
 
+    def without_example(self, k: int) -> Self:
+        """Return the support set without example k, whose class has other photos."""
+        kept = torch.arange(len(self.labels)) != k
+        label = int(self.labels[k])
+        total, count = self.total.clone(), self.count.clone()
+        total[label] -= self.nodes[k].double()
+        count[label] -= 1
+        examples = (*self.examples[:k], *self.examples[k + 1 :])
+        return replace(
+            self, total=total, count=count, nodes=self.nodes[kept], labels=self.labels[kept], examples=examples
+        )
+
     def sorted(self, order: NDArray[np.int64]) -> Self:
         """Return the support set with its classes in another order; class order[k] becomes class k."""
         places = torch.from_numpy(order)

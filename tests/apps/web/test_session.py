@@ -1,4 +1,7 @@
-"""What the page knows of one visitor, without a browser: limits, what goes on after an error, and forgetting."""
+"""What the page knows of one visitor, without a browser: limits, corrections, what goes on after an error.
+
+Tests deepemd.apps.web.asked, deepemd.apps.web.editing.
+"""
 
 import numpy as np
 import pytest
@@ -27,12 +30,22 @@ def _visitor(model, photos, *names) -> Visitor:
     return visitor
 
 
+def _asking(visitor: Visitor, *queries) -> Visitor:
+    for query in queries:
+        visitor = visitor.ask(query)
+    return visitor
+
+
 def test_the_samples_show_what_the_page_can_say(model, photos):
-    answers = list(_visitor(model, photos, *photos).ask(sample_queries()))
-    found = [(a.explanation.prediction.label, a.explanation.prediction.familiar) for a in answers]
+    visitor = _asking(_visitor(model, photos, *photos), *sample_queries())
+    found = [(one.prediction.label, one.prediction.familiar) for one in visitor.asked]
     assert found[:3] == [("temple", True), ("flower", True), ("portrait", True)]
     assert found[3][1] is False
-    assert all(a.certain for a in answers)
+    answers = [visitor.answer(one.id) for one in visitor.asked]
+    assert all(answer.certain for answer in answers)
+    assert answers[0].explanation.prediction is visitor.asked[0].prediction
+    assert visitor.asked[0].prediction.labels == ("temple",)  # a prediction set, of 21 photos
+    assert visitor.answer("no such photo") is None
 
 
 def test_a_file_that_cannot_be_used_is_told_and_the_others_are_added(model, photos, tmp_path):
@@ -48,9 +61,10 @@ def test_a_file_that_cannot_be_used_is_told_and_the_others_are_added(model, phot
     assert str(tmp_path) not in " ".join(wrong)  # where the server keeps uploads is nobody's business
     with pytest.raises(InputError, match="Nothing was added to 'b'"):
         visitor.added("b", [cut])
-    answers = list(visitor.added("temple", photos["temple"])[0].ask([cut, good]))
-    assert answers[0].error.startswith("cut.jpg: truncated")
-    assert answers[1].explanation.prediction.label == "my flower"
+    asked = _asking(visitor.added("temple", photos["temple"])[0], cut, good).asked
+    assert asked[0].error.startswith("cut.jpg: truncated")
+    assert asked[1].prediction.label == "my flower"
+    assert visitor.classes[0].examples[0].name == "good.jpg"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +99,77 @@ def test_what_cannot_be_added(model, photos, name, count, says):
         Visitor(model).added(name, photos["flower"][:1] * count)
 
 
-def test_questions_need_two_classes_and_a_photo(model, photos):
-    with pytest.raises(InputError, match="none yet"):
-        list(Visitor(model).ask(photos["flower"][:1]))
-    flower = _visitor(model, photos, "flower")
-    with pytest.raises(InputError, match="only 'flower'"):
-        list(flower.ask(photos["flower"][:1]))
-    with pytest.raises(InputError, match="No photo to classify"):
-        list(flower.ask([]))
+def test_a_photo_waits_until_there_are_two_classes_and_has_always_the_answer_of_the_present_ones(model, photos):
+    visitor = _asking(Visitor(model), sample_queries()[1])
+    assert visitor.asked[0].prediction is None
+    assert visitor.answer(visitor.asked[0].id) is None
+    visitor = visitor.added("weed", photos["flower"])[0]
+    assert visitor.asked[0].prediction is None
+    visitor = visitor.added("temple", photos["temple"])[0]
+    assert visitor.asked[0].prediction.label == "weed"
+    assert visitor.without("weed").asked[0].prediction is None
+    three = visitor.added("portrait", photos["portrait"])[0].without("weed")
+    assert three.asked[0].prediction.label in ("temple", "portrait")
+    assert three.back(visitor).asked[0].prediction.label == "weed"
+    assert three.back(visitor).names == ("weed", "temple")
+
+
+def test_a_correction_teaches_the_class_and_gives_all_answers_again(model, photos):
+    visitor = Visitor(model).added("a", photos["temple"][:1])[0].added("b", photos["portrait"][:1])[0]
+    flowers = photos["flower"]
+    visitor = _asking(visitor, flowers[0], flowers[1])
+    wrong = visitor.asked[0].prediction.label
+    right = "b" if wrong == "a" else "a"
+    better = visitor.corrected(visitor.asked[0].id, right)
+    assert [one.prediction.label for one in better.asked] == [right, right]
+    assert {one.name: one.photos for one in better.classes} == {right: 2, wrong: 1}
+    assert better.answer(better.asked[0].id).holders == (right,)
+    assert better.answer(better.asked[1].id).holders == ()
+    assert visitor.photos == 4  # the visitor before is as it was
+    with pytest.raises(InputError, match="already"):
+        better.corrected(better.asked[0].id, right)
+    with pytest.raises(InputError, match="not here any more"):
+        better.corrected("0", right)
+    moved = better.corrected(better.asked[0].id, wrong)  # a click on the wrong row is mended by another
+    assert {one.name: one.photos for one in moved.classes} == {right: 1, wrong: 2}
+    # the same as if the photo had been added to the class at once, without reading it again
+    added = visitor.added(right, flowers[:1])[0]
+    assert better.asked[1].prediction.probabilities == pytest.approx(added.asked[1].prediction.probabilities, abs=1e-9)
+
+
+def test_the_only_photo_of_a_class_is_not_moved_away(model, photos):
+    visitor = Visitor(model).added("a", photos["temple"][:1])[0].added("b", photos["flower"][:1])[0]
+    visitor = _asking(visitor, photos["temple"][0])
+    with pytest.raises(InputError, match="the only photo of 'a'"):
+        visitor.corrected(visitor.asked[0].id, "b")
+
+
+def test_one_photo_of_a_class_is_removed(model, photos):
+    visitor = _visitor(model, photos, "flower", "temple")
+    visitor = _asking(visitor, photos["portrait"][0])
+    key = visitor.classes[0].examples[2].key
+    less = visitor.without_photo("flower", key)
+    assert [one.photos for one in less.classes] == [6, 7]
+    assert key not in {example.key for example in less.classes[0].examples}
+    assert less.without_photo("flower", key) is less
+    assert less.without_photo("no such class", key) is less
+    flowers = [photo for k, photo in enumerate(photos["flower"]) if k != 2]
+    never = _asking(
+        Visitor(model).added("flower", flowers)[0].added("temple", photos["temple"])[0], photos["portrait"][0]
+    )
+    # not bit for bit: the encoder rounds differently in batches of other sizes
+    assert less.asked[0].prediction.probabilities == pytest.approx(never.asked[0].prediction.probabilities, abs=1e-3)
+    for example in visitor.classes[0].examples:
+        visitor = visitor.without_photo("flower", example.key)
+    assert visitor.names == ("temple",)
+    assert visitor.asked[0].prediction is None
+
+
+def test_too_many_photos_to_classify(model, photos, monkeypatch):
+    monkeypatch.setattr("deepemd.apps.web.session.MAX_ASKED", 1)
+    visitor = _asking(Visitor(model), photos["flower"][0])
+    with pytest.raises(InputError, match="the most that this page takes"):
+        visitor.ask(photos["flower"][1])
 
 
 def test_the_same_photo_in_two_classes_is_told(model, photos):

@@ -46,15 +46,40 @@
   };
   for (const name of ["input", "change", "drop"]) window.addEventListener(name, outdate);
 
-  // The buttons that remove a class.
+  // The buttons in the classes and in the answers. What was pressed is shown anew by gradio: the keyboard finds it again.
+  const fire = (box, button, text) => {
+    const input = document.querySelector(`#${box} textarea, #${box} input`);
+    input.value = text;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    setTimeout(() => document.querySelector(`#${button}, #${button} button`).click());
+  };
+  let pressed;
   window.addEventListener("click", event => {
-    const name = event.target.closest?.("[data-remove]")?.dataset.remove;
-    if (name === undefined) return;
-    const box = document.querySelector("#removed textarea, #removed input");
-    box.value = name;
-    box.dispatchEvent(new Event("input", { bubbles: true }));
-    setTimeout(() => document.querySelector("#remove, #remove button").click());
+    const button = event.target.closest?.("[data-act], [data-show]");
+    if (!button) return;
+    if (button.dataset.act) {
+      const all = [...document.querySelectorAll("[data-act]")];
+      pressed = { act: button.dataset.act, place: all.indexOf(button), part: button.closest("#said, #classes, #answer")?.id };
+      fire("acted", "act", button.dataset.act);
+    } else {
+      document.querySelectorAll("[data-show]").forEach(one => one.ariaPressed = String(one === button));
+      wanted = button.dataset.show;
+      fire("chosen", "show", wanted);
+    }
   });
+  let wanted;
+  new MutationObserver(() => {
+    if (wanted && document.querySelector(`.answer[data-of="${wanted}"]`)) {
+      document.querySelector("#answer").scrollIntoView({ block: "nearest" });
+      wanted = undefined;
+    }
+    if (!pressed || document.activeElement !== document.body) return;
+    const all = [...document.querySelectorAll("[data-act]")];
+    const same = all.find(one => one.dataset.act === pressed.act);
+    const near = all.filter(one => one.closest("#said, #classes, #answer")?.id === pressed.part);
+    (same ?? near.find(one => all.indexOf(one) >= pressed.place - 1) ?? near.at(-1))?.focus({ preventScroll: true });
+  }).observe(document, { childList: true, subtree: true });
+  for (const name of ["pointerdown", "keydown"]) window.addEventListener(name, () => { pressed = undefined; }, true);
 
   // Photos that were left when the page was loaded again are classified. Gradio can lose an event that comes while the
   // answer to the one before ends, so only a page that has such photos asks, and not at once.

@@ -1,4 +1,4 @@
-"""The page: drop photos to add classes, drop a photo, see its class and why. It needs the extra package gradio."""
+"""The page: drop photos to add classes, drop photos, see their classes and why. It needs the extra package gradio."""
 
 import signal
 import threading
@@ -35,7 +35,7 @@ _WORDS = {"common.complete": "Done", "common.upload": "Add files"}  # for which 
 _LEAD = """<h1>Your classes, your photos</h1>
 <p>Drop a few photos of each class, then a photo to classify: it is matched, part by part, with yours. Everything stays
 on the computer that runs this page. You find it again if you load the page again; it is forgotten within an hour after
-you leave.</p>"""
+you leave, unless you save it.</p>"""
 
 
 @contextmanager
@@ -82,9 +82,15 @@ def serving(
 def _events(blocks: "gradio.Blocks") -> dict[int, tuple[type, ...]]:
     """Return the events of the page, by number, each with the types of its values."""
     return {
-        number: tuple(list if isinstance(one, _gradio().File) else str for one in event.inputs)
+        number: tuple(list if isinstance(one, _files()) else str for one in event.inputs)
         for number, event in blocks.fns.items()
     }
+
+
+def _files() -> tuple[type, ...]:
+    """Return the components whose values are files."""
+    gr = _gradio()
+    return gr.File, gr.UploadButton, gr.Image
 
 
 def _gradio_app(blocks: "gradio.Blocks", max_bytes: int) -> Any:
@@ -159,6 +165,7 @@ def page(visitors: Visitors, max_megabytes: float = 20) -> "gradio.Blocks":
         html(_LEAD)
         box: dict[str, Any] = {"file_count": "multiple", "height": 150, "elem_classes": ["uploads"]}
         limit = f"{max_megabytes:g} MB each at most"
+        camera: dict[str, Any] = {"sources": ["webcam"], "format": "jpeg", "height": 260, "buttons": []}
         with gr.Row(equal_height=False):
             with gr.Column():
                 html("<h2>1. Classes</h2>")
@@ -167,27 +174,41 @@ def page(visitors: Visitors, max_megabytes: float = 20) -> "gradio.Blocks":
                 )
                 photos = gr.File(label=f"Photos of the class ({limit})", elem_id="class-photos", **box)
                 html(fragments.too_large("class-photos"))
+                with gr.Accordion("Take a photo of the class", open=False, elem_classes=["camera"]):
+                    snapshot = gr.Image(label="Camera, for the class", **camera)
                 with gr.Row():
                     add_button = gr.Button("Add to the class", variant="primary")
                     sample_button = gr.Button("Try it with examples")
+                    open_button = gr.UploadButton(
+                        "Open saved classes", file_count="multiple", file_types=[".zip"], size="lg", elem_id="open"
+                    )
                 said = html(elem_id="said")
                 classes = html(elem_id="classes")
-                removed = gr.Textbox(visible="hidden", elem_id="removed")
-                remove_button = gr.Button("Remove", visible="hidden", elem_id="remove")
+                acted = gr.Textbox(visible="hidden", elem_id="acted")
+                act_button = gr.Button("Do", visible="hidden", elem_id="act")
+                chosen = gr.Textbox(visible="hidden", elem_id="chosen")
+                show_button = gr.Button("Show", visible="hidden", elem_id="show")
                 resume_button = gr.Button("Go on", visible="hidden", elem_id="resume")
             with gr.Column():
-                html("<h2>2. A photo to classify</h2>")
+                html("<h2>2. Photos to classify</h2>")
                 query = gr.File(label=f"Photos to classify ({limit})", elem_id="queries", **box)
                 html(fragments.too_large("queries"))
-                answers = html(elem_id="answers")
-        shown = [said, classes, answers]
+                with gr.Accordion("Take a photo to classify", open=False, elem_classes=["camera"]):
+                    view = gr.Image(label="Camera, to classify", **camera)
+                asked = html(elem_id="asked")
+                answer = html(elem_id="answer")
+        shown = [said, classes, asked, answer]
         blocks.load(on(events.load), None, shown, concurrency_limit=None, **plain)
         # One event for both, so that the key Enter and a click after it do not add twice.
-        gr.on([add_button.click, name.submit], on(events.add), [name, photos], [*shown, name, photos], **one)
+        boxes = [name, photos, snapshot]
+        gr.on([add_button.click, name.submit], on(events.add), boxes, [*shown, *boxes], **one)
         sample_button.click(on(events.add_samples), None, shown, **one)
+        open_button.upload(on(events.open), open_button, shown, **one)
         # Gradio ignores an event while the one before is not answered, unless it is "multiple".
-        remove_button.click(on(events.remove), removed, shown, trigger_mode="multiple", **one)
+        act_button.click(on(events.act), acted, shown, trigger_mode="multiple", **one)
+        show_button.click(on(events.show), chosen, answer, trigger_mode="multiple", concurrency_limit=None, **plain)
         query.upload(on(events.ask), query, [*shown, query], trigger_mode="multiple", **one)
+        view.input(on(events.ask), view, [*shown, view], trigger_mode="multiple", **one)
         resume_button.click(on(events.resume), None, shown, show_progress="hidden", **one)
     return blocks  # type: ignore[no-any-return]
 
@@ -198,8 +219,8 @@ def _warm(model: DeepEMD) -> None:
 
     pictures = [Image.fromarray(np.full((64, 64, 3), tone, np.uint8)) for tone in (40, 60, 200, 220)]
     visitor = Visitor(model).added("dark", pictures[:2])[0].added("light", pictures[2:])[0]
-    for _ in visitor.ask(pictures[:1]):
-        pass
+    asked = visitor.ask(pictures[0])
+    asked.answer(asked.asked[0].id)
 
 
 def _asset(name: str) -> str:

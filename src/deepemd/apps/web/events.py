@@ -1,14 +1,15 @@
 """What the page does when a button is pressed or photos are dropped, independent of gradio."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.samples import sample_classes, sample_queries
-from deepemd.apps.web import fragments
-from deepemd.apps.web.session import MAX_UPLOAD, UnreadablePhotos, Visitor
+from deepemd.apps.web import fragments, gallery
+from deepemd.apps.web.models import with_model
+from deepemd.apps.web.session import MAX_ASKED, UnreadablePhotos, Visitor
 from deepemd.apps.web.visitors import Visit, Visitors
 from deepemd.errors import InputError
 
@@ -22,9 +23,10 @@ GONE = "x-deepemd-gone"  # and how many of its files are not here any more
 
 _FORGOTTEN = (
     "Whatever you had added here before was forgotten: it is kept for an hour after you leave, unless there are too "
-    "many visitors or the page is started again. Add your classes again."
+    "many visitors or the page is started again. Add your classes again, or open those that you saved."
 )
-_Shown = Iterator[tuple[Any, ...]]  # the message, the classes and the answers, as HTML; then the emptied boxes
+_Shown = Iterator[tuple[Any, ...]]
+"""HTML: the messages, the classes, the gallery and the explanation of one answer; then the emptied boxes."""
 
 
 @dataclass(frozen=True)
@@ -44,29 +46,31 @@ class Events:
     def load(self, headers: Mapping[str, str]) -> _Shown:
         """Show what the visitor has added before; if photos wait to be classified, let the page ask for it."""
         visit = self._visit(headers)
-        said, classes, answers = self._shown(visit)
-        yield said, classes, answers + fragments.RESUME * (bool(visit.waiting) and len(visit.visitor.names) > 1)
+        said, classes, asked, answer = self._shown(visit)
+        yield said, classes, asked, answer + fragments.RESUME * bool(visit.waiting)
 
     def resume(self, headers: Mapping[str, str]) -> _Shown:
         """Classify the photos that were left when the page was loaded again."""
-        for _, classes, answers in self._change(visit := self._visit(headers), visit.visitor, [], []):
-            yield self.same, classes, answers
+        visit = self._visit(headers)
+        for _, classes, asked, answer in self._show(visit):
+            yield self.same, classes, asked, answer
 
-    def add(self, headers: Mapping[str, str], name: str | None, files: Any) -> _Shown:
+    def add(self, headers: Mapping[str, str], name: str | None, files: Any, snapshot: Any) -> _Shown:
         """Add photos to a class; the boxes for its name and its photos are emptied if this succeeds."""
-        visit, tokens = self._visit(headers), _tokens(files)
+        visit, tokens = self._visit(headers), [*_tokens(files), *_tokens(snapshot)]
         uploads = [visit.uploads[token] for token in tokens if token in visit.uploads]
         try:
             changed, done, wrong = visit.visitor.added(name or "", [(one.path, one.name) for one in uploads])
         except UnreadablePhotos as error:
             self.visitors.done(self.visitors.take(visit, tokens))
-            yield *self._shown(visit, wrong=[*_gone(headers), str(error)]), self.same, None
+            yield *self._shown(visit, wrong=[*_gone(headers), str(error)]), self.same, None, None
         except InputError as error:
-            yield *self._shown(visit, wrong=[*_gone(headers), str(error)]), self.same, self.same
+            yield *self._shown(visit, wrong=[*_gone(headers), str(error)]), *[self.same] * 3
         else:
             self.visitors.done(self.visitors.take(visit, tokens))
-            for shown in self._change(visit, changed, done, [*_gone(headers), *wrong]):
-                yield *shown, "", None
+            self._change(visit, changed)
+            for shown in self._show(visit, done, [*_gone(headers), *wrong], undo=True):
+                yield *shown, "", None, None
 
     def add_samples(self, headers: Mapping[str, str]) -> _Shown:
         """Add the sample classes, then answer the sample queries."""
@@ -79,66 +83,145 @@ class Events:
             yield self._shown(visit, wrong=[str(error)])
         else:
             done = ["Three classes were added: cuts of a temple, of a flower and of a portrait."]
-            yield from self._change(visit, changed, done, [], sample_queries())
+            self._change(visit, changed)
+            visit.shown = ""
+            yield from self._show(visit, done, samples=sample_queries(), undo=True)
 
-    def remove(self, headers: Mapping[str, str], name: str | None) -> _Shown:
-        """Remove a class."""
+    def open(self, headers: Mapping[str, str], files: Any) -> _Shown:
+        """Open the classes that a zip holds, in place of those of the visitor."""
         visit = self._visit(headers)
-        if name in visit.visitor.names:
-            yield from self._change(visit, visit.visitor.without(name or ""), [f"'{name}' was removed."], [])
-        else:
-            yield self._shown(visit, wrong=[f"There is no class '{name}' any more."])
+        uploads = self.visitors.take(visit, _tokens(files))
+        if len(uploads) != 1:
+            self.visitors.done(uploads)
+            yield self._shown(visit, wrong=[*_gone(headers), "Choose one zip of classes"])
+            return
+        (upload,) = uploads
+        try:
+            changed = with_model(visit.visitor, upload.path, upload.name, self.visitors.room.folder)
+        except InputError as error:
+            yield self._shown(visit, wrong=[str(error)])
+            return
+        finally:
+            self.visitors.done(uploads)
+        done = [f"{len(changed.names)} classes were opened from {upload.name}."]
+        if visit.visitor.names:
+            done.append(f"They replace those of before: {', '.join(visit.visitor.names)}.")
+        self._change(visit, changed)
+        yield from self._show(visit, done, undo=True)
 
     def ask(self, headers: Mapping[str, str], files: Any) -> _Shown:
         """Classify photos, one after the other, and empty the box; they wait until there are two classes."""
         visit, wrong = self._visit(headers), _gone(headers)
         uploads = self.visitors.take(visit, _tokens(files))
-        if len(uploads) + len(visit.waiting) > MAX_UPLOAD:
+        room = MAX_ASKED - len(visit.visitor.asked) - len(visit.waiting)
+        if len(uploads) > room:
             self.visitors.done(uploads)
-            uploads, wrong = [], [*wrong, f"{len(uploads)} photos are too many: at most {MAX_UPLOAD} at once"]
+            wrong.append(
+                f"{len(uploads)} photos are too many: at most {MAX_ASKED} are kept, and there is room for {room}. "
+                "Download the table, then remove the photos"
+            )
+            uploads = []
         if uploads:
-            visit.answers = ""
+            visit.shown = ""
             visit.waiting += uploads
-        for shown in self._change(visit, visit.visitor, [], wrong):
+        for shown in self._show(visit, notes=fragments.messages(wrong=wrong)):
             yield *shown, None
 
-    def _change(
+    def show(self, headers: Mapping[str, str], id: str | None) -> _Shown:
+        """Show the explanation of one answer."""
+        visit = self._visit(headers)
+        visit.shown = id or ""
+        yield (self._answer(visit),)
+
+    def act(self, headers: Mapping[str, str], text: str | None) -> _Shown:
+        """Do what a button in the classes or in the answers says: see :func:`deepemd.apps.web.fragments.act`."""
+        visit, before = self._visit(headers), self._visit(headers).visitor
+        action = _action(text)
+        name, photo = action.get("class", ""), action.get("photo", "")
+        what, notes = action.get("do"), ""
+        changed, done, wrong = before, list[str](), list[str]()
+        if what == "remove":
+            changed, done = before.without(name), [f"'{name}' was removed."]
+        elif what == "remove photo" and photo.isdecimal():
+            changed, done = before.without_photo(name, int(photo)), [f"A photo of '{name}' was removed."]
+        elif what == "correct":
+            try:
+                changed = before.corrected(photo, name)
+                notes = fragments.messages([f"The photo was added to '{name}', and all answers are new."], undo=True)
+            except InputError as error:
+                notes = fragments.messages(wrong=[str(error)])
+        elif what == "clear":
+            changed = replace(before, asked=())
+            notes = fragments.messages(["The photos to classify were removed."], undo=True)
+        elif what == "undo" and visit.before is not None:
+            changed, done = before.back(visit.before), ["The last change was undone."]
+        elif what == "undo":
+            wrong = ["There is nothing to undo"]
+        if changed is before and done:
+            done, wrong = [], [f"There is no class '{name}' any more, or not this photo"]
+        if changed is not before:
+            self._change(visit, changed)
+        yield from self._show(visit, done, wrong, notes=notes, undo=what != "undo")
+
+    def _change(self, visit: Visit, changed: Visitor) -> None:
+        """Give a visitor other classes or photos to classify, which can be undone."""
+        visit.before = visit.visitor
+        self.visitors.change(visit, changed)
+
+    def _show(
         self,
         visit: Visit,
-        changed: Visitor,
-        done: Sequence[str],
-        wrong: Sequence[str],
+        done: Sequence[str] = (),
+        wrong: Sequence[str] = (),
+        *,
+        notes: str = "",
         samples: "Sequence[Image]" = (),
+        undo: bool = False,
     ) -> _Shown:
-        """Give a visitor other classes, and classify the photos that wait for them."""
-        if changed is not visit.visitor:
-            if visit.answers:
-                done = [*done, "The answers were removed: they were given with other classes."]
-            self.visitors.change(visit, changed)
-            visit.answers = ""
-        yield self._shown(visit, done, wrong)
-        drawings = Drawings()
-        for answer in changed.ask(samples) if samples else ():
-            visit.answers += fragments.answer(answer, drawings)
-            yield self.same, self.same, visit.answers
+        """Show everything, then classify the photos that wait.
+
+        Args:
+            visit: whose page it is.
+            done, wrong: messages, above the classes.
+            notes: messages above the answers, as HTML.
+            samples: photos to classify first.
+            undo: whether what was done can be undone.
+        """
+        yield self._shown(visit, done, wrong, notes=notes, undo=undo)
+        for number, picture in enumerate(samples, 1):
+            yield self._asked(visit, visit.visitor.ask(picture, f"example {number}"), notes)
         # One by one, so that the others are still there if the page is left or loaded again in between.
-        while len(changed.names) > 1 and (upload := self.visitors.next_waiting(visit)):
+        while upload := self.visitors.next_waiting(visit):
             try:
-                (answer,) = changed.ask([(upload.path, upload.name)])
+                changed = visit.visitor.ask((upload.path, upload.name))
             finally:
                 self.visitors.done([upload])
-            visit.answers += fragments.answer(answer, drawings)
-            yield self.same, self.same, visit.answers
+            yield self._asked(visit, changed, notes)
 
-    def _shown(self, visit: Visit, done: Sequence[str] = (), wrong: Sequence[str] = ()) -> tuple[str, str, str]:
+    def _asked(self, visit: Visit, changed: Visitor, notes: str) -> tuple[Any, ...]:
+        """Return what the page shows when another photo was classified; the first of several is explained."""
+        self.visitors.change(visit, changed)
+        new = changed.asked[-1]
+        first = not visit.shown and not new.error
+        visit.shown = visit.shown or ("" if new.error else new.id)
+        answer = notes + self._answer(visit) if first else self.same
+        return self.same, self.same, gallery.gallery(changed, visit.shown), answer
+
+    def _shown(
+        self, visit: Visit, done: Sequence[str] = (), wrong: Sequence[str] = (), *, notes: str = "", undo: bool = False
+    ) -> tuple[str, str, str, str]:
         """Return all that the page shows."""
         if visit.forgotten:
             visit.forgotten, wrong = False, [_FORGOTTEN, *wrong]
-        names = visit.visitor.names
-        answers = visit.answers
-        if visit.waiting and len(names) < 2:
-            answers = fragments.waiting(names, len(visit.waiting))
-        return fragments.messages(done, wrong), fragments.classes(visit.visitor), answers
+        said = fragments.messages(done, wrong, undo=undo and visit.before is not None)
+        asked = gallery.gallery(visit.visitor, visit.shown)
+        return said, fragments.classes(visit.visitor), asked, notes + self._answer(visit)
+
+    def _answer(self, visit: Visit) -> str:
+        """Return the explanation of the photo that is chosen, below what can be done with all of them."""
+        found = visit.visitor.answer(visit.shown)
+        drawn = gallery.answer(found) if found else ""
+        return gallery.tools(visit.visitor) + gallery.waiting(visit.visitor) + drawn
 
     def _visit(self, headers: Mapping[str, str]) -> Visit:
         return self.visitors.open(headers.get(VISITOR, ""), issued=True)
@@ -146,6 +229,7 @@ class Events:
 
 def _tokens(files: Any) -> list[str]:
     """Return what refers to the uploaded files of an event."""
+    files = [files] if isinstance(files, dict) else files
     return [Path(str(one["path"])).name for one in files or [] if isinstance(one, dict) and "path" in one]
 
 
@@ -154,3 +238,12 @@ def _gone(headers: Mapping[str, str]) -> list[str]:
     count = int(headers.get(GONE, "0"))
     photos = "1 photo is" if count == 1 else f"{count} photos are"
     return [f"{photos} not here any more: remove them from the box, and drop them again"] if count else []
+
+
+def _action(text: str | None) -> dict[str, str]:
+    """Return the action of a button; empty if the text is none."""
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return {}
+    return {key: one for key, one in found.items() if isinstance(one, str)} if isinstance(found, dict) else {}

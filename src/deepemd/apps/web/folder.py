@@ -12,10 +12,11 @@ from pathlib import Path
 
 from deepemd.errors import InputError
 
-__all__ = ["upload_folder"]
+__all__ = ["scratch_folder", "upload_folder"]
 
 _FOLDER = re.compile(r"deepemd-app-[0-9a-f]{32}")
 _FILE = re.compile(r"[0-9a-f]{32}")
+_SCRATCH = re.compile(r"scratch-[0-9a-f]{32}")
 _MARKER = ".deepemd-app"  # an empty file: the folder is one of ours
 
 
@@ -41,6 +42,17 @@ def upload_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def scratch_folder(uploads: Path) -> Iterator[Path]:
+    """Create a folder for files of the moment inside the folder of uploads; remove it at the end."""
+    folder = uploads / f"scratch-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _new_folder(parent: Path) -> tuple[Path, int | None]:
@@ -100,10 +112,13 @@ def _remove_ours(folder: Path) -> None:
     if names and _MARKER not in names:  # without anything, its app was killed at the start
         return
     files = [name for name in names if _FILE.fullmatch(name)]
-    empty = [name for name in names if name not in (*files, _MARKER)]  # gradio makes empty folders
+    scratch = [name for name in names if _SCRATCH.fullmatch(name)]
+    empty = [name for name in names if name not in (*files, *scratch, _MARKER)]  # gradio makes empty folders
     for name in empty:
         (folder / name).rmdir()  # an error if it is a file or has content, which no app wrote
     for name in files:
         (folder / name).unlink()
+    for name in scratch:
+        shutil.rmtree(folder / name)
     (folder / _MARKER).unlink(missing_ok=True)
     folder.rmdir()

@@ -1,45 +1,76 @@
-"""The HTML of the page: messages, classes and answers. All text from visitors is escaped here."""
+"""The HTML of the page: messages, classes and buttons. All text from visitors is escaped here and in gallery.py.
 
+Gradio shows HTML as it is if it begins with a block such as div and has no empty line.
+"""
+
+import json
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from deepemd.apps.reports.drawing import Drawings
 from deepemd.apps.reports.page import data_url
+from deepemd.apps.web.asked import SMALL_SIDE
+from deepemd.apps.web.models import MODEL
+from deepemd.classifier.support import Example
+from deepemd.data.decoding import thumbnail
 
 if TYPE_CHECKING:
-    from deepemd.apps.web.session import Answer, KnownClass, Visitor
+    from deepemd.apps.web.session import KnownClass, Visitor
 
-__all__ = ["RESUME", "answer", "classes", "known_class", "messages", "too_large", "waiting"]
+__all__ = ["RESUME", "act", "classes", "download_link", "known_class", "messages", "too_large"]
 
-_THUMBNAILS = 8  # photos shown of a class
-_MAX_BARS = 8  # most probable classes of an answer
+_THUMBNAILS = 8  # photos shown of a class; the others are shown on request
+_SMALL: "WeakKeyDictionary[Example, str]" = WeakKeyDictionary()  # forgotten together with the photos
 
 
 RESUME = "<span data-resume></span>"
 """What lets the page ask for the photos that wait to be classified."""
 
 
-def messages(done: Sequence[str] = (), wrong: Sequence[str] = ()) -> str:
-    """Return messages on what was done and what went wrong, a line each; screen readers announce them."""
+def act(words: str, *, label: str = "", kind: str = "", **action: str) -> str:
+    """Return a button that starts an action of the page.
+
+    Args:
+        words: the text on the button (text).
+        label: what screen readers say instead.
+        kind: CSS class of the button.
+        action: the action, as :meth:`deepemd.apps.web.events.Events.act` reads it.
+    """
+    named = f' aria-label="{escape(label)}" title="{escape(label)}"' if label else ""
+    kind = f' class="{kind}"' if kind else ""
+    return f'<button type="button"{kind}{named} data-act="{escape(json.dumps(action))}">{escape(words)}</button>'
+
+
+def download_link(name: str, words: str) -> str:
+    """Return a link to a file of :mod:`deepemd.apps.web.results`."""
+    return f'<a href="./download/{name}" download="{name}">{escape(words)}</a>'
+
+
+def messages(done: Sequence[str] = (), wrong: Sequence[str] = (), *, undo: bool = False) -> str:
+    """Return messages on what was done and what went wrong, a line each; screen readers announce them.
+
+    Args:
+        done, wrong: the messages.
+        undo: add a button that undoes what was done.
+    """
     parts = []
     if wrong:
         parts.append(f'<div class="message wrong" role="alert">{_lines(wrong)}</div>')
     if done:
-        parts.append(f'<div class="message" role="status">{_lines(done)}</div>')
+        button = act("Undo", do="undo") if undo else ""
+        parts.append(f'<div class="message" role="status">{_lines(done)}{button}</div>')
     return "".join(parts)
 
 
 def classes(visitor: "Visitor") -> str:
-    """Return all classes of a visitor."""
-    return "".join(known_class(known) for known in visitor.classes)
-
-
-def waiting(names: Sequence[str], photos: int) -> str:
-    """Return why photos are not classified yet, and that they will be."""
-    there = f"only '{names[0]}'" if names else "none yet"
-    kept = "Your photo is" if photos == 1 else f"Your {photos} photos are"
-    return messages(wrong=[f"At least two classes are needed; there is {there}. {kept} classified when there are two."])
+    """Return all classes of a visitor, how photos are compared with them, and the link that saves them."""
+    if visitor.classifier is None:
+        return ""
+    how = visitor.classifier.adaptation_ if len(visitor.names) > 1 else ""
+    about = f"<p><small>How photos are compared: {escape(how)}.</small></p>" if how else ""
+    save = f'<div class="tools">{download_link(f"{MODEL}.zip", "Save the classes")}</div>'
+    return "".join(known_class(known) for known in visitor.classes) + f'<div class="about">{save}{about}</div>'
 
 
 def too_large(box: str) -> str:
@@ -48,59 +79,33 @@ def too_large(box: str) -> str:
 
 
 def known_class(known: "KnownClass") -> str:
-    """Return a class: its name, the number of its photos, the first few photos, and the button that removes it."""
+    """Return a class: its name, its photos, each with a button that removes it, and the button that removes all."""
+    name = escape(known.name)
     pictures = [
-        f'<li><img alt="{escape(known.name)}, photo {k}" src="{data_url(example.picture)}"></li>'
-        for k, example in enumerate(known.examples[:_THUMBNAILS], 1)
-    ]
-    if known.photos > len(pictures):
-        pictures.append(f'<li class="more">and {known.photos - len(pictures)} more</li>')
+        f'<li><img alt="{name}, photo {k}" title="{escape(example.name)}" src="{_small(example)}">'
+        + act("×", label=f"Remove photo {k} of {known.name}", kind="remove",
+              **{"do": "remove photo", "class": known.name, "photo": str(example.key)})
+        + "</li>"
+        for k, example in enumerate(known.examples, 1)
+    ]  # fmt: skip
+    first, rest = pictures[:_THUMBNAILS], pictures[_THUMBNAILS:]
+    more = f"<details><summary>and {known.photos - len(first)} more</summary>{_photos(rest)}</details>"
     photos = "1 photo" if known.photos == 1 else f"{known.photos} photos"
+    remove = act(f"Remove {known.name}", **{"do": "remove", "class": known.name})
     return (
-        f'<section class="known card"><h3>{escape(known.name)} <small>{photos}</small></h3>'
-        f'<ul class="thumbnails">{"".join(pictures)}</ul>'
-        f'<button type="button" data-remove="{escape(known.name)}">Remove {escape(known.name)}</button></section>'
+        f'<section class="known card"><h3>{name} <small>{photos}</small></h3>{_photos(first)}'
+        f"{more if known.photos > len(first) else ''}{remove}</section>"
     )
 
 
-def answer(one: "Answer", drawings: Drawings) -> str:
-    """Return the answer for one photo: its label, the probabilities, and the parts that were matched."""
-    if one.explanation is None:
-        return messages(wrong=[one.error])
-    found, match = one.explanation.prediction, one.explanation.match
-    label, photo = escape(str(found.label)), escape(one.name)
-    heading = f"{label} <small>{100 * found.probability:.1f}&nbsp;%</small>"
-    doubt = ""
-    if not found.familiar:
-        heading = "Resembles none of your classes"
-        doubt = f'<p class="unfamiliar">The most similar of your classes is {label}, but it is not very similar.</p>'
-    elif not one.certain:
-        few = "To recognise photos of other things, give at least 19 photos in all, two or more of each class"
-        doubt = f"<p><small>{few}: there are {one.counted} now.</small></p>"
-    caption = (
-        f"{photo} (query) and the most similar photo of {label} (support). Matched parts have the same number and "
-        "colour; dark parts count little."
-    )
-    drawn = drawings.draw(match, query=one.name, example=f"a photo of {found.label}")
-    return (
-        f'<article class="answer"><h3>{heading}</h3><p class="file">{photo}</p>{doubt}'
-        f"{_bars(one.classes, found.probabilities.tolist())}"
-        f"<figure>{drawn}<figcaption>{caption}</figcaption></figure></article>"
-    )
+def _photos(items: Sequence[str]) -> str:
+    return f'<ul class="thumbnails">{"".join(items)}</ul>'
 
 
-def _bars(classes: Sequence[str], probabilities: Sequence[float]) -> str:
-    """Return the most probable classes as a table with bars."""
-    order = sorted(range(len(classes)), key=lambda k: -probabilities[k])
-    rows = [
-        f'<tr{" class=first" if place == 0 else ""}><th scope="row">{escape(classes[k])}</th>'
-        f'<td><div class="bar" style="width:{100 * probabilities[k]:.1f}%"></div></td>'
-        f'<td class="share">{100 * probabilities[k]:.1f} %</td></tr>'
-        for place, k in enumerate(order[:_MAX_BARS])
-    ]
-    rest = len(order) - len(rows)
-    more = f"<p><small>and {rest} less probable</small></p>" if rest else ""
-    return f'<table aria-label="Probability of each class"><tbody>{"".join(rows)}</tbody></table>{more}'
+def _small(example: Example) -> str:
+    if example not in _SMALL:
+        _SMALL[example] = data_url(thumbnail(example.image(), SMALL_SIDE))
+    return _SMALL[example]
 
 
 def _lines(texts: Sequence[str]) -> str:

@@ -16,8 +16,10 @@ from typing import Any
 from deepemd.apps.web.events import GONE, VISITOR
 from deepemd.apps.web.hosts import Hosts
 from deepemd.apps.web.request import TEXT, Message, Receive, Request, Send
+from deepemd.apps.web.results import DOWNLOADS, download
 from deepemd.apps.web.uploads import Refused, receive_files
 from deepemd.apps.web.visitors import Visit, Visitors
+from deepemd.errors import InputError
 
 __all__ = ["Guard"]
 
@@ -53,6 +55,7 @@ class Guard:
         self.app, self.hosts, self.visitors, self.events = app, hosts, visitors, events
         self._script = script.encode()
         self._progress: dict[str, deque[tuple[str, int] | None]] = {}
+        self._making = asyncio.Lock()  # one download at a time is made, as it takes memory
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -83,6 +86,8 @@ class Guard:
             await request.answer(200, "")
         elif method == "GET" and path.startswith(f"{_API}/file="):
             await self._file(request, path.removeprefix(f"{_API}/file="))
+        elif method == "GET" and path.startswith("/download/"):
+            await self._download(request, path.removeprefix("/download/"))
         elif method == "POST" and path == f"{_API}/upload":
             await self._upload(request)
         elif method == "GET" and path == f"{_API}/upload_progress":
@@ -163,6 +168,20 @@ class Guard:
             raise Refused(404, "Not found")
         await request.answer(200, content, "application/octet-stream", {b"content-disposition": b"attachment"})
 
+    async def _download(self, request: Request, name: str) -> None:
+        """Answer with a file that is made of what the visitor has added."""
+        visit = self.visitors.find(request.cookie)
+        if visit is None or name not in DOWNLOADS:
+            raise Refused(404, "Not found: what you had added was forgotten, or there was nothing")
+        _count(visit)
+        async with self._making:
+            try:
+                content = await asyncio.to_thread(download, name, visit.visitor, self.visitors.room.folder)
+            except InputError as error:
+                raise Refused(409, str(error)) from error
+        place = {b"content-disposition": f'attachment; filename="{name}"'.encode()}
+        await request.answer(200, content, DOWNLOADS[name], place)
+
     async def _upload_progress(self, request: Request) -> None:
         """Report how far an upload is, as server-sent events."""
         upload = _parameter(request, "upload_id")
@@ -195,12 +214,12 @@ class Guard:
         kinds = self.events.get(number) if type(number) is int else None
         if kinds is None or not isinstance(session, str) or not re.fullmatch(r"\w{1,64}", session):
             raise Refused(400, "Not an event of this page: load it again")
+        # A box for one photo has one file in place of a list.
+        data = [[one] if isinstance(one, dict) else one for one in data] if isinstance(data, list) else data
         fits = isinstance(data, list) and len(data) == len(kinds)
         if not fits or any(not isinstance(one, kind | None) for one, kind in zip(data, kinds, strict=True)):
             raise Refused(400, "Not an event of this page: load it again")
-        if visit.allowance < 1:
-            raise Refused(429, "Too many requests at once: wait a little")
-        visit.allowance -= 1
+        _count(visit)
         self.visitors.use_page(session)
         cleaned = [_cleaned(one, visit) for one in data]
         gone = sum(len(old) - len(new) for old, new in zip(data, cleaned, strict=True) if isinstance(old, list))
@@ -233,6 +252,17 @@ class Guard:
         visit = self.visitors.open(request.cookie)
         request.set_cookie(visit.id)
         return visit
+
+
+def _count(visit: Visit) -> None:
+    """Count a request that takes time.
+
+    Raises:
+        Refused: there were too many.
+    """
+    if visit.allowance < 1:
+        raise Refused(429, "Too many requests at once: wait a little")
+    visit.allowance -= 1
 
 
 def _parameter(request: Request, name: str) -> str:

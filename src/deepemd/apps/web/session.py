@@ -1,34 +1,31 @@
-"""The state of one visitor, the classes and the answers for photos, independent of the page."""
+"""The state of one visitor, the classes and the photos that they ask about, independent of the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, Self
 
+from deepemd.apps.web import editing
+from deepemd.apps.web.asked import Asked, Photo, opened, photo_name
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.classifier.prediction import Explanation
 from deepemd.classifier.support import Example
-from deepemd.data import decode
 from deepemd.data.class_names import look_alike
-from deepemd.data.decoding import as_picture, shrink
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Answer", "KnownClass", "Photo", "UnreadablePhotos", "Visitor"]
-
-Photo: TypeAlias = "Path | tuple[Path, str] | Image"
-"""A photo: a file, a file with the name that it has for the visitor, or an image in memory."""
+__all__ = ["Answer", "KnownClass", "UnreadablePhotos", "Visitor", "class_name"]
 
 MAX_PHOTOS = 500  # photos of one visitor, whose nodes take some 130 KB each
 MAX_UPLOAD = 100  # photos in one upload
+MAX_ASKED = 200  # photos to classify that are remembered
 MAX_CLASSES = 50
 MAX_NAME = 60  # characters
 _JOINERS = "\u200c\u200d"  # parts of emoji, and of words in some languages
-_SIDE = 1024  # pixels; larger photos are scaled down, as the encoder sees far fewer pixels
 
 
 class UnreadablePhotos(InputError):
@@ -44,31 +41,34 @@ class KnownClass(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer for one photo: an explanation, or the reason why there is none."""
+    """The answer for one photo, with its explanation."""
 
-    name: str
-    explanation: Explanation | None = None
-    classes: tuple[str, ...] = ()
+    asked: Asked
+    explanation: Explanation
+    classes: tuple[str, ...]  # those of the probabilities
+    holders: tuple[str, ...] = ()  # classes that hold this very photo
     certain: bool = True  # whether there are enough photos to recognise photos of other things
     counted: int = 0  # photos that count for this: those of classes of two or more
-    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Visitor:
-    """The classes of one visitor; immutable: adding or removing returns a new one, so a failure changes nothing.
+    """The classes of one visitor, and the photos that they ask about.
 
-    Photos are decoded here and passed to the classifier as images in memory, which are never cached on disk.
+    Immutable: each change returns a new visitor, so a failure changes nothing, and a change can be undone. Photos are
+    decoded here and passed to the classifier as images in memory, which are never cached on disk.
 
     Attributes:
         model: the model that encodes the photos, shared by all visitors.
-        classifier: None before the first photo.
+        classifier: None before the first photo of a class.
         names: the classes, in the order in which they were added.
+        asked: the photos to classify, the oldest first; all of them have the answer of the present classes.
     """
 
     model: DeepEMD = field(repr=False)
     classifier: PhotoClassifier | None = None
     names: tuple[str, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
     @property
     def classes(self) -> list[KnownClass]:
@@ -85,8 +85,15 @@ class Visitor:
 
     @property
     def photos(self) -> int:
-        """The number of photos of all classes."""
-        return int(self.classifier.support_.count.sum()) if self.classifier else 0
+        """The number of photos of all classes, and of those to classify."""
+        return (int(self.classifier.support_.count.sum()) if self.classifier else 0) + len(self.asked)
+
+    @cached_property
+    def reader(self) -> PhotoClassifier | None:
+        """The classifier that gives the answers; None while there are fewer than two classes."""
+        if self.classifier is None or len(self.names) < 2:
+            return None
+        return editing.answering(self.classifier)
 
     def added(self, name: str, files: "Sequence[Photo]") -> tuple[Self, list[str], list[str]]:
         """Add photos to a class, which may be new.
@@ -98,7 +105,7 @@ class Visitor:
         Raises:
             InputError: nothing could be added.
         """
-        name = _cleaned(name)
+        name = class_name(name)
         known = self.classes
         if not files:
             raise InputError(f"No photos for '{name}': drop at least one photo into the box, or choose files")
@@ -113,55 +120,106 @@ class Visitor:
         pictures, wrong = list["Image"](), list[str]()
         for number, file in enumerate(files, 1):
             try:
-                pictures.append(_opened(file, _name(file, number)))
+                pictures.append(opened(file, photo_name(file, number)))
             except InputError as error:
                 wrong.append(str(error))
         if not pictures:
             raise UnreadablePhotos("\n".join([*wrong, f"Nothing was added to '{name}'"]))
         made = PhotoClassifier(self.model, cache=False) if self.classifier is None else copy(self.classifier)
         made.partial_fit(pictures, [name] * len(pictures))
-        grown = replace(self, classifier=made, names=tuple(dict.fromkeys([*self.names, name])))
+        grown = self.changed(made, tuple(dict.fromkeys([*self.names, name])))
         wrong += _alike(grown.names, name) + _repeated(grown.classes, name)
         return grown, [f"{_count(len(pictures))} added to '{name}'."], wrong
 
     def without(self, name: str) -> Self:
         """Remove a class; if it does not exist, as on an outdated page, do nothing."""
-        names = [one.name for one in self.classes]
-        if self.classifier is None or name not in names:
+        if self.classifier is None or name not in self.names:
             return self
-        if len(names) == 1:
-            return replace(self, classifier=None, names=())
+        if len(self.names) == 1:
+            return self.changed(None, ())
         left = tuple(one for one in self.names if one != name)
-        return replace(self, classifier=copy(self.classifier).forget(name), names=left)
+        return self.changed(copy(self.classifier).forget(name), left)
 
-    def ask(self, files: "Sequence[Photo]") -> Iterator[Answer]:
-        """Classify and explain photos.
+    def without_photo(self, name: str, key: int) -> Self:
+        """Remove a photo from a class, and the class with its last photo; if it does not exist, do nothing."""
+        if self.classifier is None or name not in self.names:
+            return self
+        (known,) = (one for one in self.classes if one.name == name)
+        if known.photos == 1 and known.examples[0].key == key:
+            return self.without(name)
+        made = editing.without_photo(self.classifier, key, name)
+        return self if made is self.classifier else self.changed(made, self.names)
+
+    def corrected(self, id: str, name: str) -> Self:
+        """Add a photo that was asked about to its right class, and remove it from others.
 
         Raises:
-            InputError: there are no photos, too many, or fewer than two classes.
+            InputError: the photo or the class does not exist any more, there are too many photos, or the photo is the
+                only one of another class.
         """
-        if not files:
-            raise InputError("No photo to classify: drop at least one into the box, or choose files")
-        if len(files) > MAX_UPLOAD:
-            raise InputError(f"{len(files)} photos are too many: at most {MAX_UPLOAD} at once")
-        names = [one.name for one in self.classes]
-        if self.classifier is None or len(names) < 2:
-            there = f"only '{names[0]}'" if names else "none yet"
-            raise InputError(f"At least two classes are needed; there is {there}")
-        counted = sum(one.photos for one in self.classes if one.photos > 1)
-        certain, labels = (
-            self.classifier.familiar_threshold_ > float("-inf"),
-            tuple(map(str, self.classifier.classes_.tolist())),
+        one = self.find(id)
+        if one is None or one.error or self.classifier is None or name not in self.names:
+            raise InputError("The photo or the class is not here any more")
+        key, made = one.embedded.key, self.classifier
+        holders = editing.holders(made, key)
+        if name in holders:
+            raise InputError(f"{one.name} is in '{name}' already")
+        counts = {known.name: known.photos for known in self.classes}
+        if not holders and sum(counts.values()) >= MAX_PHOTOS:
+            raise InputError(f"There are {MAX_PHOTOS} photos, the most that this page takes: remove some first")
+        for other in holders:
+            if counts[other] == 1:
+                raise InputError(f"{one.name} is the only photo of '{other}': add others, or remove that class first")
+            made = editing.without_photo(made, key, other)
+        return self.changed(editing.with_photo(made, one, name), self.names)
+
+    def changed(self, classifier: PhotoClassifier | None, names: tuple[str, ...]) -> Self:
+        """Give the visitor other classes, and classify all photos again."""
+        made = replace(self, classifier=classifier, names=names)
+        return replace(made, asked=made._answered(self.asked))
+
+    def back(self, before: Self) -> Self:
+        """Return to the classes of before, and to the photos of both."""
+        asked = {one.id: one for one in (*before.asked, *self.asked)}
+        return replace(self, asked=tuple(asked.values())).changed(before.classifier, before.names)
+
+    def ask(self, file: "Photo", name: str = "") -> Self:
+        """Add a photo to classify, the last of `asked`; it is classified if there are two classes.
+
+        Raises:
+            InputError: there are too many photos.
+        """
+        if len(self.asked) >= MAX_ASKED:
+            raise InputError(f"There are {MAX_ASKED} photos to classify, the most that this page takes: remove them")
+        one = Asked.read(file, name or photo_name(file, len(self.asked) + 1), self.model)
+        return replace(self, asked=(*self.asked, *self._answered((one,))))
+
+    def find(self, id: str) -> Asked | None:
+        """Return a photo that was asked about; None if it is not there any more."""
+        return next((one for one in self.asked if one.id == id), None)
+
+    def answer(self, id: str) -> Answer | None:
+        """Explain the answer for a photo; None if it has none."""
+        one, reader = self.find(id), self.reader
+        if one is None or one.prediction is None or reader is None:
+            return None
+        return Answer(
+            one,
+            reader.explain_embedded(one.whole, one.prediction),
+            tuple(map(str, reader.classes_.tolist())),
+            tuple(editing.holders(reader, one.embedded.key)),
+            reader.familiar_threshold_ > float("-inf"),
+            sum(known.photos for known in self.classes if known.photos > 1),
         )
-        for number, file in enumerate(files, 1):
-            name = _name(file, number)
-            try:
-                yield Answer(name, self.classifier.explain(_opened(file, name)), labels, certain, counted)
-            except InputError as error:
-                yield Answer(name, error=str(error))
+
+    def _answered(self, asked: Sequence[Asked]) -> tuple[Asked, ...]:
+        """Classify photos with the present classes."""
+        reader, readable = self.reader, [one for one in asked if not one.error]
+        rows = iter(reader.predict_embedded([one.whole for one in readable]) if reader and readable else ())
+        return tuple(one if one.error else one.told(next(rows)[1] if reader else None) for one in asked)
 
 
-def _cleaned(name: str) -> str:
+def class_name(name: str) -> str:
     """Return the name of a class without control characters and superfluous spaces."""
     name = " ".join("".join(c if c.isprintable() or c in _JOINERS else " " for c in name).split())
     if not name.strip(_JOINERS + " "):
@@ -169,19 +227,6 @@ def _cleaned(name: str) -> str:
     if len(name) > MAX_NAME:
         raise InputError(f"The name has {len(name)} characters: at most {MAX_NAME}")
     return name
-
-
-def _name(file: "Photo", number: int) -> str:
-    return f"photo {number}" if not isinstance(file, Path | tuple) else file.name if isinstance(file, Path) else file[1]
-
-
-def _opened(file: "Photo", name: str) -> "Image":
-    """Open a photo, turned upright and scaled down to the needed size."""
-    if isinstance(file, tuple):
-        file = file[0]
-    if isinstance(file, Path):
-        return shrink(decode(file, name), _SIDE)
-    return shrink(as_picture(file, name), _SIDE)
 
 
 def _alike(names: Sequence[str], name: str) -> list[str]:
@@ -198,7 +243,7 @@ def _repeated(classes: Sequence[KnownClass], name: str) -> list[str]:
     here = {example.key for one in classes if one.name == name for example in one.examples}
     return [
         f"'{name}' and '{one.name}' hold the same photo {_times(len(here & {e.key for e in one.examples}))}: "
-        "remove one of the classes and add it again without"
+        "remove it from one of them"
         for one in classes
         if one.name != name and here & {e.key for e in one.examples}
     ]

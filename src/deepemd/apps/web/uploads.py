@@ -31,7 +31,8 @@ class Limits:
     """What may be uploaded.
 
     Attributes:
-        file: bytes of one file.
+        file: bytes of one photo.
+        model: bytes of a zip, which may be a model.
         files: files at once.
         visitor: bytes of one visitor's files that are waiting; the oldest make room for new ones.
         total: bytes of all files that are waiting.
@@ -40,6 +41,7 @@ class Limits:
 
     file: int
     files: int = 100
+    model: int = 2**28
     visitor: int = 2**30
     total: int = 4 * 2**30
     reserve: int = 2**28
@@ -197,7 +199,8 @@ class _Parts:
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self.file is None:
             raise Refused(400, "Not an upload of files")
-        most = self.room.limits.file
+        limits = self.room.limits
+        most = limits.model if self.name.lower().endswith(".zip") else limits.file
         if self.size + end - start > most:
             raise Refused(413, f"{self.name}: at most {most / 2**20:g} MB can be uploaded: make it smaller")
         self.room.take(end - start)

@@ -29,8 +29,9 @@ class Visit:
         id: the secret that the visitor's browser keeps in a cookie.
         visitor: the classes.
         uploads: files that were uploaded and not used yet, by their token, the oldest first.
-        waiting: photos that are not classified yet: there are too few classes, or others come first.
-        answers: the answers that the page shows, as HTML.
+        waiting: photos to classify that are not read yet, because others come first.
+        shown: the id of the photo whose explanation the page shows.
+        before: the visitor before the last change, which can be undone; None if there is nothing to undo.
         forgotten: whether this visitor was forgotten before, and has not been informed.
         last_used: when the last request came.
         allowance: requests that are accepted at once.
@@ -40,7 +41,8 @@ class Visit:
     visitor: Visitor
     uploads: dict[str, Upload] = field(default_factory=dict)
     waiting: list[Upload] = field(default_factory=list)
-    answers: str = ""
+    shown: str = ""
+    before: Visitor | None = None
     forgotten: bool = False
     last_used: float = 0.0
     allowance: float = _BURST
@@ -48,7 +50,7 @@ class Visit:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is lost if this visitor is forgotten."""
-        return self.visitor.classifier is None and not self.uploads and not self.waiting
+        return not (self.visitor.classifier or self.visitor.asked or self.uploads or self.waiting)
 
 
 class Visitors:
@@ -92,7 +94,7 @@ class Visitors:
         return self._visits.get(id)
 
     def change(self, visit: Visit, visitor: Visitor) -> None:
-        """Give a visitor other classes."""
+        """Give a visitor other classes or other photos to classify."""
         with self._lock:
             visit.visitor = visitor
             self._make_place(visit)
@@ -134,7 +136,7 @@ class Visitors:
         return [upload for upload in found if upload]
 
     def next_waiting(self, visit: Visit) -> Upload | None:
-        """Take the first photo that waits for classes out of a visit; return None if there is none."""
+        """Take the first photo that waits to be read out of a visit; return None if there is none."""
         with self._lock:
             return visit.waiting.pop(0) if visit.waiting else None
 
