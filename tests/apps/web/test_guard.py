@@ -178,7 +178,7 @@ def test_no_answer_has_a_path_of_this_machine(server):
     assert re.fullmatch(r"[0-9a-f]{32}", token)
     file = {"path": token, "meta": {"_type": "gradio.FileData"}, "orig_name": "x.jpg"}
     answers = [body, *(_ask(server, method, path)[2] for method, path in ROUTES)]
-    answers.append(_shown(server, 1, ["goose", [file]], _cookie(headers), "one").encode())
+    answers.append(_shown(server, 1, ["goose", [file], None], _cookie(headers), "one").encode())
     assert b"x.jpg: not an image" in answers[-1]
     for content in (
         {},
@@ -204,11 +204,11 @@ def test_a_path_or_the_upload_of_somebody_else_is_not_read(server, tmp_path, pho
     real = str(next(server.uploads.rglob(token)))
     for number, path in enumerate((str(secret), real, token, f"../{token}", "http://127.0.0.1/x.jpg")):
         file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-        shown = _shown(server, 1, ["goose", [file]], thief, f"thief{number}")
+        shown = _shown(server, 1, ["goose", [file], None], thief, f"thief{number}")
         assert "1 photo is not here any more" in shown
         assert "added to" not in shown
     file = {"path": token, "meta": {"_type": "gradio.FileData"}}
-    assert "1 photo added to" in _shown(server, 1, ["goose", [file]], _cookie(owner), "owner")
+    assert "1 photo added to" in _shown(server, 1, ["goose", [file], None], _cookie(owner), "owner")
     assert list(server.uploads.rglob(token)) == []
 
 
@@ -228,7 +228,7 @@ def test_the_same_photo_of_two_visitors_is_two_files(server, photos):
     visits = [_upload(server, "same.jpg", photo) for _ in range(2)]
     for number, (_, headers, body) in enumerate(visits):
         file = {"path": json.loads(body)[0], "meta": {"_type": "gradio.FileData"}}
-        assert "1 photo added to" in _shown(server, 1, ["goose", [file]], _cookie(headers), f"same{number}")
+        assert "1 photo added to" in _shown(server, 1, ["goose", [file], None], _cookie(headers), f"same{number}")
 
 
 def test_whatever_a_page_sends_first_belongs_to_the_same_visitor(server):
@@ -239,24 +239,28 @@ def test_whatever_a_page_sends_first_belongs_to_the_same_visitor(server):
 
 
 def _event_numbers(server) -> dict[tuple, int]:
+    """Return the number of the first event with these boxes."""
     config = json.loads(_ask(server, "GET", "/config")[2])
     kinds = {one["id"]: one["type"] for one in config["components"]}
-    return {tuple(kinds[one] for one in event["inputs"]): event["id"] for event in config["dependencies"]}
+    return {tuple(kinds[one] for one in event["inputs"]): event["id"] for event in config["dependencies"][::-1]}
 
 
 def test_values_of_another_kind_are_refused_without_a_traceback(server, photos):
     numbers = _event_numbers(server)
-    add, remove, ask = numbers["textbox", "file"], numbers["textbox",], numbers["file",]
+    add, act, ask = numbers["textbox", "file", "image"], numbers["textbox",], numbers["file",]
     _, headers, body = _upload(server, "mine.jpg", photos["flower"][0]["buffer"])
     file = [{"path": json.loads(body)[0], "meta": {"_type": "gradio.FileData"}}]
-    wrong = [[], ["a"], ["a", "b"], [file, file], [file, "a"], [5, file], [{"a": 1}, file], ["a", file, file]]
-    events = [(remove, [file]), (remove, []), (ask, ["a"]), (ask, [file, 1]), *((add, one) for one in wrong)]
+    wrong = [[], ["a"], ["a", "b", None], [file, file, None], [file, "a", None], [5, file, None], ["a", file, "b"]]
+    wrong += [[{"a": 1}, file, None], ["a", file], ["a", file, None, file]]
+    events = [(act, [file]), (act, []), (ask, ["a"]), (ask, [file, 1]), *((add, one) for one in wrong)]
     for number, data in events:
         status, _, reason = _event(server, {"fn_index": number, "data": data, "session_hash": "kind"})
         assert (status, reason) == (400, b'{"detail": "Not an event of this page: load it again"}')
-    half = _shown(server, remove, ["\ud800"], _cookie(headers), "half")
-    assert "There is no class &#x27;?&#x27; any more" in half
-    assert len(_shown(server, remove, ["x" * 10**6], _cookie(headers), "long")) < 10_000
+    half = _shown(server, add, ["\ud800", None, None], _cookie(headers), "half")
+    assert "No photos for &#x27;?&#x27;" in half
+    assert len(_shown(server, add, ["x" * 10**6, None, None], _cookie(headers), "long")) < 10_000
+    action = json.dumps({"do": "remove", "class": "\ud800"})
+    assert "There is no class" in _shown(server, act, [action], _cookie(headers), "act")
     assert "Traceback" not in server.log.read_text()
 
 

@@ -81,16 +81,15 @@ def serving(
 
 def _events(blocks: "gradio.Blocks") -> dict[int, tuple[type, ...]]:
     """Return the events of the page, by number, each with the types of its values."""
-    return {
-        number: tuple(list if isinstance(one, _files()) else str for one in event.inputs)
-        for number, event in blocks.fns.items()
-    }
+    return {number: tuple(_kind(one) for one in event.inputs) for number, event in blocks.fns.items()}
 
 
-def _files() -> tuple[type, ...]:
-    """Return the components whose values are files."""
+def _kind(component: Any) -> type:
+    """Return the type of a component's value: a dict is one file, a list is one of files."""
     gr = _gradio()
-    return gr.File, gr.UploadButton, gr.Image
+    return (
+        dict if isinstance(component, gr.Image) else list if isinstance(component, gr.File | gr.UploadButton) else str
+    )
 
 
 def _gradio_app(blocks: "gradio.Blocks", max_bytes: int) -> Any:
@@ -176,8 +175,8 @@ def page(visitors: Visitors, max_megabytes: float = 20) -> "gradio.Blocks":
                 html(fragments.too_large("class-photos"))
                 with gr.Accordion("Take a photo of the class", open=False, elem_classes=["camera"]):
                     snapshot = gr.Image(label="Camera, for the class", **camera)
+                add_button = gr.Button("Add to the class", variant="primary")
                 with gr.Row():
-                    add_button = gr.Button("Add to the class", variant="primary")
                     sample_button = gr.Button("Try it with examples")
                     open_button = gr.UploadButton(
                         "Open saved classes", file_count="multiple", file_types=[".zip"], size="lg", elem_id="open"

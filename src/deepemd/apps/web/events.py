@@ -127,11 +127,11 @@ class Events:
         for shown in self._show(visit, notes=fragments.messages(wrong=wrong)):
             yield *shown, None
 
-    def show(self, headers: Mapping[str, str], id: str | None) -> _Shown:
-        """Show the explanation of one answer."""
+    def show(self, headers: Mapping[str, str], id: str | None) -> Iterator[str]:
+        """Show the explanation of one answer: yield its HTML alone."""
         visit = self._visit(headers)
         visit.shown = id or ""
-        yield (self._answer(visit),)
+        yield self._answer(visit)
 
     def act(self, headers: Mapping[str, str], text: str | None) -> _Shown:
         """Do what a button in the classes or in the answers says: see :func:`deepemd.apps.web.fragments.act`."""
@@ -246,4 +246,6 @@ def _action(text: str | None) -> dict[str, str]:
         found = json.loads(text or "")
     except (ValueError, RecursionError):
         return {}
-    return {key: one for key, one in found.items() if isinstance(one, str)} if isinstance(found, dict) else {}
+    found = found.items() if isinstance(found, dict) else ()
+    # Without halves of characters, which JSON can write and no page can show.
+    return {key: one.encode("utf-8", "replace").decode() for key, one in found if isinstance(one, str)}

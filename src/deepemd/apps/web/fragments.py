@@ -91,10 +91,10 @@ def known_class(known: "KnownClass") -> str:
     first, rest = pictures[:_THUMBNAILS], pictures[_THUMBNAILS:]
     more = f"<details><summary>and {known.photos - len(first)} more</summary>{_photos(rest)}</details>"
     photos = "1 photo" if known.photos == 1 else f"{known.photos} photos"
-    remove = act(f"Remove {known.name}", **{"do": "remove", "class": known.name})
+    remove = act("Remove", label=f"Remove {known.name}", **{"do": "remove", "class": known.name})
     return (
-        f'<section class="known card"><h3>{name} <small>{photos}</small></h3>{_photos(first)}'
-        f"{more if known.photos > len(first) else ''}{remove}</section>"
+        f'<section class="known card"><div class="head"><h3>{name} <small>{photos}</small></h3>{remove}</div>'
+        f"{_photos(first)}{more if known.photos > len(first) else ''}</section>"
     )
 
 

@@ -46,7 +46,7 @@ class Guard:
         visitors: whose files are received here.
         script: JavaScript of the page, served as a file.
         events: the events that a visitor may start, by number, each with the types of its values: a list is one of
-            files.
+            files, a dict is one file.
     """
 
     def __init__(
@@ -214,15 +214,13 @@ class Guard:
         kinds = self.events.get(number) if type(number) is int else None
         if kinds is None or not isinstance(session, str) or not re.fullmatch(r"\w{1,64}", session):
             raise Refused(400, "Not an event of this page: load it again")
-        # A box for one photo has one file in place of a list.
-        data = [[one] if isinstance(one, dict) else one for one in data] if isinstance(data, list) else data
         fits = isinstance(data, list) and len(data) == len(kinds)
         if not fits or any(not isinstance(one, kind | None) for one, kind in zip(data, kinds, strict=True)):
             raise Refused(400, "Not an event of this page: load it again")
         _count(visit)
         self.visitors.use_page(session)
         cleaned = [_cleaned(one, visit) for one in data]
-        gone = sum(len(old) - len(new) for old, new in zip(data, cleaned, strict=True) if isinstance(old, list))
+        gone = sum(_files(old) - _files(new) for old, new in zip(data, cleaned, strict=True))
         body = json.dumps({"data": cleaned, "fn_index": number, "session_hash": session}).encode()
         scope = request.passed_on(
             {VISITOR: visit.id, GONE: str(gone), "content-length": str(len(body)), "content-type": "application/json"}
@@ -271,8 +269,15 @@ def _parameter(request: Request, name: str) -> str:
     return found[1] if found else ""
 
 
-def _cleaned(value: str | list[Any] | None, visit: Visit) -> Any:
+def _files(value: Any) -> int:
+    """Return the number of files in a value of an event."""
+    return len(value) if isinstance(value, list) else int(isinstance(value, dict))
+
+
+def _cleaned(value: Any, visit: Visit) -> Any:
     """Return a value of an event: a text, or the paths of files that this visitor has uploaded and that are here."""
+    if isinstance(value, dict):
+        return next(iter(_cleaned([value], visit)), None)
     if not isinstance(value, list):
         return value and value[:_MAX_TEXT].encode("utf-8", "replace").decode()  # without halves of characters
     tokens = [one.get("path") if isinstance(one, dict) else None for one in value]
