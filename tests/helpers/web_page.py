@@ -11,6 +11,7 @@ from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # a camera that shows a test card
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
@@ -75,6 +76,14 @@ class Page:
 
     def classes(self) -> list[str]:
         return [re.sub(r" \d+ photos?$", "", text) for text in self.page.locator(".known h3").all_inner_texts()]
+
+    def asked(self) -> list[str]:
+        """The names of the photos in the gallery."""
+        return self.page.locator("#asked small").all_inner_texts()
+
+    def labels(self) -> list[str]:
+        """The labels of the photos in the gallery."""
+        return self.page.locator("#asked b").all_inner_texts()
 
     def says(self, text: str) -> None:
         self.page.get_by_role("alert").get_by_text(text).first.wait_for()

@@ -1,6 +1,6 @@
 """The page in a real browser, from upload to drawn match, with everything that people drop into it.
 
-Tests deepemd.apps.samples, deepemd.apps.web.events, deepemd.apps.web.fragments, deepemd.apps.web.server.
+Tests deepemd.apps.samples, deepemd.apps.web.server.
 """
 
 import base64
@@ -186,11 +186,11 @@ def test_the_examples_need_no_file_and_no_network(visit, scheme):
     person = visit()
     person.page.emulate_media(color_scheme=scheme)
     person.page.get_by_role("button", name="Try it with examples").press("Enter")  # by the keyboard
-    person.page.locator(".answer").nth(3).wait_for()
+    person.page.locator("#asked .asked").nth(3).wait_for()
     assert person.classes() == ["temple", "flower", "portrait"]
-    heads = person.page.locator(".answer h3").all_inner_texts()
-    assert [head.split()[0] for head in heads[:3]] == ["temple", "flower", "portrait"]
-    assert heads[3] == "Resembles none of your classes"
+    assert person.labels() == ["temple", "flower", "portrait", "none of them"]
+    person.page.locator("#asked .asked").nth(3).press("Enter")
+    person.page.get_by_role("heading", name="Resembles none of your classes").wait_for()
     assert {urlsplit(url).hostname for url in person.requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
 
 

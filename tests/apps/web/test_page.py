@@ -43,9 +43,13 @@ def test_a_photo_is_classified_as_soon_as_there_are_two_classes(visit, server, p
     # a verdict that was given with other classes does not stay
     person.page.get_by_role("button", name="Remove flower").click()
     person.page.get_by_text("'flower' was removed.").wait_for()
-    person.page.get_by_text("The answers were removed").wait_for()
+    person.page.get_by_text("waiting").wait_for()
     assert person.page.locator(".answer").count() == 0
     assert person.classes() == ["temple"]
+    person.page.get_by_role("button", name="Undo").click()
+    person.added("flower")
+    person.page.locator(".answer").wait_for()
+    assert person.labels() == ["flower"]
 
 
 def test_nothing_is_lost_without_a_name_and_the_message_goes_when_there_is_one(visit, photos):
@@ -99,16 +103,16 @@ def test_photos_that_are_dropped_while_others_are_classified_are_classified_too(
     person.drop("queries", *_many(query, 6, "first"))
     person.page.locator(".answer").first.wait_for()
     person.drop("queries", *_many(query, 2, "second"))
-    person.page.locator(".answer .file").get_by_text("second1.jpg").wait_for()
+    person.page.locator("#asked").get_by_text("second1.jpg").wait_for()
 
 
 def test_a_reload_while_photos_are_classified_loses_none(flower_or_temple, query):
     person = flower_or_temple
     person.drop("queries", *_many(query, 8, "mine"))
-    person.page.locator(".answer").nth(1).wait_for()
+    person.page.locator("#asked .asked").nth(1).wait_for()
     person.page.reload()
-    person.page.locator(".answer .file").get_by_text("mine7.jpg").wait_for()
-    assert person.page.locator(".answer .file").all_inner_texts() == [f"mine{k}.jpg" for k in range(8)]
+    person.page.locator("#asked").get_by_text("mine7.jpg").wait_for()
+    assert person.asked() == [f"mine{k}.jpg" for k in range(8)]
     person.errors.clear()  # gradio reports the answer that was broken off
 
 
@@ -220,10 +224,76 @@ def test_what_the_server_refuses_is_said(visit, photos):
 def test_the_page_by_keyboard_on_a_phone(visit):
     person = visit(viewport={"width": 360, "height": 640}, color_scheme="dark")
     person.page.get_by_role("button", name="Try it with examples").press("Enter")
-    person.page.locator(".answer").nth(3).wait_for()
+    person.page.locator("#asked .asked").nth(3).wait_for()
     assert person.page.evaluate("document.documentElement.scrollWidth") <= 360
     person.page.get_by_role("button", name="Remove flower").press("Enter")
     person.page.get_by_text("'flower' was removed.").wait_for()
+
+
+def test_a_correction_by_the_keyboard_alone_and_another_photo_of_the_gallery(flower_or_temple, query, photos):
+    person = flower_or_temple
+    person.drop("queries", query, photos["temple"][0])
+    person.page.locator("#asked .asked").nth(1).wait_for()
+    person.page.locator(".answer").wait_for()
+    second = person.page.locator("#asked .asked").nth(1)
+    second.press("Enter")
+    person.page.get_by_text("This photo is in 'temple'").wait_for()
+    assert second.get_attribute("aria-pressed") == "true"
+    assert second.evaluate("one => one === document.activeElement")
+    person.page.locator("#asked .asked").first.press("Enter")
+    button = person.page.get_by_role("button", name="mine.jpg is of temple: add it to this class")
+    button.press("Enter")
+    person.page.get_by_text("The photo was added to 'temple', and all answers are new.").wait_for()
+    assert person.labels()[0] == "temple"
+    assert person.page.locator("#classes h3 small").all_inner_texts() == ["3 photos", "4 photos"]
+    # what had the focus is gone, so the focus is on a button near to it
+    person.page.wait_for_function("document.activeElement.closest('#answer') !== null")
+    person.page.get_by_role("button", name="Remove photo 4 of temple").press("Enter")
+    person.page.get_by_text("A photo of 'temple' was removed.").wait_for()
+    assert person.labels()[0] == "flower"
+    person.page.wait_for_function("document.activeElement.closest('#classes') !== null")
+
+
+def test_classes_and_answers_are_kept_as_files_and_the_classes_are_opened_again(
+    visit, flower_or_temple, query, server, tmp_path
+):
+    person = flower_or_temple
+    person.drop("queries", query)
+    person.page.locator(".answer").wait_for()
+    files = {"Save the classes": "deepemd-model.zip", "Table": "predictions.csv", "Report": "predictions.html"}
+    for words, name in files.items():
+        with person.page.expect_download() as found:
+            person.page.get_by_role("link", name=words).press("Enter")
+        assert found.value.suggested_filename == name
+        found.value.save_as(tmp_path / name)
+    assert "mine.jpg" in (tmp_path / "predictions.csv").read_text()
+    assert "mine.jpg" in (tmp_path / "predictions.html").read_text()
+    other = visit()
+    other.drop("queries", query)
+    other.page.get_by_text("waiting").wait_for()
+    other.page.locator("input[type=file][accept='.zip']").set_input_files(tmp_path / "deepemd-model.zip")
+    other.page.get_by_text("2 classes were opened from deepemd-model.zip.").wait_for()
+    assert other.classes() == ["flower", "temple"]
+    assert other.labels() == ["flower"]
+    assert server.kept() == []
+
+
+def test_a_download_without_anything_to_download(server, browser):
+    page = browser.new_page()
+    assert page.request.get(f"{server.address}download/predictions.csv").status == 404
+    page.goto(server.address)
+    assert page.request.get(f"{server.address}download/predictions.csv").status == 409
+    assert page.request.get(f"{server.address}download/other").status == 404
+    page.close()
+
+
+def test_a_photo_of_the_camera(visit, server):
+    person = visit(permissions=["camera"])
+    person.page.get_by_role("button", name="Take a photo to classify").click()
+    person.page.get_by_text("Click to Access Webcam").click()
+    person.page.get_by_role("button", name="capture photo").click()
+    person.page.locator("#asked").get_by_text("camera-1.png").wait_for()
+    assert server.kept() == []
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

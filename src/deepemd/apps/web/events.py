@@ -113,6 +113,9 @@ class Events:
         """Classify photos, one after the other, and empty the box; they wait until there are two classes."""
         visit, wrong = self._visit(headers), _gone(headers)
         uploads = self.visitors.take(visit, _tokens(files))
+        if isinstance(files, dict):  # of the camera, whose photos all have the same name
+            number = len(visit.visitor.asked) + len(visit.waiting) + 1
+            uploads = [replace(one, name=f"camera-{number}.png") for one in uploads]
         room = MAX_ASKED - len(visit.visitor.asked) - len(visit.waiting)
         if len(uploads) > room:
             self.visitors.done(uploads)
