@@ -41,7 +41,7 @@ def _source(name: str) -> "Image":
 
 def _cut(image: "Image", k: int) -> "Image":
     """Cut the k-th square out of an image, at its own place and in one of three sizes."""
-    side = round(min(image.size) * (0.7, 0.8, 0.9)[k % 3])
+    side = round(min(image.size) * (0.5, 0.7, 0.9)[k % 3])
     across, down = (k * 0.382) % 1, (k * 0.618) % 1  # the golden ratio spreads the places evenly
     left, top = round(across * (image.width - side)), round(down * (image.height - side))
     return image.crop((left, top, left + side, top + side))

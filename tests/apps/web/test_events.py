@@ -80,6 +80,16 @@ def test_an_early_photo_waits_in_the_gallery_and_is_answered_when_there_are_two_
     assert person.visitors.room.used == 0
 
 
+def test_the_caption_says_what_decides(person, photos):
+    for name in ("flower", "temple"):
+        person.do(person.events.add, name, person.upload(photos[name][0], "1.jpg"), None)
+    person.do(person.events.ask, person.upload(sample_queries()[1], "mine.jpg"))
+    assert "How photos are compared: &quot;ridge" in person.page[1]
+    assert "Bright parts of the query speak for flower; they decide." in person.page[3]
+    assert "dark parts count little" not in person.page[3]
+    assert "In 95 of 100 cases" not in person.page[3]  # for which there are too few photos
+
+
 @pytest.fixture
 def sampled(person) -> Person:
     return person.do(person.events.add_samples)

@@ -37,7 +37,9 @@ def test_a_photo_is_classified_as_soon_as_there_are_two_classes(visit, server, p
     person.page.locator(".answer").wait_for()
     assert person.page.get_by_text("At least two classes").count() == 0
     assert person.page.locator(".answer .file").inner_text() == "mine.jpg"
-    assert "at least 19 photos in all, two or more of each class: there are 6 now" in person.page.inner_text(".answer")
+    assert "at least 19 photos in all, two or more of each class, not of one series: 6 count now" in (
+        person.page.inner_text(".answer")
+    )
     assert server.kept() == []
 
     # a verdict that was given with other classes does not stay

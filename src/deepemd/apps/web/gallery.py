@@ -57,7 +57,7 @@ def answer(one: "Answer") -> str:
         doubt = f'<p class="unfamiliar">The most similar of your classes is {label}, but it is not very similar.</p>'
     elif not one.certain:
         few = "To recognise photos of other things, give at least 19 photos in all, two or more of each class"
-        doubt = f"<p><small>{few}: there are {one.counted} now.</small></p>"
+        doubt = f"<p><small>{few}, not of one series: {one.counted} count now.</small></p>"
     if found.labels and found.familiar:
         listed = ", ".join(escape(str(each)) for each in found.labels)
         often = f"In {100 * COVERAGE:g} of 100 cases, the right class is among these"
@@ -117,7 +117,7 @@ def _row(one: "Answer", name: str, probability: float, first: bool) -> str:
         button = '<span class="held">added</span>'
     else:
         label = f"{one.asked.name} is of {name}: add it to this class"
-        button = act("Add here", label=label, **{"do": "correct", "photo": one.asked.id, "class": name})
+        button = act("Add", label=label, **{"do": "correct", "photo": one.asked.id, "class": name})
     return (
         f'<tr{" class=first" if first else ""}><th scope="row">{escape(name)}</th>'
         f'<td><div class="bar" style="width:{100 * probability:.1f}%"></div></td>'

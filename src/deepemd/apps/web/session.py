@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     classes: tuple[str, ...]  # those of the probabilities
     holders: tuple[str, ...] = ()  # classes that hold this very photo
     certain: bool = True  # whether there are enough photos to recognise photos of other things
-    counted: int = 0  # photos that count for this: those of classes of two or more
+    counted: int = 0  # photos that count for this: those that can be left out in turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +209,7 @@ class Visitor:
             tuple(map(str, reader.classes_.tolist())),
             tuple(editing.holders(reader, one.embedded.key)),
             reader.familiar_threshold_ > float("-inf"),
-            sum(known.photos for known in self.classes if known.photos > 1),
+            len(reader.trust_.which),
         )
 
     def _answered(self, asked: Sequence[Asked]) -> tuple[Asked, ...]:
