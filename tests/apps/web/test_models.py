@@ -3,9 +3,12 @@
 import io
 import json
 import zipfile
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deepemd import FewShotClassifier, InputError
 from deepemd.apps.samples import sample_classes, sample_queries
@@ -128,6 +131,24 @@ def test_what_was_damaged_or_made_up(model, saved, tmp_path, part):
     with pytest.raises(InputError, match=r"^mine.zip: ") as error:
         _open(Visitor(model), content, tmp_path)
     assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("picture", "says"),
+    [(b"no picture", "no small JPEG"), (b"\xff\xd8\xff\xe0", "a photo in it: "), (None, "no small JPEG")],
+)
+def test_pictures_that_no_classifier_saves(model, visitor, tmp_path, picture, says):
+    if picture is None:
+        file = io.BytesIO()
+        Image.new("RGB", (8000, 8000)).save(file, "JPEG")
+        picture = file.getvalue()
+    made = copy(visitor.classifier)
+    first, *others = made.support_.examples
+    made.support_ = replace(made.support_, examples=(replace(first, picture=picture), *others))
+    (uploads := tmp_path / "uploads").mkdir()
+    content = model_zip(replace(visitor, classifier=made), uploads)
+    with pytest.raises(InputError, match=says):
+        _open(Visitor(model), content, uploads)
 
 
 def test_a_model_with_other_settings_or_too_many_classes(model, saved, tmp_path, monkeypatch):

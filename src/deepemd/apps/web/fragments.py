@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from deepemd.apps.reports.page import data_url
+from deepemd.apps.reports.page import data_url, text
 from deepemd.apps.web.asked import SMALL_SIDE
 from deepemd.apps.web.models import MODEL
 from deepemd.classifier.support import Example
@@ -68,7 +68,7 @@ def classes(visitor: "Visitor") -> str:
     if visitor.classifier is None:
         return ""
     how = visitor.classifier.adaptation_ if len(visitor.names) > 1 else ""
-    about = f"<p><small>How photos are compared: {escape(how)}.</small></p>" if how else ""
+    about = f"<p><small>How photos are compared: {text(how)}.</small></p>" if how else ""
     save = f'<div class="tools">{download_link(f"{MODEL}.zip", "Save the classes")}</div>'
     return "".join(known_class(known) for known in visitor.classes) + f'<div class="about">{save}{about}</div>'
 
@@ -82,7 +82,7 @@ def known_class(known: "KnownClass") -> str:
     """Return a class: its name, its photos, each with a button that removes it, and the button that removes all."""
     name = escape(known.name)
     pictures = [
-        f'<li><img alt="{name}, photo {k}" title="{escape(example.name)}" src="{_small(example)}">'
+        f'<li><img alt="{name}, photo {k}" title="{text(example.name)}" src="{_small(example)}">'
         + act("×", label=f"Remove photo {k} of {known.name}", kind="remove",
               **{"do": "remove photo", "class": known.name, "photo": str(example.key)})
         + "</li>"

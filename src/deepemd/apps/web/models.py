@@ -14,6 +14,7 @@ from deepemd.apps.web.folder import scratch_folder
 from deepemd.apps.web.session import MAX_CLASSES, MAX_PHOTOS, Visitor, class_name
 from deepemd.classifier.classifier import PhotoClassifier
 from deepemd.data.archives import Archive, open_archive
+from deepemd.data.decoding import decode, measure
 from deepemd.embedding.cache import fingerprint
 from deepemd.errors import InputError
 from deepemd.model import DeepEMD
@@ -26,6 +27,7 @@ MODEL = "deepemd-model"
 
 _MAX_CONFIG = 2**24  # bytes
 _MAX_WEIGHTS = 2**29
+_MAX_SIDE = 1024  # pixels
 
 
 def model_zip(visitor: Visitor, uploads: Path) -> bytes:
@@ -120,8 +122,15 @@ def _loaded(folder: Path, model: DeepEMD) -> PhotoClassifier:
             "'deepemd predict --model' has no such limit"
         )
     for example in made.support_.examples:
-        example.image()  # an error if it is no picture
+        _check_picture(example.picture)
     return _named(made)
+
+
+def _check_picture(picture: bytes) -> None:
+    """Raise an error unless this is a small JPEG, as every classifier saves it; look at its size before decoding it."""
+    if not picture.startswith(b"\xff\xd8\xff") or max(measure(picture, "a photo in it")) > _MAX_SIDE:
+        raise InputError("a photo in it is no small JPEG, as a classifier saves it: save the classes again")
+    decode(picture, "a photo in it")
 
 
 def _of_the_model(config: Mapping[str, Any]) -> dict[str, Any]:
