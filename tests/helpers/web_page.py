@@ -85,6 +85,14 @@ class Page:
         """The labels of the photos in the gallery."""
         return self.page.locator("#asked b").all_inner_texts()
 
+    def until(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true; the page's policy forbids Playwright's own way."""
+        for _ in range(600):
+            if self.page.evaluate(expression):
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"never true: {expression}")
+
     def says(self, text: str) -> None:
         self.page.get_by_role("alert").get_by_text(text).first.wait_for()
 

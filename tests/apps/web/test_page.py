@@ -249,11 +249,11 @@ def test_a_correction_by_the_keyboard_alone_and_another_photo_of_the_gallery(flo
     assert person.labels()[0] == "temple"
     assert person.page.locator("#classes h3 small").all_inner_texts() == ["3 photos", "4 photos"]
     # what had the focus is gone, so the focus is on a button near to it
-    person.page.wait_for_function("document.activeElement.closest('#answer') !== null")
+    person.until("document.activeElement.closest('#answer') !== null")
     person.page.get_by_role("button", name="Remove photo 4 of temple").press("Enter")
     person.page.get_by_text("A photo of 'temple' was removed.").wait_for()
     assert person.labels()[0] == "flower"
-    person.page.wait_for_function("document.activeElement.closest('#classes') !== null")
+    person.until("document.activeElement.closest('#classes') !== null")
 
 
 def test_classes_and_answers_are_kept_as_files_and_the_classes_are_opened_again(
@@ -293,7 +293,11 @@ def test_a_photo_of_the_camera(visit, server):
     person = visit(permissions=["camera"])
     person.page.get_by_role("button", name="Take a photo to classify").click()
     person.page.get_by_text("Click to Access Webcam").click()
-    person.page.get_by_role("button", name="capture photo").click()
+    button = person.page.get_by_role("button", name="capture photo")
+    button.wait_for()
+    shown = "[...document.querySelectorAll('video')].some(one => one.videoWidth > 0 && one.currentTime > 0)"
+    person.until(shown)  # nobody takes a photo before they see it
+    button.click()
     person.page.locator("#asked").get_by_text("camera-1.png").wait_for()
     assert server.kept() == []
 
