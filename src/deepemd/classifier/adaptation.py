@@ -39,7 +39,7 @@ Way = Literal["whiten", "ridge", "none"]
 
 _FEW = 2.5  # photos of a class on average, below which "auto" begins with "ridge"
 _ENOUGH = 20  # photos that are left out in turn, below which settings are not compared
-_ENLARGED = 1.5  # a photo that is enlarged more than this shows nothing new
+_ENLARGED = 3.0  # a photo that is enlarged more than this shows nothing new
 _SHRINKAGE, _PENALTY = 0.5, 1.0
 
 
