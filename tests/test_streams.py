@@ -24,7 +24,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k, name in enumerate(("rosé", "花")):
         (root / name).mkdir()
         for i in range(3):
-            pixels = np.eye(3)[k] * 150 + rng.integers(0, 100, (40, 48, 3))
+            pixels = np.eye(3)[k] * 150 + np.kron(rng.integers(0, 100, (5, 6, 3)), np.ones((8, 8, 1)))
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
     return root
 
@@ -66,7 +66,8 @@ def test_where_a_file_may_not_be_as_large_the_same_command_finishes_later(photos
     code, err = shell(f"ulimit -f {kilobytes}; {command}", tmp_path)
     assert (code, "a quota or file size limit was reached" in err, ".tmp-" in err) == (2, True, False)
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {"predictions.partial.csv", "model"}
-    assert shell(command, tmp_path) == (0, "")
+    code, err = shell(command, tmp_path)
+    assert (code, "6 photos are among the photos of the classes" in err) == (0, True)
     names = sorted(path.name for path in (tmp_path / "out").rglob("*"))
     assert names == ["config.json", "model", "model.safetensors", *(f"predictions.{end}" for end in END)]
 
@@ -107,6 +108,10 @@ def test_a_removed_folder_is_one_clear_message_and_a_missing_home_a_warning(phot
     code = "import os; os.getuid = lambda: 54321; from deepemd.cli import main; raise SystemExit(main())"
     environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "DEEPEMD_CACHE")}
     done = subprocess.run(
-        [sys.executable, "-c", code, "check", str(photos)], check=False, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", code, "predict", "--support", str(photos), "--query", str(photos), "--out", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert (done.returncode, "Traceback" in done.stderr, done.stderr.count("set DEEPEMD_CACHE")) == (0, False, 1)

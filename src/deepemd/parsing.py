@@ -54,7 +54,7 @@ def parse(name: str, function: Callable[..., None], words: list[str]) -> dict[st
     _refuse_empty_paths(function, words)
     try:
         options = parser.instantiate(parser.parse_args([_shielded(word) for word in words]))
-    except (ArgumentError, UnicodeDecodeError, RecursionError) as error:
+    except (ArgumentError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         message = " ".join(str(error).split())
         files = [after for word, after in pairwise(words) if word == "--config"]
         in_file = bool(files) and ("config" in message or not isinstance(error, ArgumentError))

@@ -188,7 +188,7 @@ class Fuzzer:
             found = open_index(folder)
             hits = found.search(nodes, top=6)
             names = [(found.images.names[i], int(found.images.labels[i])) for i in hits.images[0].tolist()]
-            found_nodes = [*digest(hits.similarity, hits.cosine, found.whitening(nodes)), names]
+            found_nodes = [*digest(hits.similarity, hits.cosine, found.whitening(nodes[..., :-1])), names]
             return [*found_nodes, len(found.images.image(0).tobytes())]
 
         exact = ["nodes.npy", "pooled.npy", "checks.npy", "whitening.npy", "images/all.npz", "model/model.safetensors"]
