@@ -108,7 +108,7 @@ def test_a_removed_folder_is_one_clear_message_and_a_missing_home_a_warning(phot
     code = "import os; os.getuid = lambda: 54321; from deepemd.cli import main; raise SystemExit(main())"
     environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "DEEPEMD_CACHE")}
     done = subprocess.run(
-        [sys.executable, "-c", code, "predict", "--support", str(photos), "--query", str(photos), "--out", str(tmp_path)],
+        [sys.executable, "-c", code, "predict", "--support", photos, "--query", photos, "--out", tmp_path],
         check=False,
         capture_output=True,
         text=True,
