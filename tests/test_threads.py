@@ -67,3 +67,25 @@ def test_what_a_piece_raises_is_raised():
         found = run(work, range(4))
         assert next(found) == 0
         next(found)
+
+
+def test_blocks_that_overlap_leave_the_number_of_threads_as_it_was():
+    before, counts = torch.get_num_threads(), []
+
+    def block():
+        with single_threads(2) as run:
+            list(run(lambda _: time.sleep(0.05), range(4)))
+        counts.append(torch.get_num_threads())
+
+    torch.set_num_threads(3)
+    try:
+        with single_threads(2):  # the others begin where PyTorch uses one thread already
+            others = [threading.Thread(target=block) for _ in range(3)]
+            for other in others:
+                other.start()
+            for other in others:
+                other.join()
+        assert torch.get_num_threads() == 3
+        assert counts == [3] * 3
+    finally:
+        torch.set_num_threads(before)

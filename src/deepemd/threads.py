@@ -24,6 +24,8 @@ class Run(Protocol):
     def __call__(self, work: Callable[[T], R], pieces: Iterable[T], /) -> Iterator[R]: ...
 
 
+_lock = threading.Lock()
+_users, _before = 0, 1  # blocks at work, and PyTorch's threads before the first of them
 _local = threading.local()  # its attribute stop is the event that ends the work of this thread
 
 
@@ -49,8 +51,7 @@ def single_threads(count: int) -> Iterator[Run]:
 
         return pool.map(one, pieces)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that start from now on use this number
+    _one_thread()
     try:
         with ThreadPoolExecutor(count) as pool:
             try:
@@ -60,7 +61,25 @@ def single_threads(count: int) -> Iterator[Run]:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     finally:
-        torch.set_num_threads(before)
+        _as_before()
+
+
+def _one_thread() -> None:
+    """Let PyTorch use one thread in this thread, and in those that start from now on."""
+    global _users, _before
+    with _lock:
+        if not _users:
+            _before = torch.get_num_threads()
+        _users += 1
+        torch.set_num_threads(1)
+
+
+def _as_before() -> None:
+    """Let PyTorch use as many threads as before the first of the blocks that are at work at once."""
+    global _users
+    with _lock:
+        _users -= 1
+        torch.set_num_threads(1 if hasattr(_local, "stop") else _before)  # within a piece it stays 1
 
 
 def stopped() -> bool:
