@@ -1,8 +1,9 @@
 """``deepemd check``: check the user's own labelled photos."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from deepemd.classifier.adaptation import Adapt
 from deepemd.commands.console import console
 from deepemd.commands.outputs import Output, ResultFiles
 from deepemd.commands.photos import (
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from deepemd.apps.photos.check import Check
 
 __all__ = ["check"]
-
-Adapt = Literal["auto", "whiten", "ridge", "none"]
 
 
 def check(

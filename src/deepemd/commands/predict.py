@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from deepemd.classifier.adaptation import Adapt
 from deepemd.commands.console import console
 from deepemd.commands.outputs import Output
 from deepemd.commands.photos import (
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from deepemd.data.sources import PhotoSources
 
 __all__ = ["predict"]
-
-Adapt = Literal["auto", "whiten", "ridge", "none"]
 
 
 def predict(
