@@ -248,7 +248,7 @@ def _choose(settings: Sequence[Setting], tried: Sequence[Tensor], labels: Tensor
     """Return the place of the best setting, and why: the first, unless another has a clearly smaller log loss."""
     first = f'"{settings[0].name}"'
     if len(settings) == 1:
-        few = f"as usual for so few photos: {len(labels)} of them can be left out, and {_ENOUGH} are needed to compare"
+        few = f"as usual for so few photos: {len(labels)} can be left out, and {_ENOUGH} are needed to compare settings"
         return 0, f"{first}, {few if adapt == 'auto' else 'as set'}"
     losses = [
         F.cross_entropy(

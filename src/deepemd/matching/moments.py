@@ -24,17 +24,19 @@ class NodeMoments(NamedTuple):
     """(..., n_way) number of nodes of each class."""
 
     @classmethod
-    def of(cls, support: Tensor, labels: Tensor, n_way: int) -> Self:
+    def of(cls, support: Tensor, labels: Tensor, n_way: int | None = None) -> Self:
         """Return the moments of node sets.
 
         Args:
             support: (..., K, m, C) float, node sets of the shots.
             labels: (..., K) int64, their classes, 0 to n_way - 1; each class at least once.
-            n_way: number of classes.
+            n_way: number of classes; by default one more than the largest label.
 
         Raises:
             ValueError: shapes do not match, a label is not a class, a class has no shot, or embeddings are not finite.
         """
+        if n_way is None:
+            n_way = int(labels.max()) + 1 if labels.numel() else 0
         members = members_of(support, labels, n_way)  # (..., K, n_way)
         return cls._of(support, members)
 

@@ -76,8 +76,6 @@ def fit_ridge(support: Tensor, labels: Tensor, *, n_way: int | None = None, pena
 
     Source: Bertinetto et al., Meta-learning with differentiable closed-form solvers (ICLR 2019), R2D2, on nodes.
     """
-    if n_way is None:
-        n_way = int(labels.max()) + 1 if labels.numel() else 0
     dtype = torch.float64 if support.dtype == torch.float64 else torch.float32
     return ridge_from(NodeMoments.of(support, labels, n_way), penalty=penalty, dtype=dtype)
 

@@ -80,8 +80,6 @@ def whiten(support: Tensor, labels: Tensor, *, n_way: int | None = None, shrinka
     Source: the scatter within classes of Fisher's discriminant (1936), shrunk as in Friedman, Regularized discriminant
         analysis (1989); for few-shot learning, Bateni et al., Improved few-shot visual classification (CVPR 2020).
     """
-    if n_way is None:
-        n_way = int(labels.max()) + 1 if labels.numel() else 0
     dtype = torch.float64 if support.dtype == torch.float64 else torch.float32
     return whitening_from(NodeMoments.of(support, labels, n_way), shrinkage=shrinkage, dtype=dtype)
 
