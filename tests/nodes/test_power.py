@@ -28,3 +28,10 @@ def test_a_model_transforms_its_nodes():
         torch.testing.assert_close(roots.embed(images), power_transform(plain.embed(images)))
     assert roots.config["power"] == 0.5
     assert "power" not in plain.config
+
+
+def test_the_gradient_is_finite_where_channels_are_zero():
+    nodes = torch.tensor([[4.0, 0.0, -9.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    power_transform(nodes)[:, 0].sum().backward()
+    assert nodes.grad.isfinite().all()
+    assert nodes.grad[0, 1] == 0

@@ -154,7 +154,7 @@ class DeepEMD(nn.Module):
             images: (B, 3, H, W), uint8, or float in 0..1. FCN and MultiScale cut the central `image_size` square out of
                 larger ones; Grid and Sampling take the originals, padded to a common size where they differ.
             boxes: (B, M, 4) float, the patches of Grid or Sampling: x0, y0, x1, y1 in pixels of `images`. By default
-                the regions choose them for images of H x W. the others take none.
+                the regions choose them for images of H x W. The others take none.
             flip: (B, M) bool, the patches to mirror; for training.
             memory: what is stored for the backward pass; for training.
 

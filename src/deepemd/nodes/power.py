@@ -5,6 +5,8 @@ from torch import Tensor
 
 __all__ = ["power_transform"]
 
+_LEAST = 1e-12
+
 
 def power_transform(nodes: Tensor, power: float = 0.5) -> Tensor:
     """Raise every channel to a power, keeping its sign, and scale each node to length 1.
@@ -27,5 +29,5 @@ def power_transform(nodes: Tensor, power: float = 0.5) -> Tensor:
     Source: Hu, Gripon, Pateux: Leveraging the feature distribution in transfer-based few-shot learning (PT-MAP, 2021).
     """
     if power != 1:
-        nodes = nodes.sign() * nodes.abs().pow(power)
+        nodes = nodes.sign() * nodes.abs().clamp_min(_LEAST).pow(power)  # a root has no gradient at 0
     return F.normalize(nodes, dim=-1, eps=1e-8)
